@@ -1,0 +1,1 @@
+"""What the farm knows before anyone measures: presets, models and cards, as TOML data with their loaders."""

@@ -1,0 +1,57 @@
+"""One hierarchy of errors. Each says what was tried, on what, why it failed and what to do next."""
+
+
+class FarmError(Exception):
+    """Something the farm could not do; `remedy` is the sentence that tells a person what to do next."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class BadInputError(FarmError):
+    """What a user sent cannot be rendered. `field` names the form field (`image`, `settings.frames`, ...)."""
+
+    def __init__(self, field: str, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.field = field
+
+
+class BodyTooLargeError(FarmError):
+    """The upload is larger than the farm takes; it was refused while it was being read, nothing was kept."""
+
+
+class NotFoundError(FarmError):
+    """There is no such job, card, node or file."""
+
+
+class IllegalMoveError(FarmError):
+    """A job or attempt cannot make this move from its present status; see `farm.states`."""
+
+
+class SignInError(FarmError):
+    """The token is missing, wrong, expired or of the wrong kind."""
+
+
+class CancelledRenderError(FarmError):
+    """The render was asked to stop and did; not a failure."""
+
+
+class MissingWeightsError(FarmError):
+    """The model's weights are not on this PC, or are incomplete. The remedy names the download or directory."""
+
+
+class RenderFailedError(FarmError):
+    """The model ran and did not give a usable video."""
+
+
+class HeadUnreachableError(FarmError):
+    """The head did not answer; the remedy names the address and how to start it."""
+
+
+class ConfigurationError(FarmError):
+    """A setting or file of this PC's own configuration cannot be used."""

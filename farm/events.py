@@ -1,0 +1,126 @@
+"""What a card worker says about an attempt: typed events, to and from plain dicts.
+
+Every event carries its attempt's id, a number `seq` that counts up from 1 within the attempt, and the node's wall time `at` in seconds.
+Workers spool events on their disk before they send them, so a head that comes back asks for those after the last it has.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from farm.model import FailureClass
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The model is being brought in."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    kind: Literal["loading"] = "loading"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """The model is there and the render began."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    kind: Literal["rendering"] = "rendering"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`done` of `total` steps are done, the last ones at `seconds_per_step`."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    done: int
+    total: int
+    seconds_per_step: float | None = None
+    kind: Literal["step"] = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """There is a new small picture in the spool, under the name `preview.jpg`."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    step: int
+    kind: Literal["preview"] = "preview"
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledFile:
+    """A file that waits in the worker's spool: its name there, SHA-256 and size in bytes."""
+
+    name: str
+    sha256: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The clip is complete in the spool. `peak_gib` and `stage_seconds` as in `farm.model.Attempt`."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    video: SpooledFile
+    thumbnail: SpooledFile
+    stage_seconds: dict[str, float]
+    peak_gib: float | None
+    kind: Literal["done"] = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt failed. `message` and `remedy` are for people, `detail` (a traceback) for the log."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    failure_class: FailureClass
+    message: str
+    remedy: str = ""
+    detail: str = ""
+    kind: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The attempt stopped because it was asked to."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    kind: Literal["cancelled"] = "cancelled"
+
+
+Event = Loading | Rendering | Step | Preview | Done | Failed | Cancelled
+FINAL_KINDS = frozenset({"done", "failed", "cancelled"})
+"""After one of these an attempt says nothing more."""
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """The event as plain JSON values."""
+    found: dict[str, Any] = _EVENT.dump_python(event, mode="json")
+    return found
+
+
+def from_dict(data: dict[str, Any]) -> Event:
+    """The event again.
+
+    Raises:
+        pydantic.ValidationError: not an event.
+    """
+    return _EVENT.validate_python(data)

@@ -1,0 +1,187 @@
+"""The things the farm speaks of, as frozen values: job, attempt, node, card, memory plan, artifact.
+
+Units: seconds, GiB, pixels. `None` means "not known", never zero.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+
+class JobStatus(StrEnum):
+    """Where a job stands; legal moves are in `farm.states`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class AttemptStatus(StrEnum):
+    """Where one try of a job on a card stands; legal moves are in `farm.states`."""
+
+    ASSIGNED = "assigned"
+    LOADING = "loading"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+
+
+class StageKind(StrEnum):
+    """The stages of a job."""
+
+    GENERATE = "generate"
+    INTERPOLATE = "interpolate"
+    ENCODE = "encode"
+
+
+class Tier(StrEnum):
+    """The kind of work a job is, and the band of work a card keeps to."""
+
+    POST = "post"
+    PREVIEW = "preview"
+    QUALITY = "quality"
+
+
+class CardKind(StrEnum):
+    """What a card is made of."""
+
+    CUDA = "cuda"
+    CPU = "cpu"
+
+
+class FailureClass(StrEnum):
+    """Why an attempt failed; `scheduler.outcomes` has the rule for each."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    BAD_INPUT = "bad_input"
+    MISSING_WEIGHTS = "missing_weights"
+    CARD_FAULT = "card_fault"
+    NODE_LOST = "node_lost"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class RenderSettings:
+    """All that decides what a clip looks like, besides its picture.
+
+    `width` and `height` in pixels, `fps` in frames per second of the finished clip. `motion` and `strength` steer
+    models that move a camera (`animatic`); diffusion models read the prompt.
+    """
+
+    model: str
+    width: int
+    height: int
+    frames: int
+    steps: int
+    guidance: float
+    fps: int
+    seed: int
+    prompt: str = ""
+    negative_prompt: str = ""
+    motion: str = "auto"
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """How a render keeps within a card's memory.
+
+    `placement`: "resident" keeps every part on the card; "offload" brings each part (text encoder, image encoder,
+    UNet, VAE) to the card only for its stage. `guidance`: the two guidance passes of a step "together" in one batch, or
+    "in_turn" at half the activations and 1.17 times the time. Neither changes the mathematics of the result.
+    """
+
+    placement: Literal["resident", "offload"] = "resident"
+    guidance: Literal["together", "in_turn"] = "together"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A stored file, named by the SHA-256 of its bytes."""
+
+    sha256: str
+    media_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One GPU, or a node's CPU as a card of its own kind. `id` is the GPU's UUID, or `CPU-<node id>`."""
+
+    id: str
+    node_id: str
+    kind: CardKind
+    name: str
+    vram_gib: float | None = None
+    usable_gib: float | None = None
+    band: Tier = Tier.POST
+    compute_capability: tuple[int, int] | None = None
+    models: frozenset[str] = frozenset()
+    trouble: str | None = None
+    last_seen: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A PC of the farm."""
+
+    id: str
+    name: str
+    address: str
+    last_seen: float | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A picture that someone wants moved."""
+
+    id: str
+    status: JobStatus
+    settings: RenderSettings
+    tier: Tier
+    input_sha256: str
+    created_at: float
+    preset: str | None = None
+    priority: int = 0
+    anywhere: bool = False
+    submitted_by: str = ""
+    cancel_requested: bool = False
+    unplaceable: str | None = None
+    finished_at: float | None = None
+    video_sha256: str | None = None
+    thumbnail_sha256: str | None = None
+    failure: str | None = None
+    draft: bool = False
+    rating: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a job's stage on a card. Every message about the try carries `id`.
+
+    `stage_seconds` maps the parts of the work ("load", "encode_image", "denoise", "decode", ...) to seconds; `peak_gib`
+    is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU.
+    """
+
+    id: str
+    job_id: str
+    number: int
+    node_id: str
+    card_id: str
+    card_name: str
+    status: AttemptStatus
+    assigned_at: float
+    stage: StageKind = StageKind.GENERATE
+    memory_plan: MemoryPlan = MemoryPlan()
+    last_seq: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    peak_gib: float | None = None
+    failure_class: FailureClass | None = None
+    reason: str | None = None

@@ -1,0 +1,116 @@
+"""The only reader of the environment, and the only place that knows where things lie in a data directory."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_data_path
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+QUIET_ENVIRONMENT = {
+    # No usage reports to anyone, and no progress bars or advice from libraries in our logs.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    # Ray compares Python to the patch version by default, which would refuse 3.11.2 beside 3.11.7.
+    "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
+    # Ray wraps a worker's own writes to stdout in log tailing that nobody reads here.
+    "RAY_DEDUP_LOGS": "0",
+}
+"""What every process of the farm has in its environment."""
+
+
+class FarmSettings(BaseSettings):
+    """Settings from `FARM_*` variables; command-line options win over them."""
+
+    model_config = SettingsConfigDict(env_prefix="FARM_", extra="ignore")
+
+    data: Path = Field(default_factory=lambda: user_data_path("old-gpu-farm"))
+    """Where the head keeps its database, artifacts and secrets."""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    ray_port: int = 6380
+    """Ray's GCS port. Not Ray's own default, so that a farm does not collide with another Ray on the PC."""
+    node_home: Path | None = None
+    """Where a node keeps its identity and spool; set by `farm up` and `farm join` for the processes they start."""
+    models_file: Path | None = None
+    """Further model rows, in the shape of farm/catalogue/models.toml."""
+    head: str = "http://127.0.0.1:8000"
+    token: str = ""
+    max_upload_mib: float = 32.0
+    """Largest request body; larger ones are refused while they are read."""
+    lease_s: float = 30.0
+    """How long a silent attempt keeps its job before it is `lost`."""
+    tiers: Literal["soft", "strict", "off"] = "soft"
+    object_store_mib: int = 400
+    log_level: str = "INFO"
+
+
+@dataclass(frozen=True)
+class DataDirectory:
+    """The head's data directory. Nothing here is created by asking for its path."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.root / "farm.sqlite3"
+
+    @cached_property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL of the database."""
+        return f"sqlite:///{self.database}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Inputs, videos and thumbnails, named by their hash."""
+        return self.root / "artifacts"
+
+    @property
+    def secrets(self) -> Path:
+        """Tokens, mode 0700."""
+        return self.root / "secrets"
+
+    @property
+    def ray_token(self) -> Path:
+        """Ray's authentication token, mode 0600."""
+        return self.secrets / "ray-token"
+
+    @property
+    def admin_token(self) -> Path:
+        """This PC's own client token, mode 0600: what `farm submit` uses when no token is given."""
+        return self.secrets / "admin-token"
+
+    @property
+    def run(self) -> Path:
+        """Sockets, pid files and facts of the running processes."""
+        return self.root / "run"
+
+    @property
+    def feed_socket(self) -> Path:
+        """The scheduler's live feed."""
+        return self.run / "feed.sock"
+
+    @property
+    def ray_facts(self) -> Path:
+        """JSON: address and epoch of the running Ray head."""
+        return self.run / "ray.json"
+
+    @property
+    def previews(self) -> Path:
+        """The newest small picture of each running job: `<job id>.jpg`."""
+        return self.run / "previews"
+
+    @property
+    def node_home(self) -> Path:
+        """The home of the head's own node."""
+        return self.root / "node"
+
+    @property
+    def logs(self) -> Path:
+        """Log files of the head's processes."""
+        return self.root / "logs"

@@ -1,0 +1,217 @@
+"""Reads the store, on an engine opened with `writes=False`. Nothing here changes anything."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from farm.auth import Credential
+from farm.errors import NotFoundError
+from farm.model import Attempt, Card, Job, JobStatus, Node
+from farm.states import LIVE_ATTEMPTS
+from farm.store import schema
+from farm.store.registry import find_token
+from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row
+
+_LIVE = tuple(str(status) for status in LIVE_ATTEMPTS)
+
+
+@dataclass(frozen=True, slots=True)
+class StoryLine:
+    """One thing that happened to a job."""
+
+    at: float
+    what: str
+    detail: str
+    attempt_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of jobs, newest first; `cursor` leads to the next, None at the end."""
+
+    jobs: list[Job]
+    cursor: int | None
+
+
+class Reader:
+    """Questions to the store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def job(self, job_id: str) -> Job:
+        """One job.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        with self._engine.connect() as connection:
+            row = (
+                connection.execute(sa.select(schema.jobs).where(schema.jobs.c.id == job_id))
+                .mappings()
+                .one_or_none()
+            )
+        if row is None:
+            raise NotFoundError(f"There is no job {job_id}.", "`farm jobs` lists the jobs there are.")
+        return job_from_row(row)
+
+    def jobs(
+        self,
+        *,
+        status: str | None = None,
+        model: str | None = None,
+        card: str | None = None,
+        q: str | None = None,
+        cursor: int | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Jobs, newest first. `q` looks for words in the prompt; `cursor` is a former page's."""
+        jobs = schema.jobs
+        statement = sa.select(jobs).order_by(jobs.c.seq.desc()).limit(limit + 1)
+        if status is not None:
+            statement = statement.where(jobs.c.status == status)
+        if model is not None:
+            statement = statement.where(jobs.c.model == model)
+        if q:
+            statement = statement.where(jobs.c.settings["prompt"].as_string().icontains(q, autoescape=True))
+        if card is not None:
+            on_card = sa.select(schema.attempts.c.job_id).where(schema.attempts.c.card_id == card)
+            statement = statement.where(jobs.c.id.in_(on_card))
+        if cursor is not None:
+            statement = statement.where(jobs.c.seq < cursor)
+        with self._engine.connect() as connection:
+            rows = connection.execute(statement).mappings().all()
+        shown = rows[:limit]
+        return Page([job_from_row(row) for row in shown], shown[-1]["seq"] if len(rows) > limit else None)
+
+    def queued_after(self, seq: int, limit: int = 10_000) -> list[tuple[int, Job]]:
+        """Queued jobs whose sequence number is above `seq`, in the order of the queue."""
+        jobs = schema.jobs
+        with self._engine.connect() as connection:
+            rows = (
+                connection.execute(
+                    sa.select(jobs)
+                    .where(jobs.c.status == JobStatus.QUEUED, jobs.c.seq > seq)
+                    .order_by(jobs.c.seq)
+                    .limit(limit)
+                )
+                .mappings()
+                .all()
+            )
+        return [(row["seq"], job_from_row(row)) for row in rows]
+
+    def seq(self, job_id: str) -> int:
+        """A job's place in the order of submission."""
+        with self._engine.connect() as connection:
+            return int(
+                connection.execute(
+                    sa.select(schema.jobs.c.seq).where(schema.jobs.c.id == job_id)
+                ).scalar_one()
+            )
+
+    def position(self, job_id: str) -> int | None:
+        """How many queued jobs stand before this one, plus one; None if it is not queued."""
+        jobs = schema.jobs
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                sa.select(jobs.c.seq, jobs.c.priority).where(
+                    jobs.c.id == job_id, jobs.c.status == JobStatus.QUEUED
+                )
+            ).one_or_none()
+            if row is None:
+                return None
+            before = connection.scalar(
+                sa.select(sa.func.count())
+                .select_from(jobs)
+                .where(
+                    jobs.c.status == JobStatus.QUEUED,
+                    sa.or_(
+                        jobs.c.priority > row.priority,
+                        sa.and_(jobs.c.priority == row.priority, jobs.c.seq < row.seq),
+                    ),
+                )
+            )
+        return int(before or 0) + 1
+
+    def counts(self) -> dict[JobStatus, int]:
+        """How many jobs there are of each status."""
+        jobs = schema.jobs
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)).all()
+        found = {JobStatus(status): int(number) for status, number in rows}
+        return {status: found.get(status, 0) for status in JobStatus}
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """A job's attempts, first to last."""
+        attempts = schema.attempts
+        with self._engine.connect() as connection:
+            rows = (
+                connection.execute(
+                    sa.select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
+                )
+                .mappings()
+                .all()
+            )
+        return [attempt_from_row(row) for row in rows]
+
+    def live_attempts(self) -> list[Attempt]:
+        """All attempts that hold a card."""
+        with self._engine.connect() as connection:
+            rows = (
+                connection.execute(sa.select(schema.attempts).where(schema.attempts.c.status.in_(_LIVE)))
+                .mappings()
+                .all()
+            )
+        return [attempt_from_row(row) for row in rows]
+
+    def last_attempts(self, job_ids: list[str]) -> dict[str, Attempt]:
+        """The newest attempt of each of these jobs that has one."""
+        attempts = schema.attempts
+        with self._engine.connect() as connection:
+            rows = (
+                connection.execute(
+                    sa.select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.number)
+                )
+                .mappings()
+                .all()
+            )
+        return {row["job_id"]: attempt_from_row(row) for row in rows}
+
+    def story(self, job_id: str) -> list[StoryLine]:
+        """What happened to a job, first to last."""
+        story = schema.story
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(story).where(story.c.job_id == job_id).order_by(story.c.id)
+            ).all()
+        return [StoryLine(row.at, row.what, row.detail, row.attempt_id) for row in rows]
+
+    def nodes(self) -> list[Node]:
+        """All nodes, by name."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(schema.nodes).order_by(schema.nodes.c.name)).mappings().all()
+        return [node_from_row(row) for row in rows]
+
+    def cards(self) -> list[Card]:
+        """All cards, by node and name."""
+        cards = schema.cards
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(cards).order_by(cards.c.node_id, cards.c.name, cards.c.id)
+            ).mappings()
+            return [card_from_row(row) for row in rows]
+
+    def artifact_media_type(self, job_id: str) -> str:
+        """The media type of a job's input."""
+        with self._engine.connect() as connection:
+            return str(
+                connection.execute(
+                    sa.select(schema.jobs.c.input_media_type).where(schema.jobs.c.id == job_id)
+                ).scalar_one()
+            )
+
+    def token(self, token: str) -> Credential | None:
+        """What is known of a token."""
+        with self._engine.connect() as connection:
+            return find_token(connection, token)

@@ -1,0 +1,147 @@
+"""The farm's machines and credentials: nodes, cards, tokens and facts."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+
+from farm.auth import Credential, TokenKind, hash_token
+from farm.ids import new_id
+from farm.model import Card, Node
+from farm.store import schema
+
+
+class Registry:
+    """Writes nodes, cards, tokens and facts, on an engine opened with `writes=True`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def see_node(self, node: Node, cards: Sequence[Card], now: float) -> None:
+        """Notes what a node says of itself and its cards."""
+        with self._engine.begin() as connection:
+            self._upsert(
+                connection,
+                schema.nodes,
+                {
+                    "id": node.id,
+                    "name": node.name,
+                    "address": node.address,
+                    "versions": node.versions,
+                    "joined_at": now,
+                    "last_seen": now,
+                },
+                keep=("joined_at",),
+            )
+            for card in cards:
+                capability = card.compute_capability
+                self._upsert(
+                    connection,
+                    schema.cards,
+                    {
+                        "id": card.id,
+                        "node_id": node.id,
+                        "kind": card.kind,
+                        "name": card.name,
+                        "vram_gib": card.vram_gib,
+                        "usable_gib": card.usable_gib,
+                        "band": card.band,
+                        "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
+                        "models": sorted(card.models),
+                        "last_seen": now,
+                        "trouble": card.trouble,
+                    },
+                )
+
+    def add_token(
+        self,
+        token: str,
+        kind: TokenKind,
+        name: str,
+        now: float,
+        *,
+        expires_at: float | None = None,
+        node_id: str | None = None,
+    ) -> str:
+        """Stores the hash of a token; returns its id."""
+        token_id = new_id()
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.insert(schema.tokens).values(
+                    id=token_id,
+                    sha256=hash_token(token),
+                    kind=kind,
+                    name=name,
+                    node_id=node_id,
+                    created_at=now,
+                    expires_at=expires_at,
+                )
+            )
+        return token_id
+
+    def token(self, token: str) -> Credential | None:
+        """What is known of a token; None for one that was never given out."""
+        with self._engine.begin() as connection:
+            return find_token(connection, token)
+
+    def use_once(self, token: str, now: float) -> bool:
+        """Marks a single-use token as used; False if it was used before, so that of two racing uses one wins."""
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                sa.update(schema.tokens)
+                .where(schema.tokens.c.sha256 == hash_token(token), schema.tokens.c.used_at.is_(None))
+                .values(used_at=now)
+            ).rowcount
+            return bool(changed)
+
+    def revoke(self, kind: TokenKind, now: float, *, node_id: str | None = None) -> None:
+        """Revokes every token of a kind (of one node, where given)."""
+        with self._engine.begin() as connection:
+            statement = sa.update(schema.tokens).where(
+                schema.tokens.c.kind == kind, schema.tokens.c.revoked_at.is_(None)
+            )
+            if node_id is not None:
+                statement = statement.where(schema.tokens.c.node_id == node_id)
+            connection.execute(statement.values(revoked_at=now))
+
+    def fact(self, key: str, default: str) -> str:
+        """A fact of the farm; stores and returns `default` where there is none yet."""
+        with self._engine.begin() as connection:
+            found = connection.scalar(sa.select(schema.facts.c.value).where(schema.facts.c.key == key))
+            if found is not None:
+                return str(found)
+            connection.execute(sa.insert(schema.facts).values(key=key, value=default))
+            return default
+
+    def _upsert(
+        self, connection: Connection, table: sa.Table, values: dict[str, object], keep: tuple[str, ...] = ()
+    ) -> None:
+        dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql
+        statement = dialect.insert(table).values(**values)
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["id"],
+                set_={key: value for key, value in values.items() if key not in ("id", *keep)},
+            )
+        )
+
+
+def find_token(connection: Connection, token: str) -> Credential | None:
+    """What is known of a token, on any connection (the web reads with this on its reading engine)."""
+    row = (
+        connection.execute(sa.select(schema.tokens).where(schema.tokens.c.sha256 == hash_token(token)))
+        .mappings()
+        .one_or_none()
+    )
+    if row is None:
+        return None
+    return Credential(
+        id=row["id"],
+        kind=TokenKind(row["kind"]),
+        name=row["name"],
+        node_id=row["node_id"],
+        expires_at=row["expires_at"],
+        used_at=row["used_at"],
+        revoked_at=row["revoked_at"],
+    )

@@ -1,0 +1,157 @@
+"""What people ask for: new jobs, and wishes about jobs. The web writes these; the scheduler takes them in."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
+
+from farm.ids import new_id
+from farm.model import Artifact, Job, JobStatus, RenderSettings, Tier
+from farm.store import schema
+from farm.store.rows import job_from_row, settings_to_json
+
+
+class RequestKind(StrEnum):
+    """What can be asked about a job."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    PRIORITY = "priority"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A wish that waits for the scheduler; `value` is the priority where the kind needs one."""
+
+    id: int
+    kind: RequestKind
+    job_id: str
+    value: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """All that makes a job. `request_sha256` tells a repeated request from another one under the same key."""
+
+    settings: RenderSettings
+    tier: Tier
+    draft: bool
+    picture: Artifact
+    preset: str | None = None
+    priority: int = 0
+    anywhere: bool = False
+    submitted_by: str = ""
+    idempotency_key: str | None = None
+    request_sha256: str | None = None
+
+
+class KeyReusedError(Exception):
+    """The idempotency key was used before for another request."""
+
+
+class Requests:
+    """Writes jobs and wishes, on an engine opened with `writes=True`. Never touches a status."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def submit(self, new: NewJob, now: float) -> tuple[Job, bool]:
+        """Stores a queued job; returns it, and whether it is new (False: the same key and request were seen before).
+
+        Raises:
+            KeyReusedError: the key was used for another request.
+        """
+        try:
+            with self._engine.begin() as connection:
+                row = (
+                    connection.execute(
+                        sa.insert(schema.jobs)
+                        .values(
+                            id=new_id(),
+                            status=JobStatus.QUEUED,
+                            settings=settings_to_json(new.settings),
+                            model=new.settings.model,
+                            preset=new.preset,
+                            tier=new.tier,
+                            priority=new.priority,
+                            anywhere=new.anywhere,
+                            draft=new.draft,
+                            input_sha256=new.picture.sha256,
+                            input_media_type=new.picture.media_type,
+                            created_at=now,
+                            submitted_by=new.submitted_by,
+                            idempotency_key=new.idempotency_key,
+                            request_sha256=new.request_sha256,
+                        )
+                        .returning(schema.jobs)
+                    )
+                    .mappings()
+                    .one()
+                )
+                return job_from_row(row), True
+        except IntegrityError:
+            if new.idempotency_key is None:
+                raise
+        return self._repeated(new), False
+
+    def _repeated(self, new: NewJob) -> Job:
+        with self._engine.begin() as connection:
+            row = (
+                connection.execute(
+                    sa.select(schema.jobs).where(
+                        schema.jobs.c.submitted_by == new.submitted_by,
+                        schema.jobs.c.idempotency_key == new.idempotency_key,
+                    )
+                )
+                .mappings()
+                .one()
+            )
+        if row["request_sha256"] != new.request_sha256:
+            raise KeyReusedError
+        return job_from_row(row)
+
+    def ask(
+        self, kind: RequestKind, job_id: str, now: float, *, by: str = "", value: int | None = None
+    ) -> None:
+        """Leaves a wish for the scheduler. A cancel also marks the job, so that everyone sees that it was asked for."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.insert(schema.requests).values(
+                    kind=kind, job_id=job_id, value=value, created_at=now, requested_by=by
+                )
+            )
+            if kind == RequestKind.CANCEL:
+                connection.execute(
+                    sa.update(schema.jobs)
+                    .where(
+                        schema.jobs.c.id == job_id,
+                        schema.jobs.c.status.in_((JobStatus.QUEUED, JobStatus.RUNNING)),
+                    )
+                    .values(cancel_requested=True)
+                )
+
+    def rate(self, job_id: str, rating: int) -> bool:
+        """Stores a person's rating (1 to 5) of a finished clip; False where there is no finished clip."""
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                sa.update(schema.jobs)
+                .where(schema.jobs.c.id == job_id, schema.jobs.c.status == JobStatus.FINISHED)
+                .values(rating=rating)
+            ).rowcount
+            return bool(changed)
+
+    def waiting(self) -> list[Request]:
+        """The wishes that wait, oldest first."""
+        with self._engine.begin() as connection:
+            rows = (
+                connection.execute(sa.select(schema.requests).order_by(schema.requests.c.id)).mappings().all()
+            )
+        return [Request(row["id"], RequestKind(row["kind"]), row["job_id"], row["value"]) for row in rows]
+
+    def done(self, request_ids: list[int]) -> None:
+        """Takes wishes away that were dealt with."""
+        if request_ids:
+            with self._engine.begin() as connection:
+                connection.execute(sa.delete(schema.requests).where(schema.requests.c.id.in_(request_ids)))

@@ -1,0 +1,115 @@
+"""From rows to the farm's frozen values and back."""
+
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy.engine import RowMapping
+
+from farm.model import (
+    Attempt,
+    AttemptStatus,
+    Card,
+    CardKind,
+    FailureClass,
+    Job,
+    JobStatus,
+    MemoryPlan,
+    Node,
+    RenderSettings,
+    StageKind,
+    Tier,
+)
+
+_SETTINGS: TypeAdapter[RenderSettings] = TypeAdapter(RenderSettings)
+_PLAN: TypeAdapter[MemoryPlan] = TypeAdapter(MemoryPlan)
+
+
+def settings_to_json(settings: RenderSettings) -> dict[str, Any]:
+    """Settings as stored."""
+    found: dict[str, Any] = _SETTINGS.dump_python(settings, mode="json")
+    return found
+
+
+def plan_to_json(plan: MemoryPlan) -> dict[str, Any]:
+    """A memory plan as stored."""
+    found: dict[str, Any] = _PLAN.dump_python(plan, mode="json")
+    return found
+
+
+def job_from_row(row: RowMapping) -> Job:
+    """A job from a row of `jobs`."""
+    return Job(
+        id=row["id"],
+        status=JobStatus(row["status"]),
+        settings=_SETTINGS.validate_python(row["settings"]),
+        tier=Tier(row["tier"]),
+        input_sha256=row["input_sha256"],
+        created_at=row["created_at"],
+        preset=row["preset"],
+        priority=row["priority"],
+        anywhere=bool(row["anywhere"]),
+        submitted_by=row["submitted_by"],
+        cancel_requested=bool(row["cancel_requested"]),
+        unplaceable=row["unplaceable"],
+        finished_at=row["finished_at"],
+        video_sha256=row["video_sha256"],
+        thumbnail_sha256=row["thumbnail_sha256"],
+        failure=row["failure"],
+        draft=bool(row["draft"]),
+        rating=row["rating"],
+    )
+
+
+def attempt_from_row(row: RowMapping) -> Attempt:
+    """An attempt from a row of `attempts`."""
+    return Attempt(
+        id=row["id"],
+        job_id=row["job_id"],
+        number=row["number"],
+        node_id=row["node_id"],
+        card_id=row["card_id"],
+        card_name=row["card_name"],
+        status=AttemptStatus(row["status"]),
+        assigned_at=row["assigned_at"],
+        stage=StageKind(row["stage"]),
+        memory_plan=_PLAN.validate_python(row["memory_plan"]),
+        last_seq=row["last_seq"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        stage_seconds=dict(row["stage_seconds"]),
+        peak_gib=row["peak_gib"],
+        failure_class=FailureClass(row["failure_class"]) if row["failure_class"] else None,
+        reason=row["reason"],
+    )
+
+
+def node_from_row(row: RowMapping) -> Node:
+    """A node from a row of `nodes`."""
+    return Node(
+        id=row["id"],
+        name=row["name"],
+        address=row["address"],
+        last_seen=row["last_seen"],
+        versions=dict(row["versions"]),
+    )
+
+
+def card_from_row(row: RowMapping) -> Card:
+    """A card from a row of `cards`."""
+    capability = None
+    if row["compute_capability"]:
+        major, minor = row["compute_capability"].split(".")
+        capability = (int(major), int(minor))
+    return Card(
+        id=row["id"],
+        node_id=row["node_id"],
+        kind=CardKind(row["kind"]),
+        name=row["name"],
+        vram_gib=row["vram_gib"],
+        usable_gib=row["usable_gib"],
+        band=Tier(row["band"]),
+        compute_capability=capability,
+        models=frozenset(row["models"]),
+        trouble=row["trouble"],
+        last_seen=row["last_seen"],
+    )

@@ -1,0 +1,147 @@
+"""The tables. Times are wall seconds since 1970. Changes go through `migrations/`; a test holds the two equal."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+LIVE = sa.text("status IN ('assigned', 'loading', 'running')")
+
+facts = sa.Table(
+    "facts",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    # Counts up in the order of commits, which is the order of the queue and of keyset pages.
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("settings", sa.JSON, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("preset", sa.Text),
+    sa.Column("tier", sa.Text, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False, default=0),
+    sa.Column("anywhere", sa.Boolean, nullable=False, default=False),
+    sa.Column("draft", sa.Boolean, nullable=False, default=False),
+    sa.Column("input_sha256", sa.Text, nullable=False),
+    sa.Column("input_media_type", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("submitted_by", sa.Text, nullable=False, default=""),
+    sa.Column("idempotency_key", sa.Text),
+    sa.Column("request_sha256", sa.Text),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
+    sa.Column("unplaceable", sa.Text),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("video_sha256", sa.Text),
+    sa.Column("thumbnail_sha256", sa.Text),
+    sa.Column("failure", sa.Text),
+    sa.Column("rating", sa.Integer),
+    sa.UniqueConstraint("submitted_by", "idempotency_key"),
+    sa.Index("ix_jobs_status_seq", "status", "seq"),
+    sqlite_autoincrement=True,
+)
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("address", sa.Text, nullable=False, default=""),
+    sa.Column("versions", sa.JSON, nullable=False),
+    sa.Column("joined_at", sa.Float, nullable=False),
+    sa.Column("last_seen", sa.Float),
+)
+
+cards = sa.Table(
+    "cards",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("node_id", sa.ForeignKey("nodes.id"), nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("vram_gib", sa.Float),
+    sa.Column("usable_gib", sa.Float),
+    sa.Column("band", sa.Text, nullable=False),
+    sa.Column("compute_capability", sa.Text),
+    sa.Column("models", sa.JSON, nullable=False),
+    sa.Column("last_seen", sa.Float),
+    sa.Column("trouble", sa.Text),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("node_id", sa.ForeignKey("nodes.id"), nullable=False),
+    sa.Column("card_id", sa.ForeignKey("cards.id"), nullable=False),
+    sa.Column("card_name", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("memory_plan", sa.JSON, nullable=False),
+    sa.Column("assigned_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("last_seq", sa.Integer, nullable=False, default=0),
+    sa.Column("stage_seconds", sa.JSON, nullable=False),
+    sa.Column("peak_gib", sa.Float),
+    sa.Column("failure_class", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.UniqueConstraint("job_id", "number"),
+    # The two promises that the scheduler must never break are the database's to keep.
+    sa.Index("ix_attempts_one_live_per_job", "job_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),
+    sa.Index(
+        "ix_attempts_one_live_per_card", "card_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE
+    ),
+    sa.Index("ix_attempts_card_id_finished_at", "card_id", "finished_at"),
+)
+
+story = sa.Table(
+    "story",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False, index=True),
+    sa.Column("attempt_id", sa.ForeignKey("attempts.id")),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False, default=""),
+)
+
+requests = sa.Table(
+    "requests",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("value", sa.Integer),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("requested_by", sa.Text, nullable=False, default=""),
+    sqlite_autoincrement=True,
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    # SHA-256 of a token with 256 random bits: nothing to guess, so no slow hash is needed.
+    sa.Column("sha256", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("node_id", sa.ForeignKey("nodes.id")),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float),
+    sa.Column("used_at", sa.Float),
+    sa.Column("revoked_at", sa.Float),
+)

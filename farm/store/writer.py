@@ -1,0 +1,292 @@
+"""The only writer of job and attempt status. Every move is looked up in `farm.states` and applied by compare-and-set.
+
+A method that changes nothing because the status was no longer the expected one returns False (or leaves the item out): a late message
+of a lost attempt is not an error, it is no news. One transaction a call, so a crash leaves either all of a call's changes or none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from farm.model import Attempt, AttemptStatus, FailureClass, JobStatus, MemoryPlan, StageKind
+from farm.states import LIVE_ATTEMPTS, AttemptMove, JobMove, after, sources
+from farm.store import schema
+from farm.store.rows import attempt_from_row, plan_to_json
+
+_LIVE = tuple(str(status) for status in LIVE_ATTEMPTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The planner's word: this attempt of this job on this card."""
+
+    attempt_id: str
+    job_id: str
+    node_id: str
+    card_id: str
+    card_name: str
+    plan: MemoryPlan
+    stage: StageKind = StageKind.GENERATE
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished attempt leaves: hashes of stored artifacts, seconds per part, peak in GiB."""
+
+    video_sha256: str
+    thumbnail_sha256: str
+    stage_seconds: dict[str, float]
+    peak_gib: float | None
+
+
+class Writer:
+    """Applies moves. Made once per scheduler process, on an engine opened with `writes=True`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def assign(self, assignments: Sequence[Assignment], now: float) -> list[Attempt]:
+        """Claims each assignment's job and card; returns the attempts that won. One transaction for all.
+
+        A job that is no longer queued, was asked to cancel, or whose card already works, is left out.
+        """
+        won: list[Attempt] = []
+        with self._engine.begin() as connection:
+            for item in assignments:
+                attempt = self._claim(connection, item, now)
+                if attempt is not None:
+                    won.append(attempt)
+        return won
+
+    def _claim(self, connection: Connection, item: Assignment, now: float) -> Attempt | None:
+        jobs, attempts = schema.jobs, schema.attempts
+        busy = sa.exists().where(attempts.c.card_id == item.card_id, attempts.c.status.in_(_LIVE))
+        claimed = connection.execute(
+            sa.update(jobs)
+            .where(
+                jobs.c.id == item.job_id,
+                jobs.c.status.in_(sources(JobMove.ASSIGN)),
+                jobs.c.cancel_requested.is_(False),
+                ~busy,
+            )
+            .values(status=after(JobStatus.QUEUED, JobMove.ASSIGN), unplaceable=None)
+        ).rowcount
+        if not claimed:
+            return None
+        tried = connection.scalar(
+            sa.select(sa.func.coalesce(sa.func.max(attempts.c.number), 0)).where(
+                attempts.c.job_id == item.job_id
+            )
+        )
+        row = (
+            connection.execute(
+                sa.insert(attempts)
+                .values(
+                    id=item.attempt_id,
+                    job_id=item.job_id,
+                    number=(tried or 0) + 1,
+                    stage=item.stage,
+                    node_id=item.node_id,
+                    card_id=item.card_id,
+                    card_name=item.card_name,
+                    status=AttemptStatus.ASSIGNED,
+                    memory_plan=plan_to_json(item.plan),
+                    assigned_at=now,
+                    stage_seconds={},
+                )
+                .returning(attempts)
+            )
+            .mappings()
+            .one()
+        )
+        self._tell(connection, item.job_id, item.attempt_id, now, "assigned", f"to {item.card_name}")
+        return attempt_from_row(row)
+
+    def progress(self, attempt_id: str, move: AttemptMove, now: float, seq: int) -> bool:
+        """Moves a live attempt on: `LOAD` or `RUN`."""
+        with self._engine.begin() as connection:
+            values: dict[str, object] = {"last_seq": seq}
+            if move == AttemptMove.RUN:
+                values["started_at"] = now
+            job_id = self._move_attempt(connection, attempt_id, move, values)
+            if job_id is None:
+                return False
+            self._tell(
+                connection, job_id, attempt_id, now, "loading" if move == AttemptMove.LOAD else "rendering"
+            )
+            return True
+
+    def finish(self, attempt_id: str, result: Result, now: float) -> bool:
+        """The attempt gave a verified video, which is the job's from now on."""
+        with self._engine.begin() as connection:
+            ended: dict[str, object] = {
+                "finished_at": now,
+                "stage_seconds": result.stage_seconds,
+                "peak_gib": result.peak_gib,
+            }
+            job_id = self._move_attempt(connection, attempt_id, AttemptMove.FINISH, ended)
+            if job_id is None:
+                return False
+            self._move_job(
+                connection,
+                job_id,
+                JobMove.FINISH,
+                {
+                    "finished_at": now,
+                    "video_sha256": result.video_sha256,
+                    "thumbnail_sha256": result.thumbnail_sha256,
+                    "failure": None,
+                    "cancel_requested": False,
+                },
+            )
+            self._tell(connection, job_id, attempt_id, now, "finished")
+            return True
+
+    def fail(
+        self,
+        attempt_id: str,
+        failure_class: FailureClass,
+        reason: str,
+        now: float,
+        *,
+        then: JobMove,
+        detail: str = "",
+    ) -> bool:
+        """The attempt failed; `then` says what becomes of the job: `REQUEUE` or `GIVE_UP`."""
+        values: dict[str, object] = {"failure_class": failure_class, "reason": reason}
+        return self._end(attempt_id, AttemptMove.FAIL, values, now, then, reason, detail)
+
+    def lose(self, attempt_id: str, reason: str, now: float, *, then: JobMove = JobMove.REQUEUE) -> bool:
+        """Nobody answers for the attempt any more; its job is queued again unless `then` gives it up."""
+        values: dict[str, object] = {"failure_class": FailureClass.NODE_LOST, "reason": reason}
+        return self._end(attempt_id, AttemptMove.LOSE, values, now, then, reason)
+
+    def cancelled(self, attempt_id: str, now: float) -> bool:
+        """The attempt stopped because its job was asked to."""
+        return self._end(attempt_id, AttemptMove.CANCEL, {}, now, JobMove.CANCEL, "as asked")
+
+    def cancel_queued(self, job_id: str, now: float) -> bool:
+        """Ends a job that no card has begun."""
+        with self._engine.begin() as connection:
+            moved = connection.execute(
+                sa.update(schema.jobs)
+                .where(schema.jobs.c.id == job_id, schema.jobs.c.status == JobStatus.QUEUED)
+                .values(
+                    status=after(JobStatus.QUEUED, JobMove.CANCEL), finished_at=now, cancel_requested=False
+                )
+            ).rowcount
+            if moved:
+                self._tell(connection, job_id, None, now, "cancelled", "before it began")
+            return bool(moved)
+
+    def retry(self, job_id: str, now: float) -> bool:
+        """Queues a failed or cancelled job again."""
+        with self._engine.begin() as connection:
+            cleared: dict[str, object] = {"finished_at": None, "failure": None, "cancel_requested": False}
+            moved = self._move_job(connection, job_id, JobMove.RETRY, cleared)
+            if moved:
+                self._tell(connection, job_id, None, now, "queued", "to be tried again")
+            return moved
+
+    def give_up_queued(self, job_id: str, reason: str, now: float) -> bool:
+        """Fails a job that waits, for a reason that waiting will not mend."""
+        with self._engine.begin() as connection:
+            moved = connection.execute(
+                sa.update(schema.jobs)
+                .where(schema.jobs.c.id == job_id, schema.jobs.c.status == JobStatus.QUEUED)
+                .values(status=after(JobStatus.QUEUED, JobMove.GIVE_UP), finished_at=now, failure=reason)
+            ).rowcount
+            if moved:
+                self._tell(connection, job_id, None, now, "failed", reason)
+            return bool(moved)
+
+    def mark_unplaceable(self, reasons: dict[str, str | None]) -> None:
+        """Notes on queued jobs why no known card could ever serve them; None takes the note away."""
+        if not reasons:
+            return
+        with self._engine.begin() as connection:
+            for job_id, reason in reasons.items():
+                connection.execute(
+                    sa.update(schema.jobs)
+                    .where(schema.jobs.c.id == job_id, schema.jobs.c.status == JobStatus.QUEUED)
+                    .values(unplaceable=reason)
+                )
+
+    def set_priority(self, job_id: str, priority: int) -> None:
+        """Changes where in the queue a job stands."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(schema.jobs).where(schema.jobs.c.id == job_id).values(priority=priority)
+            )
+
+    def _end(
+        self,
+        attempt_id: str,
+        move: AttemptMove,
+        values: dict[str, object],
+        now: float,
+        job_move: JobMove,
+        reason: str,
+        detail: str = "",
+    ) -> bool:
+        with self._engine.begin() as connection:
+            job_id = self._move_attempt(connection, attempt_id, move, {**values, "finished_at": now})
+            if job_id is None:
+                return False
+            asked = connection.scalar(
+                sa.select(schema.jobs.c.cancel_requested).where(schema.jobs.c.id == job_id)
+            )
+            if asked:
+                job_move = JobMove.CANCEL  # however it ended, the person who cancelled wants no further try
+            of_job: dict[str, object] = {}
+            if job_move in (JobMove.CANCEL, JobMove.GIVE_UP):
+                of_job["finished_at"] = now
+                of_job["cancel_requested"] = False
+            if job_move == JobMove.GIVE_UP:
+                of_job["failure"] = reason
+            self._move_job(connection, job_id, job_move, of_job)
+            ended = after(AttemptStatus.RUNNING, move)
+            self._tell(
+                connection,
+                job_id,
+                attempt_id,
+                now,
+                ended,
+                "\n".join(part for part in (reason, detail) if part),
+            )
+            return True
+
+    @staticmethod
+    def _move_attempt(
+        connection: Connection, attempt_id: str, move: AttemptMove, values: dict[str, object]
+    ) -> str | None:
+        froms = sources(move)
+        row = connection.execute(
+            sa.update(schema.attempts)
+            .where(schema.attempts.c.id == attempt_id, schema.attempts.c.status.in_(froms))
+            .values(status=after(AttemptStatus(froms[0]), move), **values)
+            .returning(schema.attempts.c.job_id)
+        ).one_or_none()
+        return None if row is None else str(row.job_id)
+
+    @staticmethod
+    def _move_job(connection: Connection, job_id: str, move: JobMove, values: dict[str, object]) -> bool:
+        froms = sources(move)
+        moved = connection.execute(
+            sa.update(schema.jobs)
+            .where(schema.jobs.c.id == job_id, schema.jobs.c.status.in_(froms))
+            .values(status=after(JobStatus(froms[0]), move), **values)
+        ).rowcount
+        return bool(moved)
+
+    @staticmethod
+    def _tell(
+        connection: Connection, job_id: str, attempt_id: str | None, now: float, what: str, detail: str = ""
+    ) -> None:
+        connection.execute(
+            sa.insert(schema.story).values(
+                job_id=job_id, attempt_id=attempt_id, at=now, what=what, detail=detail
+            )
+        )

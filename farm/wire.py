@@ -1,0 +1,105 @@
+"""Messages between head and node, as frozen values with plain-dict forms for the wire."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from farm.model import CardKind, MemoryPlan, RenderSettings, StageKind
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Head to card worker: make this attempt. The picture's bytes travel beside it and must have `input_sha256`."""
+
+    attempt_id: str
+    job_id: str
+    stage: StageKind
+    settings: RenderSettings
+    plan: MemoryPlan
+    input_sha256: str
+    draft: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CardReport:
+    """What a node says of one of its cards. `vram_gib` is nominal, `usable_gib` what the planner may use; `attempt_id` is the one it works on."""
+
+    id: str
+    kind: CardKind
+    name: str
+    vram_gib: float | None = None
+    usable_gib: float | None = None
+    compute_capability: tuple[int, int] | None = None
+    models: tuple[str, ...] = ()
+    worker: str | None = None
+    worker_pid: int | None = None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What a node says of itself. `spooled` are the attempts whose events or results wait on its disk; `at` is its wall time in seconds."""
+
+    node_id: str
+    name: str
+    address: str
+    at: float
+    versions: dict[str, str]
+    cards: tuple[CardReport, ...]
+    spooled: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class JoinTicket:
+    """Head to a PC that joins: where Ray is, its token, and the PC's own credential for coming back.
+
+    `epoch` changes whenever the head's Ray starts anew: a node that joined another epoch must join again.
+    """
+
+    farm_id: str
+    node_id: str
+    node_token: str
+    ray_address: str
+    ray_token: str
+    epoch: str
+    ray_version: str
+    python_version: str
+
+
+_ORDER: TypeAdapter[Order] = TypeAdapter(Order)
+_REPORT: TypeAdapter[NodeReport] = TypeAdapter(NodeReport)
+_TICKET: TypeAdapter[JoinTicket] = TypeAdapter(JoinTicket)
+
+
+def order_to_dict(order: Order) -> dict[str, Any]:
+    """The order as plain JSON values."""
+    found: dict[str, Any] = _ORDER.dump_python(order, mode="json")
+    return found
+
+
+def order_from_dict(data: dict[str, Any]) -> Order:
+    """The order again."""
+    return _ORDER.validate_python(data)
+
+
+def report_to_dict(report: NodeReport) -> dict[str, Any]:
+    """The report as plain JSON values."""
+    found: dict[str, Any] = _REPORT.dump_python(report, mode="json")
+    return found
+
+
+def report_from_dict(data: dict[str, Any]) -> NodeReport:
+    """The report again."""
+    return _REPORT.validate_python(data)
+
+
+def ticket_to_dict(ticket: JoinTicket) -> dict[str, Any]:
+    """The ticket as plain JSON values."""
+    found: dict[str, Any] = _TICKET.dump_python(ticket, mode="json")
+    return found
+
+
+def ticket_from_dict(data: dict[str, Any]) -> JoinTicket:
+    """The ticket again."""
+    return _TICKET.validate_python(data)

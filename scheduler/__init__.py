@@ -1,0 +1,1 @@
+"""The head's brain: decides which card renders which job, and is the only writer of job and attempt status."""
