@@ -103,3 +103,13 @@ def ticket_to_dict(ticket: JoinTicket) -> dict[str, Any]:
 def ticket_from_dict(data: dict[str, Any]) -> JoinTicket:
     """The ticket again."""
     return _TICKET.validate_python(data)
+
+
+def worker_name(card_id: str) -> str:
+    """The name under which Ray finds a card's worker."""
+    return f"worker:{card_id}"
+
+
+def agent_name(node_id: str, ray_node_id: str) -> str:
+    """The name under which Ray finds a node's agent. After a PC's restart it is another Ray node, and another agent."""
+    return f"agent:{node_id}:{ray_node_id}"

@@ -1,0 +1,28 @@
+#!/bin/sh
+# The test suite. `sh deploy/test.sh` runs all of it; paths or pytest's options narrow it; `--network` runs only the tests in
+# network namespaces, where a skip is a failure.
+set -eu
+cd "$(dirname "$0")/.."
+sh deploy/setup.sh dev
+
+# Chromium for the browser tests, iproute2 for the namespaces: a root shell installs them, others skip those tests loudly.
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    missing=""
+    command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+    command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+    if [ -n "$missing" ]; then
+        echo "Installing$missing for the tests ..." >&2
+        # shellcheck disable=SC2086
+        { apt-get install -y -qq $missing || { apt-get update -qq && apt-get install -y -qq $missing; }; } >/dev/null 2>&1 ||
+            echo "Could not install$missing: the tests that need it will say so." >&2
+    fi
+fi
+
+if [ "${1:-}" = "--network" ]; then
+    shift
+    FARM_REQUIRE_NETWORK_TESTS=1 exec .venv/bin/python -m pytest tests/network "$@"
+fi
+if [ "$#" = 0 ]; then
+    set -- tests
+fi
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,70 @@
+"""Measures a render: seconds per part, and the peak of memory."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+GIB = 1024**3
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Seconds per named part; parts may come several times and add up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Times what happens inside."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - began)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Adds seconds to a part."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def waiting(self, source: Iterator[T]) -> Iterator[T]:
+        """Passes `source` on and adds the seconds it took to "frames", so that a consumer knows its own share."""
+        while True:
+            with self.part("frames"):
+                try:
+                    item = next(source)
+                except StopIteration:
+                    return
+            yield item
+
+
+class PeakMemory:
+    """The peak since `reset`, GiB: the caching allocator's reserved memory on a GPU, the resident set on a CPU."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device.startswith("cuda")
+
+    def reset(self) -> None:
+        """Starts over. Where the kernel does not let us, a CPU's peak is that of the process."""
+        if self._cuda:
+            torch = sys.modules.get("torch")
+            if torch is not None:
+                torch.cuda.reset_peak_memory_stats()
+            return
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def gib(self) -> float | None:
+        """The peak; None where nothing can be read."""
+        if self._cuda:
+            torch = sys.modules.get("torch")
+            return None if torch is None else float(torch.cuda.max_memory_reserved()) / GIB
+        with suppress(OSError, StopIteration):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            high = next(line for line in lines if line.startswith("VmHWM:"))
+            return int(high.split()[1]) * 1024 / GIB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB

@@ -1,0 +1,97 @@
+"""What this PC has: its NVIDIA cards through NVML (the only module that imports it), or its CPU as a card of its own kind."""
+
+import logging
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from farm.catalogue.models import ModelRow
+from farm.model import CardKind
+from farm.wire import CardReport
+from node_agent.pipelines.weights import has_weights
+
+log = logging.getLogger(__name__)
+
+GIB = 1024**3
+CONTEXT_GIB = 0.6
+"""What a CUDA context takes beside the allocator, GiB: 0.3 to 0.6 on a real card (measurements of the render engine)."""
+
+
+def cards(node_id: str, models: Mapping[str, ModelRow]) -> tuple[CardReport, ...]:
+    """The cards of this PC: one per GPU, or the CPU where there is no NVIDIA card."""
+    gpus = _gpus(models)
+    return gpus or (_cpu(node_id, models),)
+
+
+def _cpu(node_id: str, models: Mapping[str, ModelRow]) -> CardReport:
+    return CardReport(
+        id=f"CPU-{node_id}", kind=CardKind.CPU, name=_cpu_name(), models=_runs(CardKind.CPU, models)
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model"):
+                return f"CPU ({' '.join(value.split())})"
+    except OSError:
+        log.debug("no /proc/cpuinfo here")
+    return f"CPU ({platform.machine()})"
+
+
+def _runs(kind: CardKind, models: Mapping[str, ModelRow]) -> tuple[str, ...]:
+    torch_here = find_spec("torch") is not None and find_spec("diffusers") is not None
+    return tuple(
+        name
+        for name, row in models.items()
+        if kind in row.devices and (not row.tensor_needed or (torch_here and has_weights(row)))
+    )
+
+
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    """NVML, started; None where there is no driver or no card."""
+    import pynvml  # noqa: PLC0415 - hardware libraries load only when hardware is asked for
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        log.debug("no NVML: %s", error)
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpus(models: Mapping[str, ModelRow]) -> tuple[CardReport, ...]:
+    with _nvml() as nvml:
+        if nvml is None:
+            return ()
+        runs = _runs(CardKind.CUDA, models)
+        return tuple(_gpu(nvml, index, runs) for index in range(nvml.nvmlDeviceGetCount()))
+
+
+def _gpu(nvml: Any, index: int, runs: tuple[str, ...]) -> CardReport:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    total = memory.total / GIB
+    return CardReport(
+        id=_text(nvml.nvmlDeviceGetUUID(handle)),
+        kind=CardKind.CUDA,
+        name=_text(nvml.nvmlDeviceGetName(handle)).removeprefix("NVIDIA ").removeprefix("GeForce "),
+        vram_gib=float(round(total)),
+        usable_gib=round(max(0.0, total - CONTEXT_GIB), 2),
+        compute_capability=(major, minor),
+        models=runs,
+    )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

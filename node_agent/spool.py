@@ -1,0 +1,92 @@
+"""The worker's disk: events and results wait here until the head has them, so that neither a crash nor a cut loses a render.
+
+One directory per attempt: `order.json`, `events.jsonl` and the files of the result. An attempt's last event is on the disk (fsync) before
+anyone hears of it.
+"""
+
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from farm.events import FINAL_KINDS, Event, from_dict, to_dict
+from farm.wire import Order, order_to_dict
+
+_EVENTS = "events.jsonl"
+
+
+class Spool:
+    """All attempts under one directory. Used by the worker that fills it and by the agent that replays it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._changed = threading.Condition()
+        root.mkdir(parents=True, exist_ok=True)
+
+    def open(self, order: Order) -> None:
+        """Makes room for an attempt."""
+        directory = self.directory(order.attempt_id)
+        directory.mkdir(exist_ok=True)
+        (directory / "order.json").write_text(json.dumps(order_to_dict(order)))
+
+    def directory(self, attempt_id: str) -> Path:
+        """Where an attempt's files lie.
+
+        Raises:
+            ValueError: not an attempt id, but a way out of the spool.
+        """
+        if not attempt_id.isalnum():
+            raise ValueError(f"{attempt_id!r} is not an attempt id")
+        return self.root / attempt_id
+
+    def append(self, event: Event) -> None:
+        """Writes an event down and wakes those who follow."""
+        data = to_dict(event)
+        with (self.directory(event.attempt_id) / _EVENTS).open("ab") as file:
+            file.write(json.dumps(data).encode() + b"\n")
+            file.flush()
+            if data["kind"] in FINAL_KINDS:
+                os.fsync(file.fileno())
+        with self._changed:
+            self._changed.notify_all()
+
+    def attempts(self) -> tuple[str, ...]:
+        """The attempts that have something here."""
+        return tuple(sorted(entry.name for entry in self.root.iterdir() if (entry / _EVENTS).exists()))
+
+    def events(self, attempt_id: str, after: int) -> list[Event]:
+        """Events with a number above `after`. A half-written last line (power cut) is left out."""
+        path = self.directory(attempt_id) / _EVENTS
+        if not path.exists():
+            return []
+        found: list[Event] = []
+        for line in path.read_bytes().splitlines():
+            try:
+                data: dict[str, Any] = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if data["seq"] > after:
+                found.append(from_dict(data))
+        return found
+
+    def follow(self, attempt_id: str, after: int, wait_s: float) -> list[Event]:
+        """Events above `after`; waits up to `wait_s` for the first."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self.events(attempt_id, after)), timeout=wait_s)
+        return self.events(attempt_id, after)
+
+    def read(self, attempt_id: str, name: str) -> bytes:
+        """A file of an attempt.
+
+        Raises:
+            FileNotFoundError: there is none of this name.
+        """
+        if "/" in name or name.startswith("."):
+            raise FileNotFoundError(name)
+        return (self.directory(attempt_id) / name).read_bytes()
+
+    def forget(self, attempt_id: str) -> None:
+        """Removes an attempt whose result the head has, or no longer wants."""
+        shutil.rmtree(self.directory(attempt_id), ignore_errors=True)

@@ -1,0 +1,92 @@
+"""The card worker: a detached Ray actor in a process of its own, one per card. Ray carries calls; `runner` does the work.
+
+Detached, so that the head's scheduler may die without ending a render. The render runs in a thread that no Ray task owns; control
+calls have a concurrency group of their own, so that they are answered while a follower waits.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from farm.catalogue.models import load_models
+from farm.clock import SystemClock
+from farm.events import to_dict
+from farm.model import CardKind
+from farm.settings import FarmSettings
+from farm.wire import order_from_dict
+from node_agent.runner import Busy, Runner
+from node_agent.spool import Spool
+
+FOLLOWERS = 4
+"""Waiting `follow` calls at once: the scheduler's, and after its restart those of the dead one until they time out."""
+
+
+def spool_root(node_home: Path) -> Path:
+    """Where a node's workers and agent keep attempts."""
+    return node_home / "spool"
+
+
+def node_home() -> Path:
+    """This node's home, which `farm up` or `farm join` put into the environment of Ray's daemons."""
+    home = FarmSettings().node_home
+    if home is None:
+        raise RuntimeError(
+            "FARM_NODE_HOME is not set: card workers are started through `farm up` or `farm join`."
+        )
+    return home
+
+
+class CardWorker:
+    """Makes attempts on one card."""
+
+    def __init__(self, card_id: str, kind: str) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+        if kind == CardKind.CPU:
+            os.nice(10)  # a render on the CPU must not make the PC's own work, or the farm's, wait
+        self._card_id = card_id
+        self._spool = Spool(spool_root(node_home()))
+        models = load_models(FarmSettings().models_file)
+        self._runner = Runner(self._spool, models, "cpu" if kind == CardKind.CPU else "cuda:0", SystemClock())
+
+    @ray.method(concurrency_group="ctl")
+    def start(self, order: dict[str, Any], picture: bytes) -> str | None:
+        """Begins an attempt; returns None, or the id of the attempt that holds the card."""
+        try:
+            self._runner.start(order_from_dict(order), bytes(picture))
+        except Busy as busy:
+            return str(busy)
+        return None
+
+    @ray.method(concurrency_group="follow")
+    def follow(self, attempt_id: str, after: int, wait_s: float) -> list[dict[str, Any]] | None:
+        """Events of an attempt above number `after`, waiting up to `wait_s` for the first; None if it is not known here."""
+        found = self._spool.events(attempt_id, after)
+        if not found:
+            if self._runner.current != attempt_id and not self._spool.events(attempt_id, 0):
+                return None
+            found = self._spool.follow(attempt_id, after, wait_s)
+        return [to_dict(event) for event in found]
+
+    @ray.method(concurrency_group="ctl")
+    def cancel(self, attempt_id: str) -> bool:
+        """Asks an attempt to stop at its next step; False if it is not under way."""
+        return self._runner.cancel(attempt_id)
+
+    @ray.method(concurrency_group="ctl")
+    def read(self, attempt_id: str, name: str) -> bytes:
+        """A file of an attempt's spool."""
+        return self._spool.read(attempt_id, name)
+
+    @ray.method(concurrency_group="ctl")
+    def state(self) -> dict[str, Any]:
+        """The attempt under way, and this process's id."""
+        return {"attempt_id": self._runner.current, "pid": os.getpid()}
+
+
+_remote: Any = ray.remote  # its stubs know no concurrency groups
+CardWorkerActor: Any = _remote(
+    num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"ctl": 4, "follow": FOLLOWERS}
+)(CardWorker)

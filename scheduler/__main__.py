@@ -1,0 +1,64 @@
+"""Wiring of the scheduler process: `python -m scheduler --data DIR`. Started and restarted by `farm up`."""
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from farm.artifacts import ArtifactStore
+from farm.catalogue.models import load_models
+from farm.clock import SystemClock
+from farm.settings import DataDirectory, FarmSettings
+from farm.store.engine import open_engine
+from farm.store.reader import Reader
+from farm.store.registry import Registry
+from farm.store.requests import Requests
+from farm.store.writer import Writer
+from scheduler.loop import Scheduler
+from scheduler.ray_cluster import RayCluster
+
+log = logging.getLogger("scheduler")
+
+
+async def work(data: DataDirectory, settings: FarmSettings) -> None:
+    """Runs the scheduler until SIGTERM or SIGINT."""
+    cluster = RayCluster()
+    cluster.connect(json.loads(data.ray_facts.read_text())["address"])
+    engine = open_engine(data.database_url, writes=True)
+    scheduler = Scheduler(
+        cluster,
+        Writer(engine),
+        Reader(open_engine(data.database_url, writes=False)),
+        Requests(engine),
+        Registry(engine),
+        ArtifactStore(data.artifacts),
+        load_models(settings.models_file),
+        SystemClock(),
+        feed_socket=data.feed_socket,
+        previews=data.previews,
+        lease_s=settings.lease_s,
+        tiers=settings.tiers,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, scheduler.stop)
+    log.info("attached to Ray, scheduling")
+    await scheduler.run()
+
+
+def main() -> int:
+    """Reads the arguments and works."""
+    parser = argparse.ArgumentParser(prog="python -m scheduler", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the head's data directory")
+    arguments = parser.parse_args()
+    settings = FarmSettings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    asyncio.run(work(DataDirectory(arguments.data), settings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

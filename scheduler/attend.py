@@ -1,0 +1,238 @@
+"""Sees one attempt through: hands it to its card, follows what it says, and writes down how it ends.
+
+The same code begins an attempt and takes it up again after the scheduler was restarted: starting twice changes nothing on the worker, and
+every word of the attempt carries its number, so nothing is counted twice.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm.artifacts import ArtifactStore
+from farm.clock import Clock
+from farm.errors import FarmError
+from farm.events import Cancelled, Done, Event, Failed, Loading, Preview, Rendering, Step
+from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus
+from farm.states import AttemptMove, JobMove
+from farm.store.reader import Reader
+from farm.store.writer import Writer
+from farm.wire import Order
+from scheduler.board import Board
+from scheduler.cluster import CardBusyError, Cluster, NodeGoneError, UnknownAttemptError, WorkerGoneError
+from scheduler.leases import Leases
+from scheduler.outcomes import Outcome, after_failure, after_loss
+from scheduler.results import collect
+
+log = logging.getLogger(__name__)
+
+FOLLOW_S = 5.0
+"""How long a worker may hold an answer back while nothing happens. Each answer renews the lease."""
+AGAIN_S = 0.5
+"""Pause before a node that did not answer is asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the attempt left its job: `outcome` for one that failed or was lost, None for one that finished or was cancelled."""
+
+    attempt: Attempt
+    job: Job
+    status: JobStatus
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What attending needs. `rivals` counts the other cards that could take a job."""
+
+    cluster: Cluster
+    writer: Writer
+    reader: Reader
+    artifacts: ArtifactStore
+    board: Board
+    leases: Leases
+    clock: Clock
+    previews: Path
+    rivals: Callable[[Job, str], int]
+
+
+class Attendant:
+    """One attempt's companion. `run` returns when the attempt has ended in the store."""
+
+    def __init__(self, desk: Desk, attempt: Attempt, job: Job) -> None:
+        self.attempt = attempt
+        self.job = job
+        self._desk = desk
+        self._status = attempt.status
+        self._after = 0
+        self._preview: asyncio.Task[None] | None = None
+
+    async def run(self) -> Ended:
+        """From the order to the end."""
+        self._desk.leases.hold(self.attempt.id, self._desk.clock.monotonic())
+        self._desk.board.running(self.job, self.attempt, phase=str(self._status))
+        try:
+            return await self._see_through()
+        finally:
+            self._desk.leases.end(self.attempt.id)
+            if self._preview is not None:
+                self._preview.cancel()
+            (self._desk.previews / f"{self.job.id}.jpg").unlink(missing_ok=True)
+
+    async def cancel(self) -> None:
+        """Asks the card to stop. The attempt's own last word says whether it did."""
+        with suppress(NodeGoneError, WorkerGoneError):
+            await self._desk.cluster.cancel(self.attempt.card_id, self.attempt.id)
+
+    async def _see_through(self) -> Ended:
+        cancel_told = False
+        while True:
+            if self._lease_over():
+                return self._lost(
+                    f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s."
+                )
+            try:
+                events = await self._next_events()
+            except NodeGoneError:
+                await asyncio.sleep(AGAIN_S)
+                continue
+            except CardBusyError:
+                return self._lost(f"{self.attempt.card_name} was busy with another attempt.")
+            except (WorkerGoneError, UnknownAttemptError):
+                return self._lost(
+                    f"The worker of {self.attempt.card_name} ended in the middle of the render."
+                )
+            self._desk.leases.hold(self.attempt.id, self._desk.clock.monotonic())
+            if self.job.cancel_requested and not cancel_told:
+                cancel_told = True  # asked for before this scheduler was started
+                await self.cancel()
+            for event in events:
+                ended = await self._take(event)
+                if ended is not None:
+                    return ended
+
+    def _lease_over(self) -> bool:
+        return self.attempt.id in self._desk.leases.expired(self._desk.clock.monotonic())
+
+    async def _next_events(self) -> Sequence[Event]:
+        """What the attempt said since, from its worker, or from the spool when the worker is gone."""
+        cluster, attempt = self._desk.cluster, self.attempt
+        try:
+            if self._status == AttemptStatus.ASSIGNED:
+                await self._start()
+            return await cluster.follow(attempt.card_id, attempt.id, self._after, FOLLOW_S)
+        except (WorkerGoneError, UnknownAttemptError):
+            spooled = await cluster.replay(attempt.node_id, attempt.id, self._after)
+            if not any(isinstance(event, Done | Failed | Cancelled) for event in spooled):
+                raise
+            return spooled
+
+    async def _start(self) -> None:
+        attempt, job = self.attempt, self.job
+        order = Order(
+            attempt_id=attempt.id,
+            job_id=job.id,
+            stage=attempt.stage,
+            settings=job.settings,
+            plan=attempt.memory_plan,
+            input_sha256=job.input_sha256,
+            draft=job.draft,
+        )
+        picture = await asyncio.to_thread(self._desk.artifacts.read, job.input_sha256)
+        await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, picture)
+
+    async def _take(self, event: Event) -> Ended | None:
+        self._after = max(self._after, event.seq)
+        desk, job = self._desk, self.job
+        match event:
+            case Loading():
+                self._move(AttemptMove.LOAD, AttemptStatus.LOADING, event.seq)
+            case Rendering():
+                self._move(AttemptMove.RUN, AttemptStatus.RUNNING, event.seq)
+            case Step(done=done, total=total, seconds_per_step=pace):
+                eta = (total - done) * pace if pace is not None else None
+                desk.board.change(job.id, done=done, total=total, seconds_per_step=pace, eta_s=eta)
+            case Preview():
+                if self._preview is None or self._preview.done():
+                    self._preview = asyncio.create_task(self._fetch_preview())
+            case Done():
+                return await self._finish(event)
+            case Failed():
+                reason = f"{event.message} {event.remedy}".strip()
+                return self._failed(event.failure_class, reason, event.detail)
+            case Cancelled():
+                desk.writer.cancelled(self.attempt.id, desk.clock.now())
+                return self._ended(JobStatus.CANCELLED)
+        return None
+
+    def _move(self, move: AttemptMove, status: AttemptStatus, seq: int) -> None:
+        self._desk.writer.progress(self.attempt.id, move, self._desk.clock.now(), seq)
+        self._status = status
+        self._desk.board.change(self.job.id, phase=str(status))
+
+    async def _fetch_preview(self) -> None:
+        desk = self._desk
+        with suppress(NodeGoneError, WorkerGoneError, UnknownAttemptError):
+            picture = await desk.cluster.read(self.attempt.node_id, self.attempt.id, "preview.jpg")
+            await asyncio.to_thread(_replace_file, desk.previews / f"{self.job.id}.jpg", picture)
+            desk.board.change(self.job.id, preview=desk.board.preview_count(self.job.id) + 1)
+
+    async def _finish(self, done: Done) -> Ended | None:
+        desk = self._desk
+        desk.board.change(self.job.id, phase="verifying")
+        while True:
+            try:
+                result = await collect(desk.cluster, desk.artifacts, self.attempt, self.job, done)
+                break
+            except (NodeGoneError, WorkerGoneError):
+                if self._lease_over():
+                    return self._lost(
+                        f"{self.attempt.card_name} finished, but its video could not be fetched."
+                    )
+                await asyncio.sleep(AGAIN_S)
+            except UnknownAttemptError:
+                return self._lost(f"{self.attempt.card_name} finished, but its video is no longer there.")
+            except FarmError as error:
+                log.exception("the result of attempt %s cannot be used", self.attempt.id)
+                return self._failed(FailureClass.INTERNAL, str(error), "")
+        desk.writer.finish(self.attempt.id, result, desk.clock.now())
+        return self._ended(JobStatus.FINISHED)
+
+    def _failed(self, failure_class: FailureClass, reason: str, detail: str) -> Ended:
+        desk, attempt = self._desk, self.attempt
+        outcome = after_failure(
+            failure_class, reason, self._earlier(), desk.rivals(self.job, attempt.card_id), attempt.card_id
+        )
+        desk.writer.fail(
+            attempt.id, failure_class, outcome.reason, desk.clock.now(), then=outcome.then, detail=detail
+        )
+        return self._ended_by(outcome)
+
+    def _lost(self, reason: str) -> Ended:
+        outcome = after_loss(reason, self._earlier())
+        self._desk.writer.lose(self.attempt.id, outcome.reason, self._desk.clock.now(), then=outcome.then)
+        return self._ended_by(outcome)
+
+    def _earlier(self) -> list[Attempt]:
+        return [
+            attempt for attempt in self._desk.reader.attempts(self.job.id) if attempt.id != self.attempt.id
+        ]
+
+    def _ended_by(self, outcome: Outcome) -> Ended:
+        """The store may know better than the outcome: a cancelled job is not queued again."""
+        return self._ended(self._desk.reader.job(self.job.id).status, outcome)
+
+    def _ended(self, status: JobStatus, outcome: Outcome | None = None) -> Ended:
+        why = outcome.reason if outcome is not None and outcome.then == JobMove.GIVE_UP else None
+        self._desk.board.ended(self.job.id, str(status), why)
+        return Ended(self.attempt, self.job, status, outcome)
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".half")
+    half.write_bytes(data)
+    half.replace(path)

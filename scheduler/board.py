@@ -1,0 +1,62 @@
+"""What is going on right now, kept for the feed: the running jobs and the cards."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from farm.feed import CardChanged, FeedMessage, JobChanged, LiveCard, LiveJob, Snapshot
+from farm.model import Attempt, Job, JobStatus
+
+
+class Board:
+    """Holds the newest word on each running job and known card, and passes changes on."""
+
+    def __init__(self, publish: Callable[[FeedMessage], None]) -> None:
+        self._publish = publish
+        self._jobs: dict[str, LiveJob] = {}
+        self._cards: dict[str, LiveCard] = {}
+
+    def snapshot(self) -> Snapshot:
+        """All that is going on."""
+        return Snapshot(jobs=tuple(self._jobs.values()), cards=tuple(self._cards.values()))
+
+    def running(self, job: Job, attempt: Attempt, phase: str) -> None:
+        """A card has taken the job."""
+        self._put(
+            LiveJob(
+                id=job.id,
+                status=JobStatus.RUNNING,
+                total=job.settings.steps,
+                card_id=attempt.card_id,
+                card_name=attempt.card_name,
+                attempt_id=attempt.id,
+                phase=phase,
+            )
+        )
+
+    def change(self, job_id: str, **changes: Any) -> None:
+        """Something about a running job changed; `changes` are fields of `LiveJob`."""
+        found = self._jobs.get(job_id)
+        if found is not None:
+            self._put(replace(found, **changes))
+
+    def preview_count(self, job_id: str) -> int:
+        """How many previews of a running job were published."""
+        found = self._jobs.get(job_id)
+        return found.preview if found is not None else 0
+
+    def ended(self, job_id: str, status: str, why: str | None = None) -> None:
+        """The job runs no longer: it ended, or waits again."""
+        self._jobs.pop(job_id, None)
+        self._publish(JobChanged(LiveJob(id=job_id, status=status, why=why)))
+
+    def card(self, card: LiveCard) -> None:
+        """A card is now so; said only when it differs from what was said before."""
+        before = self._cards.get(card.id)
+        if before is None or replace(before, silent_s=None) != replace(card, silent_s=None):
+            self._publish(CardChanged(card))
+        self._cards[card.id] = card
+
+    def _put(self, live: LiveJob) -> None:
+        self._jobs[live.id] = live
+        self._publish(JobChanged(live))

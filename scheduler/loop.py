@@ -1,0 +1,267 @@
+"""The scheduler's loop: intake -> leases -> plan -> write -> dispatch. Woken by the feed, and once a second by itself."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+
+from farm.artifacts import ArtifactStore
+from farm.catalogue.models import ModelRow
+from farm.clock import Clock
+from farm.errors import NotFoundError
+from farm.feed import FeedMessage, JobChanged, LiveJob
+from farm.ids import new_id
+from farm.model import Attempt, Card, Job, JobStatus
+from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
+from farm.store.reader import Reader
+from farm.store.registry import Registry
+from farm.store.requests import Request, RequestKind, Requests
+from farm.store.writer import Assignment, Writer
+from farm.wire import NodeReport
+from scheduler.attend import Attendant, Desk, Ended
+from scheduler.board import Board
+from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
+from scheduler.feed_server import FeedServer
+from scheduler.leases import Leases
+from scheduler.policy import Policy
+from scheduler.watch import Watch
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+"""The longest the loop sleeps; whatever wakes it comes sooner."""
+
+
+class Scheduler:
+    """All of the head's deciding, on one thread. Started once per process, ended by `stop`."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        writer: Writer,
+        reader: Reader,
+        requests: Requests,
+        registry: Registry,
+        artifacts: ArtifactStore,
+        models: dict[str, ModelRow],
+        clock: Clock,
+        *,
+        feed_socket: Path,
+        previews: Path,
+        lease_s: float,
+        tiers: TiersMode,
+    ) -> None:
+        self._cluster = cluster
+        self._writer = writer
+        self._reader = reader
+        self._requests = requests
+        self._clock = clock
+        self._view = FarmView(models, tiers)
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._policy = Policy(self._judge)
+        self._attending: dict[str, tuple[Attendant, asyncio.Task[None]]] = {}
+        self._holders: dict[str, str] = {}
+        self._chores: set[asyncio.Task[None]] = set()
+        self._last_seq = 0
+        self._placed_with: object = None
+        self._board = Board(self._publish)
+        self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
+        leases = Leases(lease_s)
+        self._desk = Desk(
+            cluster, writer, reader, artifacts, self._board, leases, clock, previews, rivals=self._rivals
+        )
+        self._watch = Watch(
+            cluster,
+            registry,
+            self._policy,
+            self._board,
+            leases,
+            clock,
+            holder=self._holders.get,
+            spooled=self._clear_spool,
+            changed=self._wake.set,
+        )
+
+    async def run(self) -> None:
+        """Recovers what the store remembers, then works until `stop`."""
+        self._recover()
+        await self._feed.start()
+        watching = asyncio.create_task(self._watch.run())
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                self.tick()
+                try:
+                    await asyncio.wait_for(self._wake.wait(), TICK_S)
+                except TimeoutError:
+                    continue
+        finally:
+            tasks = [watching, *self._chores, *(task for _, task in self._attending.values())]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._feed.stop()
+
+    def _publish(self, message: FeedMessage) -> None:
+        self._feed.publish(message)
+
+    def stop(self) -> None:
+        """Lets the loop end. Renders go on: their workers do not belong to this process."""
+        self._stopping = True
+        self._wake.set()
+
+    def tick(self) -> None:
+        """One turn: takes in what is new, decides, writes, dispatches."""
+        self._take_requests()
+        self._take_new_jobs()
+        self._assign()
+        self._mark_unplaceable()
+
+    # --- recovery ---
+    def _recover(self) -> None:
+        nodes, cards = self._reader.nodes(), self._reader.cards()
+        for attempt in self._reader.live_attempts():
+            self._attend(attempt, self._reader.job(attempt.job_id))
+        self._watch.know(nodes, cards)
+        self._view = replace(self._view, bands=bands_of(cards))
+
+    # --- intake ---
+    def _take_requests(self) -> None:
+        waiting = self._requests.waiting()
+        for request in waiting:
+            self._serve(request)
+        self._requests.done([request.id for request in waiting])
+
+    def _serve(self, request: Request) -> None:
+        now = self._clock.now()
+        match request.kind:
+            case RequestKind.CANCEL:
+                if self._writer.cancel_queued(request.job_id, now):
+                    self._policy.remove_job(request.job_id)
+                    self._board.ended(request.job_id, JobStatus.CANCELLED)
+                    return
+                for attendant, _ in self._attending.values():
+                    if attendant.job.id == request.job_id:
+                        self._chore(attendant.cancel())
+            case RequestKind.RETRY:
+                if self._writer.retry(request.job_id, now):
+                    self._policy.forgive(request.job_id)
+                    self._queue_again(request.job_id)
+            case RequestKind.PRIORITY:
+                self._writer.set_priority(request.job_id, request.value or 0)
+                self._policy.change_priority(request.job_id, request.value or 0)
+
+    def _take_new_jobs(self) -> None:
+        for seq, job in self._reader.queued_after(self._last_seq):
+            self._last_seq = seq
+            self._policy.add_job(job, seq)
+            self._placed_with = None
+            self._feed.publish(JobChanged(LiveJob(job.id, JobStatus.QUEUED)))
+
+    def _queue_again(self, job_id: str) -> None:
+        try:
+            job = self._reader.job(job_id)
+        except NotFoundError:
+            return
+        if job.status == JobStatus.QUEUED:
+            self._policy.add_job(job, self._reader.seq(job_id))
+            self._placed_with = None
+            self._board.ended(job_id, JobStatus.QUEUED)
+
+    # --- planning ---
+    def _judge(self, job: Job, card: Card) -> Verdict:
+        return check(job, card, self._view)
+
+    def _rivals(self, job: Job, card_id: str) -> int:
+        """How many other known cards could take the job."""
+        avoid = self._policy.excluded(job.id) | {card_id}
+        return sum(self._judge(job, card).eligible for card in self._policy.cards if card.id not in avoid)
+
+    def _assign(self) -> None:
+        picks = {pick.job.id: pick for pick in self._policy.decide()}
+        if not picks:
+            return
+        assignments = [
+            Assignment(new_id(), pick.job.id, pick.card.node_id, pick.card.id, pick.card.name, pick.plan)
+            for pick in picks.values()
+        ]
+        for attempt in self._writer.assign(assignments, self._clock.now()):
+            pick = picks.pop(attempt.job_id)
+            self._attend(attempt, replace(pick.job, status=JobStatus.RUNNING))
+        for pick in picks.values():  # refused by the store: cancelled meanwhile, or the card is held
+            self._queue_again(pick.job.id)
+            self._watch.refresh(pick.card.id)
+
+    def _mark_unplaceable(self) -> None:
+        """Says of waiting jobs at once when no known card could ever serve them; judged anew when jobs or cards change."""
+        cards = self._policy.cards
+        stand = tuple(cards)
+        if stand == self._placed_with:
+            return
+        self._placed_with = stand
+        bands = bands_of(cards)
+        if bands != self._view.bands:
+            self._view = replace(self._view, bands=bands)
+            self._policy.forget_verdicts()
+            self._wake.set()
+        changed: dict[str, str | None] = {}
+        for job, avoid, members in self._policy.samples():
+            reason = unplaceable(job, [card for card in cards if card.id not in avoid], self._view)
+            changed.update({job_id: reason for job_id, known in members if known != reason})
+        self._writer.mark_unplaceable(changed)
+        self._policy.note_unplaceable(changed)
+        for job_id, reason in changed.items():
+            self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=reason)))
+
+    # --- attempts ---
+    def _attend(self, attempt: Attempt, job: Job) -> None:
+        self._holders[attempt.card_id] = job.id
+        attendant = Attendant(self._desk, attempt, job)
+        self._watch.refresh(attempt.card_id)
+        self._attending[attempt.id] = (attendant, asyncio.create_task(self._see_through(attendant)))
+
+    async def _see_through(self, attendant: Attendant) -> None:
+        attempt = attendant.attempt
+        while True:
+            try:
+                ended = await attendant.run()
+                break
+            except (
+                Exception
+            ):  # whatever surprises one attempt must not end the others; the lease still judges it
+                log.exception("attending attempt %s failed; trying again", attempt.id)
+                await asyncio.sleep(TICK_S)
+        del self._attending[attempt.id]
+        self._holders.pop(attempt.card_id, None)
+        self._after(ended)
+        self._watch.refresh(attempt.card_id)
+        self._wake.set()
+        self._chore(self._forget(attempt.node_id, [attempt.id]))
+
+    def _after(self, ended: Ended) -> None:
+        job_id = ended.job.id
+        if ended.status == JobStatus.QUEUED:
+            if ended.outcome is not None and ended.outcome.avoid_card:
+                self._policy.exclude(job_id, ended.attempt.card_id)
+            self._queue_again(job_id)
+        else:
+            self._policy.forgive(job_id)
+
+    def _clear_spool(self, report: NodeReport) -> None:
+        """Every live attempt is attended, so whatever else a node keeps has ended."""
+        over = [attempt_id for attempt_id in report.spooled if attempt_id not in self._attending]
+        if over:
+            self._chore(self._forget(report.node_id, over))
+
+    async def _forget(self, node_id: str, attempt_ids: list[str]) -> None:
+        try:
+            await self._cluster.forget(node_id, attempt_ids)
+        except (NodeGoneError, WorkerGoneError):
+            log.debug("node %s will hear later what it may forget", node_id)
+
+    def _chore(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)

@@ -1,0 +1,148 @@
+"""The head's only Ray import: nodes, agents and workers as a `Cluster`."""
+
+import asyncio
+import logging
+from pkgutil import resolve_name
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from farm.events import Event, from_dict
+from farm.wire import NodeReport, Order, agent_name, order_to_dict, report_from_dict, worker_name
+from scheduler.cluster import CardBusyError, NodeGoneError, UnknownAttemptError, WorkerGoneError
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "farm"
+NODE_LABEL = "farm-node"
+AGENT_CLASS = "node_agent.agent:NodeAgentActor"
+"""Named, not imported: Ray too sends an actor's class by its name, and the head's code stays free of the node's."""
+CALL_S = 10.0
+"""How long a short call may take before its node counts as not answering."""
+
+
+class RayCluster:
+    """Speaks to the farm's nodes through Ray. One per scheduler process."""
+
+    def __init__(self) -> None:
+        self._ray_ids: dict[str, str] = {}
+        self._agents: dict[str, ActorHandle[Any]] = {}
+        self._workers: dict[str, ActorHandle[Any]] = {}
+
+    def connect(self, address: str) -> None:
+        """Attaches this process to the farm's Ray as a driver. The token comes from the environment.
+
+        Raises:
+            ConnectionError: Ray does not answer there.
+        """
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+
+    async def nodes(self) -> set[str]:
+        """The ids of the nodes that are connected now."""
+        found: list[dict[str, Any]] = await asyncio.to_thread(ray.nodes)
+        alive = {
+            entry["Labels"][NODE_LABEL]: entry["NodeID"]
+            for entry in found
+            if entry["Alive"] and NODE_LABEL in entry["Labels"]
+        }
+        for node_id, ray_id in alive.items():
+            if self._ray_ids.get(node_id) != ray_id:
+                self._agents.pop(
+                    node_id, None
+                )  # the PC came back as another Ray node: its old actors are gone
+        self._ray_ids = alive
+        return set(alive)
+
+    async def report(self, node_id: str) -> NodeReport:
+        """What a node says of itself; starts its agent where there is none."""
+        try:
+            return report_from_dict(await _answer(self._agent(node_id).report.remote()))
+        except (NodeGoneError, WorkerGoneError):
+            self._agents.pop(node_id, None)
+            raise NodeGoneError(node_id) from None
+
+    async def start(self, node_id: str, card_id: str, order: Order, picture: bytes) -> None:  # noqa: ARG002
+        """Begins an attempt."""
+        holder = await self._ask_worker(card_id, "start", order_to_dict(order), picture)
+        if holder is not None:
+            raise CardBusyError(holder)
+
+    async def follow(self, card_id: str, attempt_id: str, after: int, wait_s: float) -> list[Event]:
+        """Events above number `after`."""
+        found = await self._ask_worker(
+            card_id, "follow", attempt_id, after, wait_s, patience_s=wait_s + CALL_S
+        )
+        if found is None:
+            raise UnknownAttemptError(attempt_id)
+        return [from_dict(event) for event in found]
+
+    async def replay(self, node_id: str, attempt_id: str, after: int) -> list[Event]:
+        """Events from the node's spool."""
+        found = await _answer(self._agent(node_id).replay.remote(attempt_id, after))
+        return [from_dict(event) for event in found]
+
+    async def cancel(self, card_id: str, attempt_id: str) -> None:
+        """Asks an attempt to stop."""
+        await self._ask_worker(card_id, "cancel", attempt_id)
+
+    async def read(self, node_id: str, attempt_id: str, name: str) -> bytes:
+        """A file of an attempt's spool. Through the agent, so that it does not matter whether the worker still lives."""
+        return bytes(await _answer(self._agent(node_id).read.remote(attempt_id, name), patience_s=60.0))
+
+    async def forget(self, node_id: str, attempt_ids: list[str]) -> None:
+        """Lets the node remove attempts from its spool."""
+        await _answer(self._agent(node_id).forget.remote(attempt_ids))
+
+    def _agent(self, node_id: str) -> ActorHandle[Any]:
+        agent = self._agents.get(node_id)
+        if agent is None:
+            ray_id = self._ray_ids.get(node_id)
+            if ray_id is None:
+                raise NodeGoneError(node_id)
+            agent = (
+                resolve_name(AGENT_CLASS)
+                .options(
+                    name=agent_name(node_id, ray_id),
+                    namespace=NAMESPACE,
+                    lifetime="detached",
+                    get_if_exists=True,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(ray_id, soft=False),
+                )
+                .remote()
+            )
+            self._agents[node_id] = agent
+        return agent
+
+    async def _ask_worker(
+        self, card_id: str, method: str, *arguments: Any, patience_s: float = CALL_S
+    ) -> Any:
+        worker = self._workers.get(card_id)
+        if worker is None:
+            try:
+                worker = await asyncio.to_thread(ray.get_actor, worker_name(card_id), NAMESPACE)
+            except ValueError as error:
+                raise WorkerGoneError(card_id) from error
+            self._workers[card_id] = worker
+        try:
+            return await _answer(getattr(worker, method).remote(*arguments), patience_s=patience_s)
+        except WorkerGoneError:
+            self._workers.pop(card_id, None)
+            raise
+
+
+async def _answer(reference: Any, patience_s: float = CALL_S) -> Any:
+    """Waits for a call's answer; Ray's ways of failing become the cluster's."""
+    try:
+        return await asyncio.wait_for(reference, patience_s)
+    except (TimeoutError, GetTimeoutError, ActorUnavailableError) as error:
+        raise NodeGoneError(str(error) or "no answer") from error
+    except RayActorError as error:
+        raise WorkerGoneError(str(error)) from error
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, FileNotFoundError):
+            raise UnknownAttemptError(str(cause)) from error
+        raise

@@ -1,0 +1,144 @@
+"""Watches the nodes: asks each for its report, keeps the store's and the policy's picture of cards true, says who is silent."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from farm.clock import Clock
+from farm.feed import LiveCard
+from farm.model import Card, Node
+from farm.planning.tiers import band_of
+from farm.store.registry import Registry
+from farm.wire import CardReport, NodeReport
+from scheduler.board import Board
+from scheduler.cluster import Cluster, NodeGoneError
+from scheduler.leases import Leases
+from scheduler.policy import Policy
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 2.0
+STORE_EVERY_S = 10.0
+"""How often an unchanged node's `last_seen` is written."""
+
+
+class Watch:
+    """One per scheduler. `holder(card_id)` is the job that holds a card; `ended(node_id, attempts)` hears of spooled attempts."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        registry: Registry,
+        policy: Policy,
+        board: Board,
+        leases: Leases,
+        clock: Clock,
+        *,
+        holder: Callable[[str], str | None],
+        spooled: Callable[[NodeReport], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._cluster = cluster
+        self._registry = registry
+        self._policy = policy
+        self._board = board
+        self._leases = leases
+        self._clock = clock
+        self._holder = holder
+        self._spooled = spooled
+        self._changed = changed
+        self._cards: dict[str, Card] = {}
+        self._node_names: dict[str, str] = {}
+        self._stored: dict[str, tuple[object, float]] = {}
+
+    def know(self, nodes: list[Node], cards: list[Card]) -> None:
+        """What the store remembers from earlier: these cards exist, though nobody has heard from them yet."""
+        self._node_names = {node.id: node.name for node in nodes}
+        for card in cards:
+            self._cards[card.id] = card
+            self.refresh(card.id)
+
+    async def run(self) -> None:
+        """Watches until cancelled."""
+        while True:
+            try:
+                await self.round()
+            except Exception:  # the watch must outlive any surprise of a node
+                log.exception("a round of watching the nodes failed")
+            await asyncio.sleep(EVERY_S)
+
+    async def round(self) -> None:
+        """Asks every connected node once."""
+        connected = await self._cluster.nodes()
+        await asyncio.gather(*(self._ask(node_id) for node_id in sorted(connected)))
+        for card_id in list(self._cards):
+            self.refresh(card_id)
+        self._changed()
+
+    async def _ask(self, node_id: str) -> None:
+        try:
+            report = await self._cluster.report(node_id)
+        except NodeGoneError:
+            log.info("node %s did not answer", node_id)
+            return
+        self._leases.heard(node_id, self._clock.monotonic())
+        self._take(report)
+        self._spooled(report)
+
+    def _take(self, report: NodeReport) -> None:
+        now = self._clock.now()
+        cards = [_card(report.node_id, said) for said in report.cards]
+        self._node_names[report.node_id] = report.name
+        seen = (report.name, report.address, tuple(cards))
+        before = self._stored.get(report.node_id)
+        if before is None or before[0] != seen or now - before[1] > STORE_EVERY_S:
+            node = Node(report.node_id, report.name, report.address, now, report.versions)
+            self._registry.see_node(node, cards, now)
+            self._stored[report.node_id] = (seen, now)
+        for card in cards:
+            self._cards[card.id] = card
+
+    def refresh(self, card_id: str) -> None:
+        """Tells policy and board how a card stands now."""
+        card = self._cards.get(card_id)
+        if card is None:
+            return
+        now = self._clock.monotonic()
+        answering = self._leases.answering(card.node_id, now)
+        silence = self._leases.silence(card.node_id, now)
+        job_id = self._holder(card_id)
+        self._policy.set_card(card, free=answering and job_id is None and card.trouble is None)
+        live = LiveCard(
+            card.id, card.node_id, self._node_names.get(card.node_id, card.node_id), card.name, "idle"
+        )
+        if not answering:
+            why = (
+                "has not answered since the scheduler was started"
+                if silence is None
+                else "its PC does not answer"
+            )
+            live = LiveCard(
+                live.id, live.node_id, live.node_name, live.name, "not answering", job_id, silence, why
+            )
+        elif card.trouble is not None:
+            live = LiveCard(
+                live.id, live.node_id, live.node_name, live.name, "trouble", job_id, None, card.trouble
+            )
+        elif job_id is not None:
+            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "busy", job_id)
+        self._board.card(live)
+
+
+def _card(node_id: str, said: CardReport) -> Card:
+    return Card(
+        id=said.id,
+        node_id=node_id,
+        kind=said.kind,
+        name=said.name,
+        vram_gib=said.vram_gib,
+        usable_gib=said.usable_gib,
+        band=band_of(said.vram_gib, said.kind),
+        compute_capability=said.compute_capability,
+        models=frozenset(said.models),
+        trouble=said.trouble,
+    )

@@ -1,0 +1,191 @@
+"""Random interleavings of everything that can happen to jobs, against the real store, with a plain model beside it."""
+
+import tempfile
+from pathlib import Path
+
+import sqlalchemy as sa
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.strategies import integers, sampled_from
+
+from farm.ids import new_id
+from farm.model import AttemptStatus, FailureClass, JobStatus, MemoryPlan
+from farm.states import LIVE_ATTEMPTS, AttemptMove, JobMove
+from farm.store import schema
+from farm.store.requests import RequestKind
+from farm.store.writer import Assignment, Result
+from tests.storage import Storage, open_storage
+
+CARDS = 3
+
+
+class Farm(RuleBasedStateMachine):
+    """Drives the store as scheduler, workers, users and crashes would, in any order."""
+
+    jobs = Bundle("jobs")
+    attempts = Bundle("attempts")
+
+    @initialize()
+    def begin(self) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        self.store: Storage = open_storage(Path(self.directory.name))
+        self.cards = self.store.add_cards(CARDS)
+        self.now = 0.0
+        self.job_status: dict[str, JobStatus] = {}
+        self.cancel_asked: set[str] = set()
+        self.attempt_status: dict[str, AttemptStatus] = {}
+        self.attempt_of: dict[str, tuple[str, str]] = {}
+        self.results: dict[str, str] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+            self.directory.cleanup()
+
+    def _time(self) -> float:
+        self.now += 1.0
+        return self.now
+
+    def _live(self, attempt: str) -> bool:
+        return self.attempt_status[attempt] in LIVE_ATTEMPTS
+
+    # --- users ---
+    @rule(target=jobs)
+    def submit(self) -> str:
+        job = self.store.submit(now=self._time())
+        self.job_status[job.id] = JobStatus.QUEUED
+        return job.id
+
+    @rule(job=jobs)
+    def ask_cancel(self, job: str) -> None:
+        self.store.requests.ask(RequestKind.CANCEL, job, self._time())
+        if self.job_status[job] in (JobStatus.QUEUED, JobStatus.RUNNING):
+            self.cancel_asked.add(job)
+
+    @rule(job=jobs)
+    def serve_cancel(self, job: str) -> None:
+        moved = self.store.writer.cancel_queued(job, self._time())
+        assert moved == (self.job_status[job] == JobStatus.QUEUED)
+        if moved:
+            self.job_status[job] = JobStatus.CANCELLED
+            self.cancel_asked.discard(job)
+
+    @rule(job=jobs)
+    def retry(self, job: str) -> None:
+        moved = self.store.writer.retry(job, self._time())
+        assert moved == (self.job_status[job] in (JobStatus.FAILED, JobStatus.CANCELLED))
+        if moved:
+            self.job_status[job] = JobStatus.QUEUED
+            self.cancel_asked.discard(job)
+
+    # --- the scheduler ---
+    @rule(target=attempts, job=jobs, card=integers(0, CARDS - 1))
+    def assign(self, job: str, card: int) -> object:
+        attempt = new_id()
+        card_id = self.cards[card].id
+        won = self.store.writer.assign(
+            [Assignment(attempt, job, "n1", card_id, "CPU (test)", MemoryPlan())], self._time()
+        )
+        card_busy = any(self._live(other) and self.attempt_of[other][1] == card_id for other in self.attempt_of)
+        can = self.job_status[job] == JobStatus.QUEUED and job not in self.cancel_asked and not card_busy
+        assert bool(won) == can
+        if not won:
+            return multiple()
+        self.job_status[job] = JobStatus.RUNNING
+        self.attempt_status[attempt] = AttemptStatus.ASSIGNED
+        self.attempt_of[attempt] = (job, card_id)
+        return attempt
+
+    # --- workers: each message may come late, twice, or from an attempt that is long lost ---
+    @rule(attempt=attempts, move=sampled_from([AttemptMove.LOAD, AttemptMove.RUN]))
+    def progress(self, attempt: str, move: AttemptMove) -> None:
+        legal = {
+            AttemptMove.LOAD: {AttemptStatus.ASSIGNED: AttemptStatus.LOADING},
+            AttemptMove.RUN: {
+                AttemptStatus.ASSIGNED: AttemptStatus.RUNNING,
+                AttemptStatus.LOADING: AttemptStatus.RUNNING,
+            },
+        }[move]
+        moved = self.store.writer.progress(attempt, move, self._time(), 1)
+        assert moved == (self.attempt_status[attempt] in legal)
+        if moved:
+            self.attempt_status[attempt] = legal[self.attempt_status[attempt]]
+
+    @rule(attempt=attempts)
+    def finish(self, attempt: str) -> None:
+        live = self._live(attempt)
+        moved = self.store.writer.finish(attempt, Result(f"video-{attempt}", "thumb", {}, None), self._time())
+        assert moved == live
+        if moved:
+            job = self.attempt_of[attempt][0]
+            self.attempt_status[attempt] = AttemptStatus.FINISHED
+            self.job_status[job] = JobStatus.FINISHED
+            self.cancel_asked.discard(job)
+            assert job not in self.results, "a job must get its result once"
+            self.results[job] = attempt
+
+    def _end(self, attempt: str, moved: bool, status: AttemptStatus, then: JobStatus) -> None:
+        assert moved == self._live(attempt)
+        if not moved:
+            return
+        job = self.attempt_of[attempt][0]
+        self.attempt_status[attempt] = status
+        if job in self.cancel_asked:
+            then = JobStatus.CANCELLED
+            self.cancel_asked.discard(job)
+        self.job_status[job] = then
+
+    @rule(attempt=attempts, then=sampled_from([JobMove.REQUEUE, JobMove.GIVE_UP]))
+    def fail(self, attempt: str, then: JobMove) -> None:
+        moved = self.store.writer.fail(attempt, FailureClass.INTERNAL, "broke", self._time(), then=then)
+        after = JobStatus.QUEUED if then == JobMove.REQUEUE else JobStatus.FAILED
+        self._end(attempt, moved, AttemptStatus.FAILED, after)
+
+    @rule(attempt=attempts)
+    def lose(self, attempt: str) -> None:
+        self._end(
+            attempt, self.store.writer.lose(attempt, "gone", self._time()), AttemptStatus.LOST, JobStatus.QUEUED
+        )
+
+    @rule(attempt=attempts)
+    def stopped(self, attempt: str) -> None:
+        self._end(
+            attempt,
+            self.store.writer.cancelled(attempt, self._time()),
+            AttemptStatus.CANCELLED,
+            JobStatus.CANCELLED,
+        )
+
+    # --- the machine ---
+    @rule()
+    def restart(self) -> None:
+        """Every process dies and comes back: what was committed is all there is."""
+        self.store.close()
+        self.store = open_storage(Path(self.directory.name))
+
+    # --- what must hold at any time ---
+    @invariant()
+    def the_store_agrees(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        with self.store.reader._engine.connect() as connection:
+            jobs = {row.id: row for row in connection.execute(sa.select(schema.jobs))}
+            attempts = {row.id: row for row in connection.execute(sa.select(schema.attempts))}
+        assert {job: JobStatus(row.status) for job, row in jobs.items()} == self.job_status
+        assert {name: AttemptStatus(row.status) for name, row in attempts.items()} == self.attempt_status
+        assert {job for job, row in jobs.items() if row.cancel_requested} == self.cancel_asked
+        live = [row for row in attempts.values() if row.status in LIVE_ATTEMPTS]
+        assert len({row.card_id for row in live}) == len(live), "a card works on one attempt"
+        running = {job for job, status in self.job_status.items() if status == JobStatus.RUNNING}
+        assert sorted(row.job_id for row in live) == sorted(running), "a running job has exactly one live attempt"
+        for job, row in jobs.items():
+            if row.status == JobStatus.FINISHED:
+                assert row.video_sha256 == f"video-{self.results[job]}"
+            assert (row.finished_at is None) == (row.status in (JobStatus.QUEUED, JobStatus.RUNNING))
+        for job in jobs:
+            numbers = sorted(row.number for row in attempts.values() if row.job_id == job)
+            assert numbers == list(range(1, len(numbers) + 1))
+
+
+Farm.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestFarm = Farm.TestCase
