@@ -21,6 +21,18 @@ class BadInputError(FarmError):
         self.field = field
 
 
+class BadSettingsError(BadInputError):
+    """Several settings are wrong at once: `errors` has each; the error itself speaks of the first."""
+
+    def __init__(self, errors: tuple[BadInputError, ...]) -> None:
+        first = errors[0]
+        super().__init__(first.field, first.message, first.remedy)
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return "\n".join(str(error) for error in self.errors)
+
+
 class BodyTooLargeError(FarmError):
     """The upload is larger than the farm takes; it was refused while it was being read, nothing was kept."""
 
@@ -31,6 +43,10 @@ class NotFoundError(FarmError):
 
 class IllegalMoveError(FarmError):
     """A job or attempt cannot make this move from its present status; see `farm.states`."""
+
+
+class ConflictError(FarmError):
+    """What was asked does not fit what is there; nothing was changed."""
 
 
 class SignInError(FarmError):
@@ -47,6 +63,10 @@ class MissingWeightsError(FarmError):
 
 class RenderFailedError(FarmError):
     """The model ran and did not give a usable video."""
+
+
+class EncodingFailedError(FarmError):
+    """ffmpeg could not write the clip: the disk is full, or ffmpeg cannot run here. The frames were good."""
 
 
 class HeadUnreachableError(FarmError):

@@ -43,7 +43,7 @@ class Runner:
         self._warm: tuple[ModelRow, VideoModel] | None = None
 
     def start(self, order: Order, picture: bytes) -> None:
-        """Begins an attempt and returns at once. Starting the same attempt again changes nothing.
+        """Begins an attempt and returns at once. Starting one that is under way, or ended, changes nothing.
 
         Raises:
             Busy: another attempt is under way.
@@ -54,6 +54,8 @@ class Runner:
                 if current.order.attempt_id == order.attempt_id:
                     return
                 raise Busy(current.order.attempt_id)
+            if self._spool.events(order.attempt_id, 0):
+                return
             self._spool.open(order)
             attempt = _Attempt(self, order, picture)
             self._current = attempt

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from farm.artifacts import ArtifactStore
@@ -42,6 +42,7 @@ class Ended:
     job: Job
     status: JobStatus
     outcome: Outcome | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,9 @@ class Desk:
 class Attendant:
     """One attempt's companion. `run` returns when the attempt has ended in the store."""
 
-    def __init__(self, desk: Desk, attempt: Attempt, job: Job) -> None:
+    def __init__(self, desk: Desk, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
+        """`handed_over`: a former scheduler may have given the attempt to its card already."""
+        self._handed_over = handed_over
         self.attempt = attempt
         self.job = job
         self._desk = desk
@@ -121,14 +124,18 @@ class Attendant:
         """What the attempt said since, from its worker, or from the spool when the worker is gone."""
         cluster, attempt = self._desk.cluster, self.attempt
         try:
-            if self._status == AttemptStatus.ASSIGNED:
+            if not self._handed_over:
                 await self._start()
             return await cluster.follow(attempt.card_id, attempt.id, self._after, FOLLOW_S)
-        except (WorkerGoneError, UnknownAttemptError):
+        except (WorkerGoneError, UnknownAttemptError) as error:
             spooled = await cluster.replay(attempt.node_id, attempt.id, self._after)
-            if not any(isinstance(event, Done | Failed | Cancelled) for event in spooled):
-                raise
-            return spooled
+            if any(isinstance(event, Done | Failed | Cancelled) for event in spooled):
+                return spooled
+            never_arrived = isinstance(error, UnknownAttemptError) and self._status == AttemptStatus.ASSIGNED
+            if self._handed_over and never_arrived:
+                self._handed_over = False
+                return []
+            raise
 
     async def _start(self) -> None:
         attempt, job = self.attempt, self.job
@@ -143,6 +150,7 @@ class Attendant:
         )
         picture = await asyncio.to_thread(self._desk.artifacts.read, job.input_sha256)
         await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, picture)
+        self._handed_over = True
 
     async def _take(self, event: Event) -> Ended | None:
         self._after = max(self._after, event.seq)
@@ -214,7 +222,7 @@ class Attendant:
     def _lost(self, reason: str) -> Ended:
         outcome = after_loss(reason, self._earlier())
         self._desk.writer.lose(self.attempt.id, outcome.reason, self._desk.clock.now(), then=outcome.then)
-        return self._ended_by(outcome)
+        return replace(self._ended_by(outcome), lost=True)
 
     def _earlier(self) -> list[Attempt]:
         return [

@@ -123,7 +123,7 @@ class Scheduler:
     def _recover(self) -> None:
         nodes, cards = self._reader.nodes(), self._reader.cards()
         for attempt in self._reader.live_attempts():
-            self._attend(attempt, self._reader.job(attempt.job_id))
+            self._attend(attempt, self._reader.job(attempt.job_id), handed_over=True)
         self._watch.know(nodes, cards)
         self._view = replace(self._view, bands=bands_of(cards))
 
@@ -189,7 +189,7 @@ class Scheduler:
         ]
         for attempt in self._writer.assign(assignments, self._clock.now()):
             pick = picks.pop(attempt.job_id)
-            self._attend(attempt, replace(pick.job, status=JobStatus.RUNNING))
+            self._attend(attempt, replace(pick.job, status=JobStatus.RUNNING), handed_over=False)
         for pick in picks.values():  # refused by the store: cancelled meanwhile, or the card is held
             self._queue_again(pick.job.id)
             self._watch.refresh(pick.card.id)
@@ -216,9 +216,9 @@ class Scheduler:
             self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=reason)))
 
     # --- attempts ---
-    def _attend(self, attempt: Attempt, job: Job) -> None:
+    def _attend(self, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
         self._holders[attempt.card_id] = job.id
-        attendant = Attendant(self._desk, attempt, job)
+        attendant = Attendant(self._desk, attempt, job, handed_over=handed_over)
         self._watch.refresh(attempt.card_id)
         self._attending[attempt.id] = (attendant, asyncio.create_task(self._see_through(attendant)))
 
@@ -236,6 +236,8 @@ class Scheduler:
         del self._attending[attempt.id]
         self._holders.pop(attempt.card_id, None)
         self._after(ended)
+        if ended.lost:
+            self._watch.doubt(attempt.card_id)
         self._watch.refresh(attempt.card_id)
         self._wake.set()
         self._chore(self._forget(attempt.node_id, [attempt.id]))

@@ -50,6 +50,7 @@ class Watch:
         self._cards: dict[str, Card] = {}
         self._node_names: dict[str, str] = {}
         self._stored: dict[str, tuple[object, float]] = {}
+        self._doubted: set[str] = set()
 
     def know(self, nodes: list[Node], cards: list[Card]) -> None:
         """What the store remembers from earlier: these cards exist, though nobody has heard from them yet."""
@@ -97,6 +98,11 @@ class Watch:
             self._stored[report.node_id] = (seen, now)
         for card in cards:
             self._cards[card.id] = card
+            self._doubted.discard(card.id)  # reporting, the node made sure of each card's worker
+
+    def doubt(self, card_id: str) -> None:
+        """The card's worker may be gone: no work for it until its node has reported again."""
+        self._doubted.add(card_id)
 
     def refresh(self, card_id: str) -> None:
         """Tells policy and board how a card stands now."""
@@ -107,7 +113,9 @@ class Watch:
         answering = self._leases.answering(card.node_id, now)
         silence = self._leases.silence(card.node_id, now)
         job_id = self._holder(card_id)
-        self._policy.set_card(card, free=answering and job_id is None and card.trouble is None)
+        doubted = card_id in self._doubted
+        free = answering and not doubted and job_id is None and card.trouble is None
+        self._policy.set_card(card, free=free)
         live = LiveCard(
             card.id, card.node_id, self._node_names.get(card.node_id, card.node_id), card.name, "idle"
         )
@@ -126,6 +134,8 @@ class Watch:
             )
         elif job_id is not None:
             live = LiveCard(live.id, live.node_id, live.node_name, live.name, "busy", job_id)
+        elif doubted:
+            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "starting", why="its worker ended")
         self._board.card(live)
 
 

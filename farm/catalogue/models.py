@@ -33,6 +33,9 @@ class MemoryCoefficients:
     unet_gib: float
     activation_gib_per_frame_megapixel: float
     reserve_factor: float
+    reserve_gib: float = 0.0
+    decode_gib_per_megapixel: float = 0.0
+    vae_gib: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class ModelRow:
     """One model. `source` is a Hugging Face repository or a directory; empty where there are no weights.
 
     `draft` marks everything the model makes as a draft; `devices` says on what it may run ("cuda", "cpu");
-    `tensor_needed` says that it needs torch.
+    `tensor_needed` says that it needs torch, `prompt_needed` that it makes nothing sensible without a prompt.
     """
 
     name: str
@@ -60,6 +63,7 @@ class ModelRow:
     licence: str = ""
     draft: bool = False
     tensor_needed: bool = True
+    prompt_needed: bool = False
     devices: tuple[str, ...] = ("cuda",)
     limits: Limits = field(default_factory=Limits)
     memory: MemoryCoefficients | None = None

@@ -105,6 +105,15 @@ class Registry:
                 statement = statement.where(schema.tokens.c.node_id == node_id)
             connection.execute(statement.values(revoked_at=now))
 
+    def revoke_one(self, token: str, now: float) -> None:
+        """Revokes this one token; unknown ones and ones revoked before stay as they are."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(schema.tokens)
+                .where(schema.tokens.c.sha256 == hash_token(token), schema.tokens.c.revoked_at.is_(None))
+                .values(revoked_at=now)
+            )
+
     def fact(self, key: str, default: str) -> str:
         """A fact of the farm; stores and returns `default` where there is none yet."""
         with self._engine.begin() as connection:

@@ -1,0 +1,58 @@
+"""Runs the web process: `python -m dashboard --data DIR --host H --port P`. The one place where it is wired to the outside."""
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from dashboard.app import create_app
+from farm.settings import DataDirectory, FarmSettings
+
+GRACE_S = 3
+"""What open answers may still take after a request to stop; streams end at once."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but open event streams end when it is told to stop: it would wait for them otherwise."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Ends the streams, then stops as usual."""
+        app = self.config.app
+        app.state.parts.live.close_soon()  # type: ignore[union-attr]  # we gave it the app itself
+        super().handle_exit(sig, frame)
+
+
+def main() -> None:
+    """Serves until SIGTERM or SIGINT."""
+    settings = FarmSettings()
+    parser = argparse.ArgumentParser(prog="dashboard", description=__doc__)
+    parser.add_argument("--data", type=Path, default=settings.data)
+    parser.add_argument("--host", default=settings.host)
+    parser.add_argument("--port", type=int, default=settings.port)
+    given = parser.parse_args()
+    settings = settings.model_copy(update={"data": given.data, "host": given.host, "port": given.port})
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    config = uvicorn.Config(
+        create_app(DataDirectory(given.data), settings),
+        host=given.host,
+        port=given.port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,  # a sign-in link holds a token, and an access log would keep it
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        proxy_headers=False,
+    )
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    Server(config).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""What can be chosen: presets and models."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from dashboard.parts import Parts, parts
+from dashboard.problems import documented
+from dashboard.views import model_view, preset_view
+from farm.answers import ModelView, PresetView
+
+router = APIRouter(tags=["catalogue"], responses=documented(401))
+
+Farm = Annotated[Parts, Depends(parts)]
+
+
+@router.get("/presets", summary="List presets")
+def presets(farm: Farm) -> list[PresetView]:
+    """Named sets of settings, in the order a person should see them."""
+    return [preset_view(preset, farm.models[preset.model]) for preset in farm.presets.values()]
+
+
+@router.get("/models", summary="List models")
+def models(farm: Farm) -> list[ModelView]:
+    """The models and what each accepts."""
+    return [model_view(model) for model in farm.models.values()]

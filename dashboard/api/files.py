@@ -1,0 +1,137 @@
+"""A job's files: video, thumbnail, preview, input, and its story as text."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+
+from dashboard.parts import Parts, parts
+from dashboard.problems import documented
+from dashboard.views import preview_path
+from farm.errors import NotFoundError
+from farm.model import Attempt
+from farm.store.reader import StoryLine
+
+router = APIRouter(tags=["files"])
+
+Farm = Annotated[Parts, Depends(parts)]
+FOR_EVER = "private, max-age=31536000, immutable"
+"""A file is named by its hash and a finished job keeps its files, so these never change; `private` keeps them out of shared caches."""
+_SUFFIX = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+
+
+def _stored(farm: Parts, request: Request, sha256: str, media_type: str, name: str | None = None) -> Response:
+    """A stored file, whole or by Range; 304 where the browser has it."""
+    path = farm.artifacts.path(sha256)
+    if not path.is_file():
+        raise NotFoundError(
+            "The file is not in the farm's store any more.", "It was deleted or not restored."
+        )
+    headers = {"etag": f'"{sha256}"', "cache-control": FOR_EVER}
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if known & {headers["etag"], "*"}:
+        return Response(status_code=304, headers=headers)
+    return FileResponse(path, media_type=media_type, filename=name, headers=headers)
+
+
+@router.get(
+    "/jobs/{job_id}/video",
+    summary="The clip (MP4)",
+    response_class=FileResponse,
+    responses=documented(401, 404, 416, s206="The asked range of bytes", s304="Not modified"),
+)
+def video(
+    farm: Farm,
+    request: Request,
+    job_id: str,
+    download: Annotated[bool, Query(description="as a file to save")] = False,
+) -> Response:
+    """The finished clip; answers Range requests, so that browsers can seek."""
+    job = farm.reader.job(job_id)
+    if job.video_sha256 is None:
+        raise NotFoundError(f"Job {job_id} has no video: it is {job.status}.")
+    name = f"{job.id}{'-draft' if job.draft else ''}.mp4"
+    return _stored(farm, request, job.video_sha256, "video/mp4", name if download else None)
+
+
+@router.get(
+    "/jobs/{job_id}/thumbnail",
+    summary="A still of the clip (JPEG)",
+    response_class=FileResponse,
+    responses=documented(401, 404, s304="Not modified"),
+)
+def thumbnail(farm: Farm, request: Request, job_id: str) -> Response:
+    """A small still of the finished clip."""
+    job = farm.reader.job(job_id)
+    if job.thumbnail_sha256 is None:
+        raise NotFoundError(f"Job {job_id} has no thumbnail: it is {job.status}.")
+    return _stored(farm, request, job.thumbnail_sha256, "image/jpeg")
+
+
+@router.get(
+    "/jobs/{job_id}/preview",
+    summary="What a running job looks like now (JPEG)",
+    response_class=Response,
+    responses=documented(401, 404),
+)
+def preview(farm: Farm, job_id: str) -> Response:
+    """The newest small picture of a render that is going on."""
+    path = preview_path(farm, farm.reader.job(job_id).id)
+    try:
+        data = path.read_bytes()  # a few KB, replaced as a whole with each new one
+    except FileNotFoundError as error:
+        raise NotFoundError(f"Job {job_id} has no preview.", "Only running jobs have one.") from error
+    return Response(data, media_type="image/jpeg", headers={"cache-control": "no-store"})
+
+
+@router.get(
+    "/jobs/{job_id}/input",
+    summary="The picture that was sent",
+    response_class=FileResponse,
+    responses=documented(401, 404, s304="Not modified"),
+)
+def input_picture(
+    farm: Farm,
+    request: Request,
+    job_id: str,
+    download: Annotated[bool, Query(description="as a file to save")] = False,
+) -> Response:
+    """The picture as the farm keeps it: upright, 8-bit sRGB, without metadata."""
+    job = farm.reader.job(job_id)
+    media_type = farm.reader.artifact_media_type(job_id)
+    name = f"{job.id}.{_SUFFIX.get(media_type, 'bin')}" if download else None
+    return _stored(farm, request, job.input_sha256, media_type, name)
+
+
+@router.get(
+    "/jobs/{job_id}/log",
+    summary="What happened to a job",
+    response_class=PlainTextResponse,
+    responses=documented(401, 404),
+)
+def job_log(farm: Farm, job_id: str) -> PlainTextResponse:
+    """The job's story as plain text, with each attempt's reasons and details. Times are UTC."""
+    job = farm.reader.job(job_id)
+    attempts = {attempt.id: attempt for attempt in farm.reader.attempts(job_id)}
+    lines = [
+        f"job {job.id}  {job.status}",
+        f"{_time(job.created_at)}  submitted by {job.submitted_by or 'nobody known'}: {job.settings}",
+        *(_story_line(line, attempts) for line in farm.reader.story(job_id)),
+    ]
+    if job.unplaceable:
+        lines.append(f"no card can serve it: {job.unplaceable}")
+    if job.failure:
+        lines.append(f"failed: {job.failure}")
+    return PlainTextResponse("\n".join(lines) + "\n")
+
+
+def _story_line(line: StoryLine, attempts: dict[str, Attempt]) -> str:
+    attempt = attempts.get(line.attempt_id or "")
+    where = f"  [attempt {attempt.number} on {attempt.card_name}]" if attempt else ""
+    detail = line.detail.replace("\n", "\n    ")
+    return f"{_time(line.at)}{where}  {line.what}{': ' if detail else ''}{detail}"
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,157 @@
+"""Jobs: submit, list, show, and what people ask of them."""
+
+import secrets
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, File, Form, Header, Query, Response, UploadFile
+from pydantic import BaseModel, Field
+
+from dashboard.intake import Upload, take_in
+from dashboard.parts import Parts, parts, who
+from dashboard.problems import documented
+from dashboard.views import job_view, show_job, show_jobs
+from farm.answers import JobPage, JobView
+from farm.auth import Credential
+from farm.errors import BadInputError, ConflictError
+from farm.model import JobStatus
+from farm.states import ENDED_JOBS
+from farm.store.requests import RequestKind
+from farm.submit import MAX_PRIORITY, MAX_SEED
+
+router = APIRouter(tags=["jobs"])
+
+Farm = Annotated[Parts, Depends(parts)]
+Who = Annotated[Credential, Depends(who)]
+MAX_KEY = 255
+
+
+class Rating(BaseModel):
+    """A person's opinion of a clip."""
+
+    rating: Annotated[int, Field(ge=1, le=5, description="1 (useless) to 5 (just right)")]
+
+
+class Priority(BaseModel):
+    """Where in the queue a job stands."""
+
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="higher goes first")]
+
+
+@router.post(
+    "/jobs",
+    status_code=201,
+    summary="Submit a picture",
+    responses=documented(400, 401, 409, 413, 422, s200="The job that this key and request made before"),
+)
+async def submit(
+    farm: Farm,
+    me: Who,
+    response: Response,
+    image: Annotated[UploadFile, File(description="A PNG, JPEG or WebP file")],
+    settings: Annotated[
+        str, Form(description='JSON, such as {"preset": "draft", "prompt": "slow zoom"}; all optional')
+    ] = "",
+    idempotency_key: Annotated[
+        str | None, Header(description="Makes a repeat safe: the same key and request give the same job")
+    ] = None,
+) -> JobView:
+    """Stores the picture and a queued job, also while the scheduler is down.
+
+    201 once both are on the disk. A repeat under the same `Idempotency-Key` gives 200 with the first job, another request under that
+    key 409. On an error nothing is stored.
+    """
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY:
+        raise BadInputError("Idempotency-Key", f"The key must have 1 to {MAX_KEY} characters.")
+    upload = Upload(
+        picture=await image.read(),
+        settings=settings,
+        seed=secrets.randbelow(MAX_SEED + 1),
+        by=me.name,
+        idempotency_key=idempotency_key,
+    )
+    job, is_new = await to_thread.run_sync(take_in, farm, upload, limiter=farm.intake)
+    if is_new:
+        farm.live.wake()
+        farm.live.announce(job.id, job.status)
+    else:
+        response.status_code = 200
+    response.headers["location"] = f"/api/v1/jobs/{job.id}"
+    return job_view(farm, job)
+
+
+@router.get("/jobs", summary="List jobs, newest first", responses=documented(401, 422))
+def list_jobs(
+    farm: Farm,
+    status: Annotated[JobStatus | None, Query()] = None,
+    model: Annotated[str | None, Query()] = None,
+    card: Annotated[str | None, Query(description="the id of a card that tried the job")] = None,
+    q: Annotated[str | None, Query(max_length=200, description="words of the prompt")] = None,
+    cursor: Annotated[int | None, Query(ge=1, le=2**53, description="from the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> JobPage:
+    """Jobs with their newest attempt. A page's `cursor` asks for the next; it stays right while jobs are added."""
+    return show_jobs(farm, status=status, model=model, card=card, q=q, cursor=cursor, limit=limit)
+
+
+@router.get("/jobs/{job_id}", summary="Show a job", responses=documented(401, 404))
+def one_job(farm: Farm, job_id: str) -> JobView:
+    """A job with its place in the queue, why it waits, and all its attempts."""
+    return show_job(farm, job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=documented(401, 404, 409)
+)
+def cancel(farm: Farm, me: Who, job_id: str) -> JobView:
+    """Asks the scheduler to stop the job; until it has, the job shows `cancel_requested`."""
+    status = farm.reader.job(job_id).status
+    if status in ENDED_JOBS:
+        raise ConflictError(f"Job {job_id} is {status} already; there is nothing to cancel.")
+    return _ask(farm, me, RequestKind.CANCEL, job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/retry", status_code=202, summary="Try a job again", responses=documented(401, 404, 409)
+)
+def retry(farm: Farm, me: Who, job_id: str) -> JobView:
+    """Asks the scheduler to queue a failed or cancelled job again."""
+    status = farm.reader.job(job_id).status
+    if status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+        remedy = "Submit the picture again for another clip." if status == JobStatus.FINISHED else ""
+        raise ConflictError(
+            f"Job {job_id} is {status}; only failed and cancelled jobs can be tried again.", remedy
+        )
+    return _ask(farm, me, RequestKind.RETRY, job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/priority",
+    status_code=202,
+    summary="Move a job in the queue",
+    responses=documented(401, 404, 409, 422),
+)
+def set_priority(farm: Farm, me: Who, job_id: str, wish: Priority) -> JobView:
+    """Asks the scheduler to move a waiting job in the queue."""
+    status = farm.reader.job(job_id).status
+    if status in ENDED_JOBS:
+        raise ConflictError(f"Job {job_id} is {status}; it is not in the queue any more.")
+    return _ask(farm, me, RequestKind.PRIORITY, job_id, wish.priority)
+
+
+@router.post("/jobs/{job_id}/rating", summary="Rate a clip", responses=documented(401, 404, 409, 422))
+def rate(farm: Farm, job_id: str, opinion: Rating) -> JobView:
+    """Stores a rating of a finished clip; a later one replaces it."""
+    job = farm.reader.job(job_id)
+    if not farm.requests.rate(job_id, opinion.rating):
+        raise ConflictError(f"Job {job_id} is {job.status}; only a finished clip can be rated.")
+    farm.live.announce(job_id, job.status)
+    return show_job(farm, job_id)
+
+
+def _ask(farm: Parts, me: Credential, kind: RequestKind, job_id: str, value: int | None = None) -> JobView:
+    farm.requests.ask(kind, job_id, farm.now(), by=me.name, value=value)
+    farm.live.wake()
+    shown = show_job(farm, job_id)
+    farm.live.announce(job_id, shown.status)
+    return shown

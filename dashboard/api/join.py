@@ -1,0 +1,172 @@
+"""How a spare PC becomes a node: a single-use code for a ticket, and the ticket again after every restart of the head."""
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from dashboard.parts import Parts, parts, who
+from dashboard.problems import documented
+from farm.answers import TokenView
+from farm.auth import Credential, TokenKind, judge, new_token
+from farm.errors import ConflictError, FarmError, SignInError
+from farm.ids import new_id
+from farm.model import Node
+from farm.wire import JoinTicket, ticket_to_dict
+
+router = APIRouter(tags=["joining"])
+open_router = APIRouter(tags=["joining"])
+
+Farm = Annotated[Parts, Depends(parts)]
+_JOINS = frozenset({TokenKind.JOIN})
+_NEW_CODE = "Make a new one on the dashboard's Cards page or with `farm token`."
+
+
+class Versions(BaseModel):
+    """What a PC runs; Ray's must equal the head's, Python's to the minor version."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    ray_version: Annotated[str, Field(min_length=1, max_length=40)]
+    python_version: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\w+)?$", max_length=40)]
+
+
+class Redeem(Versions):
+    """A code for a ticket. `node_id` is what the PC was called when it was a node before."""
+
+    code: Annotated[str, Field(max_length=200)]
+    node_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = None
+
+
+class TokenWish(BaseModel):
+    """A code for one PC, good for so many minutes."""
+
+    kind: Literal["join"] = "join"
+    minutes: Annotated[int, Field(ge=1, le=7 * 24 * 60)] = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RayFacts:
+    """Where the head's Ray is."""
+
+    address: str
+    epoch: str
+    token: str
+
+
+@open_router.post(
+    "/join/redeem",
+    summary="Join with a code",
+    response_model=JoinTicket,
+    responses=documented(401, 409, 422, 503),
+)
+def redeem(farm: Farm, request: Request, wish: Redeem) -> dict[str, Any]:
+    """Makes the PC a node. The code is used up only when everything else is right."""
+    _judge_code(farm, wish.code)
+    _same_versions(wish)
+    ray = _ray(farm)
+    now = farm.now()
+    if not farm.registry.use_once(wish.code, now):
+        raise _used()
+    node_id = wish.node_id or new_id()
+    token = new_token()
+    _see(farm, request, node_id, wish)
+    farm.registry.revoke(TokenKind.NODE, now, node_id=node_id)
+    farm.registry.add_token(token, TokenKind.NODE, wish.name, now, node_id=node_id)
+    return _ticket(farm, node_id, token, ray)
+
+
+@router.post(
+    "/nodes/hello",
+    summary="Come back as a node",
+    response_model=JoinTicket,
+    responses=documented(401, 409, 422, 503),
+)
+def hello(
+    farm: Farm, me: Annotated[Credential, Depends(who)], request: Request, wish: Versions
+) -> dict[str, Any]:
+    """A fresh ticket for a PC that is a node already (bearer: its own token). `node_token` is empty: it keeps its own."""
+    if me.node_id is None:
+        raise SignInError("This token belongs to no node.", f"Join again with a new code. {_NEW_CODE}")
+    _same_versions(wish)
+    ray = _ray(farm)
+    _see(farm, request, me.node_id, wish)
+    return _ticket(farm, me.node_id, "", ray)
+
+
+@router.post("/tokens", status_code=201, summary="Make a join code", responses=documented(401, 422))
+def make_token(farm: Farm, me: Annotated[Credential, Depends(who)], wish: TokenWish) -> TokenView:
+    """A code that makes one PC a node, once. It is shown now and never again."""
+    code, now = new_token(), farm.now()
+    expires_at = now + wish.minutes * 60
+    farm.registry.add_token(code, TokenKind.JOIN, f"made by {me.name}", now, expires_at=expires_at)
+    return TokenView(token=code, kind=wish.kind, expires_at=expires_at)
+
+
+def _judge_code(farm: Parts, code: str) -> None:
+    if not code:
+        raise SignInError("A join code is needed.", _NEW_CODE)
+    found = farm.reader.token(code)
+    if found is None:
+        raise SignInError("The join code is not one of this farm's.", _NEW_CODE)
+    if found.kind == TokenKind.JOIN and found.used_at is not None:
+        raise _used()
+    if found.expires_at is not None and found.expires_at <= farm.now():
+        raise SignInError("The join code has expired.", _NEW_CODE)
+    judge(found, _JOINS, farm.now())
+
+
+def _used() -> SignInError:
+    return SignInError("The join code was used before; each is good for one PC.", _NEW_CODE)
+
+
+def _same_versions(wish: Versions) -> None:
+    """Ray refuses other versions too, but only after half a minute and without saying what to do."""
+    ours = platform.python_version()
+    wanted = ".".join(ours.split(".")[:2])
+    if wish.python_version.split(".")[:2] != wanted.split("."):
+        raise ConflictError(
+            f"This PC has Python {wish.python_version}, the head has {ours}; they must agree to the second number.",
+            f"Install Python {wanted} on this PC (`apt install python{wanted} python{wanted}-venv`, or "
+            f"`uv python install {wanted}`), make the farm's environment with it, and join again.",
+        )
+    ray = metadata.version("ray")
+    if wish.ray_version != ray:
+        raise ConflictError(
+            f"This PC has Ray {wish.ray_version}, the head has {ray}; they must be the same.",
+            f'Run `pip install "ray=={ray}"` in the farm\'s environment on this PC, and join again.',
+        )
+
+
+def _ray(farm: Parts) -> RayFacts:
+    try:
+        facts = json.loads(farm.data.ray_facts.read_text())
+        return RayFacts(str(facts["address"]), str(facts["epoch"]), farm.data.ray_token.read_text().strip())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FarmError(
+            "The head's Ray is not running yet.", "Try again in a few seconds; `farm up` starts it."
+        ) from error
+
+
+def _see(farm: Parts, request: Request, node_id: str, wish: Versions) -> None:
+    versions = {"ray": wish.ray_version, "python": wish.python_version}
+    address = request.client.host if request.client else ""
+    farm.registry.see_node(Node(node_id, wish.name, address, versions=versions), [], farm.now())
+
+
+def _ticket(farm: Parts, node_id: str, node_token: str, ray: RayFacts) -> dict[str, Any]:
+    return ticket_to_dict(
+        JoinTicket(
+            farm_id=farm.registry.fact("farm_id", new_id()),
+            node_id=node_id,
+            node_token=node_token,
+            ray_address=ray.address,
+            ray_token=ray.token,
+            epoch=ray.epoch,
+            ray_version=metadata.version("ray"),
+            python_version=platform.python_version(),
+        )
+    )

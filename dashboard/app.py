@@ -1,0 +1,63 @@
+"""Puts the web process together: parts, guards, API, pages."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from dashboard import pages, problems, signin
+from dashboard.api import catalogue, events, files, health, jobs, join, machines
+from dashboard.headers import SecurityHeaders
+from dashboard.limits import BodyLimit
+from dashboard.openapi import describe
+from dashboard.parts import make_parts
+from dashboard.signin import SignedIn
+from farm import __version__
+from farm.clock import Clock
+from farm.settings import DataDirectory, FarmSettings
+
+API = "/api/v1"
+
+
+def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None = None) -> FastAPI:
+    """The dashboard of one data directory, whose database is already migrated."""
+    farm = make_parts(data, settings, clock)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(farm.live.run())
+        try:
+            yield
+        finally:
+            farm.live.close()
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+
+    app = FastAPI(
+        title="Old-GPU farm",
+        version=__version__,
+        summary="One picture in, one video out, on the cards you have.",
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own page loads its scripts from elsewhere; ours are all local
+        redoc_url=None,
+    )
+    app.state.parts = farm
+    problems.add_handlers(app)
+    for module in (jobs, files, machines, catalogue, events, join):
+        app.include_router(module.router, prefix=API)
+    app.include_router(join.open_router)
+    app.include_router(health.router)
+    app.include_router(signin.router)
+    app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
+    app.include_router(pages.router)  # last: it has a page for every address that nothing else knows
+    app.state.error_page = pages.error_page
+    describe(app)
+    app.add_middleware(BodyLimit, limit_bytes=int(settings.max_upload_mib * 2**20))
+    app.add_middleware(SignedIn)
+    app.add_middleware(problems.LastResort)
+    app.add_middleware(SecurityHeaders)  # added last, so it is outermost: refusals carry the headers too
+    return app

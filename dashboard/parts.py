@@ -1,0 +1,75 @@
+"""The parts that every request handler may need, made once per process and kept on `app.state.parts`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from anyio import CapacityLimiter
+from starlette.requests import HTTPConnection
+
+from dashboard.stream import Live
+from farm.artifacts import ArtifactStore
+from farm.auth import Credential
+from farm.catalogue.models import ModelRow, load_models
+from farm.catalogue.presets import Preset, presets
+from farm.clock import Clock, SystemClock
+from farm.settings import DataDirectory, FarmSettings
+from farm.store.engine import open_engine
+from farm.store.reader import Reader
+from farm.store.registry import Registry
+from farm.store.requests import Requests
+
+INTAKE_THREADS = 3
+"""Uploads that are decoded and stored at once. Pillow and fsync release the GIL; a third one fills the waits for the disk."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the web process is made of. `intake` bounds the threads that decode and store uploads."""
+
+    data: DataDirectory
+    settings: FarmSettings
+    reader: Reader
+    requests: Requests
+    registry: Registry
+    artifacts: ArtifactStore
+    models: Mapping[str, ModelRow]
+    presets: Mapping[str, Preset]
+    clock: Clock
+    live: Live
+    intake: CapacityLimiter
+
+    def now(self) -> float:
+        """Wall time in seconds."""
+        return self.clock.now()
+
+
+def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None = None) -> Parts:
+    """Opens everything in a data directory whose database is already migrated."""
+    writing = open_engine(data.database_url, writes=True)
+    clock = clock or SystemClock()
+    models = load_models(settings.models_file)
+    return Parts(
+        data=data,
+        settings=settings,
+        reader=Reader(open_engine(data.database_url, writes=False)),
+        requests=Requests(writing),
+        registry=Registry(writing),
+        artifacts=ArtifactStore(data.artifacts),
+        models=models,
+        presets={name: preset for name, preset in presets().items() if preset.model in models},
+        clock=clock,
+        live=Live(data.feed_socket),
+        intake=CapacityLimiter(INTAKE_THREADS),
+    )
+
+
+def parts(request: HTTPConnection) -> Parts:
+    """FastAPI dependency: the parts of this app."""
+    found: Parts = request.app.state.parts
+    return found
+
+
+def who(request: HTTPConnection) -> Credential:
+    """FastAPI dependency: whose request this is. `dashboard.signin` has judged the token before any handler runs."""
+    found: Credential = request.state.credential
+    return found

@@ -1,0 +1,183 @@
+"""Who may: bearer tokens for programs, a session cookie for browsers, and the sign-in page between the two.
+
+Everything is closed unless it is named in `OPEN`; a route cannot be left open by forgetting a dependency.
+"""
+
+from typing import Annotated
+from urllib.parse import quote, urlsplit
+
+from anyio import to_thread
+from fastapi import APIRouter, Form, Request
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dashboard.pages import templates
+from dashboard.parts import Parts, parts
+from dashboard.problems import documented, problem
+from farm.auth import Credential, TokenKind, judge, new_token
+from farm.errors import SignInError
+
+COOKIE = "farm_session"
+SESSION_S = 30 * 24 * 3600
+OPEN = ("/healthz", "/signin", "/join/")
+"""Served without a token, with what lies under `/static/`."""
+NODE_PATHS = ("/api/v1/nodes/hello",)
+"""The only place where a node's own token is good."""
+_PEOPLE = frozenset({TokenKind.ADMIN, TokenKind.SESSION})
+_NODES = frozenset({TokenKind.NODE})
+_SIGNS_IN = frozenset({TokenKind.SIGN_IN, TokenKind.ADMIN})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+router = APIRouter(include_in_schema=False)
+
+
+def check(farm: Parts, token: str, accepts: frozenset[TokenKind]) -> Credential:
+    """The credential of a token that is good for this.
+
+    Raises:
+        SignInError: none was sent, or it is not good; the message says why.
+    """
+    if not token:
+        raise SignInError(
+            "A token is needed.",
+            "Send `Authorization: Bearer TOKEN`, or sign in with the link that `farm up` prints.",
+        )
+    return judge(farm.reader.token(token), accepts, farm.now())
+
+
+class SignedIn:
+    """ASGI middleware: judges every request before anything else reads it, and leaves `request.state.credential`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what may pass; answers 401, 403 or the way to the sign-in page otherwise."""
+        if scope["type"] != "http" or _is_open(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        refused = await self._refused(scope)
+        await (refused or self._app)(scope, receive, send)
+
+    async def _refused(self, scope: Scope) -> Response | None:
+        connection = HTTPConnection(scope)
+        headers = connection.headers
+        bearer = _bearer(headers)
+        token = bearer if bearer is not None else connection.cookies.get(COOKIE, "")
+        accepts = _NODES if scope["path"] in NODE_PATHS else _PEOPLE
+        try:
+            credential = await to_thread.run_sync(check, parts(connection), token, accepts)
+            if credential.kind == TokenKind.SESSION and bearer is not None:
+                raise SignInError("A browser's session is not a bearer token.", "Make one with `farm token`.")
+        except SignInError as error:
+            if bearer is None and _navigates(scope, headers):
+                where = scope["path"] + (
+                    f"?{scope['query_string'].decode()}" if scope["query_string"] else ""
+                )
+                return RedirectResponse(f"/signin?next={quote(where, safe='')}", status_code=303)
+            return problem(
+                401,
+                error.message,
+                error.remedy,
+                headers={"www-authenticate": 'Bearer realm="farm"', "connection": "close"},
+            )
+        if bearer is None and scope["method"] not in _SAFE and not same_origin(headers):
+            return problem(
+                403,
+                "The request comes from another site's page.",
+                "Use the farm's own pages, or a bearer token from a program.",
+                headers={"connection": "close"},
+            )
+        scope.setdefault("state", {})["credential"] = credential
+        return None
+
+
+def _is_open(path: str) -> bool:
+    return path.startswith("/static/") or any(
+        path == name or (name.endswith("/") and path.startswith(name)) for name in OPEN
+    )
+
+
+def _bearer(headers: Headers) -> str | None:
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
+
+
+def _navigates(scope: Scope, headers: Headers) -> bool:
+    page = "text/html" in headers.get("accept", "") and not scope["path"].startswith("/api/")
+    return page and scope["method"] in ("GET", "HEAD")
+
+
+def same_origin(headers: Headers) -> bool:
+    """Whether a browser says that our own page sent this; a request that says nothing is refused."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("origin", "")
+    return bool(origin) and urlsplit(origin).netloc == headers.get("host", "")
+
+
+def local_path(path: str) -> str:
+    """`path` if it stays on this site, else "/": a link must not lead a signed-in person elsewhere."""
+    plain = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if plain and not path.startswith("/signin") else "/"
+
+
+@router.get("/signin", response_model=None)
+def sign_in_page(request: Request, token: str = "", next: str = "/") -> Response:  # the name in the link
+    """Signs a browser in by a link, or shows the form."""
+    if token:
+        return _signed_in(request, token, next)
+    return _page(request, next)
+
+
+@router.post("/signin", response_model=None, responses=documented(401))
+def sign_in(
+    request: Request, token: Annotated[str, Form()] = "", next: Annotated[str, Form()] = "/"
+) -> Response:
+    """Signs a browser in by the form."""
+    return _signed_in(request, token.strip(), next)
+
+
+@router.post("/signout", response_model=None)
+def sign_out(request: Request) -> Response:
+    """Ends this browser's session, here and on the head: a copy of the cookie is worth nothing after."""
+    farm = parts(request)
+    farm.registry.revoke_one(request.cookies.get(COOKIE, ""), farm.now())
+    answer = RedirectResponse("/signin", status_code=303)
+    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
+    return answer
+
+
+def _signed_in(request: Request, token: str, following: str) -> Response:
+    farm = parts(request)
+    try:
+        credential = check(farm, token, _SIGNS_IN)
+    except SignInError as error:
+        return _page(request, following, error)
+    session = new_token()
+    farm.registry.add_token(
+        session, TokenKind.SESSION, credential.name, farm.now(), expires_at=farm.now() + SESSION_S
+    )
+    answer = RedirectResponse(local_path(following), status_code=303)
+    answer.set_cookie(
+        COOKIE,
+        session,
+        max_age=SESSION_S,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+        path="/",
+    )
+    return answer
+
+
+def _page(request: Request, following: str, error: SignInError | None = None) -> Response:
+    return templates.TemplateResponse(
+        request,
+        "signin.html",
+        {"next": local_path(following), "error": error},
+        status_code=401 if error else 200,
+    )

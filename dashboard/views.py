@@ -1,0 +1,247 @@
+"""What people see of jobs, cards and nodes: the store's values joined with what is live. The API and the pages share it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dashboard.parts import Parts
+from farm.answers import (
+    AttemptView,
+    CardView,
+    JobPage,
+    JobUrls,
+    JobView,
+    ModelView,
+    NodeView,
+    PresetView,
+    ProgressView,
+)
+from farm.catalogue.models import ModelRow
+from farm.catalogue.presets import Preset
+from farm.feed import LiveCard, LiveJob
+from farm.model import Attempt, Card, Job, JobStatus, Node
+
+SCHEDULER_DOWN = (
+    "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
+)
+WAITING = "Waiting for its turn."
+
+
+def job_view(
+    parts: Parts, job: Job, attempts: Sequence[Attempt] = (), *, position: int | None = None
+) -> JobView:
+    """One job; of a job in a list `attempts` holds only the newest."""
+    live = parts.live.jobs.get(job.id)
+    last = attempts[-1] if attempts else None
+    return JobView(
+        id=job.id,
+        status=job.status,
+        settings=job.settings,
+        preset=job.preset,
+        tier=job.tier,
+        draft=job.draft,
+        model=job.settings.model,
+        prompt=job.settings.prompt,
+        priority=job.priority,
+        anywhere=job.anywhere,
+        submitted_by=job.submitted_by,
+        created_at=job.created_at,
+        finished_at=job.finished_at,
+        progress=_progress(job, live),
+        position=position,
+        why_pending=_why_pending(parts, job, live),
+        unplaceable=job.unplaceable,
+        failure=job.failure,
+        cancel_requested=job.cancel_requested,
+        rating=job.rating,
+        card_id=last.card_id if last else None,
+        card_name=last.card_name if last else None,
+        attempts=[attempt_view(attempt) for attempt in attempts],
+        urls=_urls(parts, job),
+    )
+
+
+def _progress(job: Job, live: LiveJob | None) -> ProgressView | None:
+    if job.status != JobStatus.RUNNING or live is None:
+        return None
+    return ProgressView(
+        done=live.done,
+        total=live.total,
+        seconds_per_step=live.seconds_per_step,
+        eta_s=live.eta_s,
+        phase=live.phase,
+    )
+
+
+def _why_pending(parts: Parts, job: Job, live: LiveJob | None) -> str | None:
+    if job.status != JobStatus.QUEUED:
+        return None
+    if not parts.live.connected:
+        return SCHEDULER_DOWN
+    return job.unplaceable or (live.why if live else None) or WAITING
+
+
+def _urls(parts: Parts, job: Job) -> JobUrls:
+    base = f"/api/v1/jobs/{job.id}"
+    running = job.status == JobStatus.RUNNING
+    return JobUrls(
+        video=f"{base}/video" if job.video_sha256 else None,
+        thumbnail=f"{base}/thumbnail" if job.thumbnail_sha256 else None,
+        preview=f"{base}/preview" if running and preview_path(parts, job.id).exists() else None,
+        input=f"{base}/input",
+        log=f"{base}/log",
+        page=f"/jobs/{job.id}",
+    )
+
+
+def preview_path(parts: Parts, job_id: str) -> Path:
+    """The newest small picture of a running job."""
+    return parts.data.previews / f"{job_id}.jpg"
+
+
+def attempt_view(attempt: Attempt) -> AttemptView:
+    """One try."""
+    return AttemptView(
+        id=attempt.id,
+        number=attempt.number,
+        stage=attempt.stage,
+        node_id=attempt.node_id,
+        card_id=attempt.card_id,
+        card_name=attempt.card_name,
+        status=attempt.status,
+        memory_plan=attempt.memory_plan,
+        assigned_at=attempt.assigned_at,
+        started_at=attempt.started_at,
+        finished_at=attempt.finished_at,
+        stage_seconds=attempt.stage_seconds,
+        peak_gib=attempt.peak_gib,
+        failure_class=attempt.failure_class,
+        reason=attempt.reason,
+    )
+
+
+def show_job(parts: Parts, job_id: str) -> JobView:
+    """One job with all its attempts and its place in the queue.
+
+    Raises:
+        NotFoundError: there is none of this id.
+    """
+    job = parts.reader.job(job_id)
+    return job_view(parts, job, parts.reader.attempts(job_id), position=parts.reader.position(job_id))
+
+
+def show_jobs(
+    parts: Parts,
+    *,
+    status: str | None = None,
+    model: str | None = None,
+    card: str | None = None,
+    q: str | None = None,
+    cursor: int | None = None,
+    limit: int = 50,
+) -> JobPage:
+    """A page of jobs, newest first, each with its newest attempt."""
+    page = parts.reader.jobs(status=status, model=model, card=card, q=q, cursor=cursor, limit=limit)
+    last = parts.reader.last_attempts([job.id for job in page.jobs])
+    views = [job_view(parts, job, [last[job.id]] if job.id in last else []) for job in page.jobs]
+    return JobPage(jobs=views, cursor=page.cursor)
+
+
+def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: bool) -> CardView:
+    """One card; without word from the scheduler its state is "not known", never a stale one."""
+    state: str
+    why: str | None
+    if not connected:
+        state, why = "not known", "The scheduler is not running, so nobody has asked the card."
+    elif live is None:
+        state, why = "not answering", "Its PC has not reported it since the scheduler started."
+    else:
+        state, why = live.state, live.why
+    capability = card.compute_capability
+    return CardView(
+        id=card.id,
+        node_id=card.node_id,
+        node_name=node_name,
+        kind=card.kind,
+        name=card.name,
+        vram_gib=card.vram_gib,
+        usable_gib=card.usable_gib,
+        band=card.band,
+        compute_capability=f"{capability[0]}.{capability[1]}" if capability else None,
+        models=sorted(card.models),
+        state=state,
+        why=why or card.trouble,
+        job_id=live.job_id if live and connected else None,
+        silent_s=live.silent_s if live and connected else None,
+        last_seen=card.last_seen,
+    )
+
+
+def show_cards(parts: Parts) -> list[CardView]:
+    """All cards, by node and name."""
+    names = {node.id: node.name for node in parts.reader.nodes()}
+    live, connected = parts.live.cards, parts.live.connected
+    return [
+        card_view(card, live.get(card.id), names.get(card.node_id, card.node_id), connected=connected)
+        for card in parts.reader.cards()
+    ]
+
+
+def show_nodes(parts: Parts) -> list[NodeView]:
+    """All nodes with their cards, by name."""
+    cards = show_cards(parts)
+    return [
+        node_view(node, [card for card in cards if card.node_id == node.id]) for node in parts.reader.nodes()
+    ]
+
+
+def node_view(node: Node, cards: list[CardView]) -> NodeView:
+    """One node."""
+    return NodeView(
+        id=node.id,
+        name=node.name,
+        address=node.address,
+        last_seen=node.last_seen,
+        versions=node.versions,
+        cards=cards,
+    )
+
+
+def default_preset(parts: Parts) -> str:
+    """What a job gets that names neither preset nor model: diffusion where a card can, the draft elsewhere."""
+    able = frozenset[str]().union(*(card.models for card in parts.reader.cards()))
+    diffusion = parts.presets["preview"]
+    return diffusion.name if diffusion.model in able else "draft"
+
+
+def preset_view(preset: Preset, model: ModelRow) -> PresetView:
+    """One preset."""
+    return PresetView(
+        name=preset.name,
+        title=preset.title,
+        model=preset.model,
+        width=preset.width,
+        height=preset.height,
+        frames=preset.frames,
+        steps=preset.steps,
+        guidance=preset.guidance,
+        fps=preset.fps,
+        draft=model.draft,
+    )
+
+
+def model_view(model: ModelRow) -> ModelView:
+    """One model."""
+    limits = model.limits
+    return ModelView(
+        name=model.name,
+        title=model.title,
+        licence=model.licence,
+        draft=model.draft,
+        devices=list(model.devices),
+        multiple=limits.multiple,
+        min_side=limits.min_side,
+        max_side=limits.max_side,
+        max_pixels=limits.max_pixels,
+        max_frames=limits.max_frames,
+        max_steps=limits.max_steps,
+    )

@@ -1,0 +1,163 @@
+"""Numbers and states as people read them: durations, sizes, times, and a word with a tone for each status. Pure.
+
+`static/words.js` says the same of what changes live; a browser test holds the two equal.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from farm.answers import JobView, ProgressView
+from farm.model import AttemptStatus, JobStatus, Tier
+
+Tone = Literal["good", "live", "wait", "bad", "off"]
+"""What colour goes with a word; the word itself always stands beside it."""
+
+THIN = "\N{NARROW NO-BREAK SPACE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A state in a word, its tone, and the reason where there is one."""
+
+    word: str
+    tone: Tone
+    reason: str = ""
+
+
+_JOB: dict[JobStatus, Word] = {
+    JobStatus.QUEUED: Word("Queued", "wait"),
+    JobStatus.RUNNING: Word("Rendering", "live"),
+    JobStatus.FINISHED: Word("Finished", "good"),
+    JobStatus.FAILED: Word("Failed", "bad"),
+    JobStatus.CANCELLED: Word("Cancelled", "off"),
+}
+_ATTEMPT: dict[AttemptStatus, Word] = {
+    AttemptStatus.ASSIGNED: Word("Assigned", "live"),
+    AttemptStatus.LOADING: Word("Loading", "live"),
+    AttemptStatus.RUNNING: Word("Rendering", "live"),
+    AttemptStatus.FINISHED: Word("Finished", "good"),
+    AttemptStatus.FAILED: Word("Failed", "bad"),
+    AttemptStatus.LOST: Word("Lost", "bad"),
+    AttemptStatus.CANCELLED: Word("Cancelled", "off"),
+}
+_CARD: dict[str, Word] = {
+    "idle": Word("Idle", "good"),
+    "busy": Word("Rendering", "live"),
+    "starting": Word("Starting", "wait"),
+    "not answering": Word("Not answering", "bad"),
+    "trouble": Word("Trouble", "bad"),
+    "not known": Word("Not known", "off"),
+}
+_PHASES = {
+    "assigned": "Sent to the card",
+    "loading": "Loading the model",
+    "running": "Rendering",
+    "verifying": "Checking the clip",
+}
+BANDS: dict[Tier, str] = {
+    Tier.POST: "post: interpolation, encoding, drafts",
+    Tier.PREVIEW: "preview: up to 512 × 512 px, 16 frames, 50 steps",
+    Tier.QUALITY: "quality: every size",
+}
+
+
+def job_word(job: JobView) -> Word:
+    """A job's status in a word; one that was asked to stop and has not yet says so."""
+    if job.cancel_requested and not job.ended:
+        return Word("Cancelling", "wait")
+    if job.status == JobStatus.QUEUED and job.unplaceable:
+        return Word("No card fits", "bad")
+    return _JOB[job.status]
+
+
+def status_word(status: str) -> Word:
+    """A job status by itself, for filters."""
+    return _JOB[JobStatus(status)]
+
+
+def attempt_word(status: str) -> Word:
+    """An attempt's status in a word."""
+    return _ATTEMPT[AttemptStatus(status)]
+
+
+def card_word(state: str) -> Word:
+    """A card's state in a word."""
+    return _CARD.get(state, Word(state.capitalize(), "off"))
+
+
+def phase(name: str) -> str:
+    """What a running job does; the scheduler's own word where this is a newer one."""
+    return _PHASES.get(name, name.replace("_", " ").capitalize() or "Rendering")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: "0.4 s", "12 s", "1 min 05 s", "2 h 10 min"; "" for not known."""
+    if seconds is None:
+        return ""
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f}{THIN}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{THIN}s"
+    if whole < 3600:
+        return f"{whole // 60}{THIN}min {whole % 60:02d}{THIN}s"
+    return f"{whole // 3600}{THIN}h {whole % 3600 // 60:02d}{THIN}min"
+
+
+def progress_line(progress: ProgressView) -> str:
+    """Where a render is: "Rendering: step 12 of 50, 1.8 s per step, about 1 min 10 s left"."""
+    parts = []
+    if progress.total:
+        parts.append(f"step {progress.done} of {progress.total}")
+    if progress.seconds_per_step is not None:
+        parts.append(f"{duration(progress.seconds_per_step)} per step")
+    if progress.eta_s is not None:
+        parts.append(f"about {duration(progress.eta_s)} left")
+    doing = phase(progress.phase)
+    return f"{doing}: {', '.join(parts)}" if parts else doing
+
+
+def ago(at: float, now: float) -> str:
+    """How long ago: "just now", "5 min ago", "3 h ago", "2 days ago", then the date."""
+    passed = max(0.0, now - at)
+    if passed < 45:
+        return "just now"
+    if passed < 3570:
+        return f"{max(1, round(passed / 60))}{THIN}min ago"
+    if passed < 86400:
+        return f"{max(1, round(passed / 3600))}{THIN}h ago"
+    days = round(passed / 86400)
+    if days < 30:
+        return f"{days} day{'s' if days > 1 else ''} ago"
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
+
+
+def exact(at: float) -> str:
+    """The exact time, UTC; the browser puts its own zone's in its place."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def iso(at: float) -> str:
+    """For a `datetime` attribute."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def gib(value: float | None) -> str:
+    """Memory: "5.4 GiB", "12 GiB"; "" for not known."""
+    return "" if value is None else f"{value:.1f}".removesuffix(".0") + f"{THIN}GiB"
+
+
+def number(value: float) -> str:
+    """A number without useless digits, thousands apart."""
+    return f"{value:,.10g}".replace(",", THIN)
+
+
+def many(count: int, one: str, more: str = "") -> str:
+    """A count with its noun: "1 job", "3 jobs"."""
+    return f"{number(count)} {one if count == 1 else more or one + 's'}"
+
+
+def clip_length(frames: int, fps: int) -> str:
+    """How long a clip plays."""
+    return duration(frames / fps)

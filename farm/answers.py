@@ -1,0 +1,174 @@
+"""What the HTTP API answers, as typed values: the dashboard makes them, `farm.client` reads them. One copy for both.
+
+Times are wall seconds since 1970, durations seconds, sizes GiB and pixels. `None` means "not known".
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+from farm.model import CardKind, FailureClass, JobStatus, MemoryPlan, RenderSettings, StageKind, Tier
+
+
+class Answer(BaseModel):
+    """What all answers share: frozen, and a newer head's further fields do not break an older client."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ProgressView(Answer):
+    """How far a running job is: `done` of `total` steps."""
+
+    done: int = 0
+    total: int = 0
+    seconds_per_step: float | None = None
+    eta_s: float | None = None
+    phase: str = ""
+
+
+class AttemptView(Answer):
+    """One try of a job on a card."""
+
+    id: str
+    number: int
+    stage: StageKind
+    node_id: str
+    card_id: str
+    card_name: str
+    status: str
+    memory_plan: MemoryPlan
+    assigned_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    stage_seconds: dict[str, float] = {}
+    peak_gib: float | None = None
+    failure_class: FailureClass | None = None
+    reason: str | None = None
+
+
+class JobUrls(Answer):
+    """Where a job's files are, as paths on the head; None for a file that is not there (yet)."""
+
+    video: str | None = None
+    thumbnail: str | None = None
+    preview: str | None = None
+    input: str
+    log: str
+    page: str
+
+
+class JobView(Answer):
+    """A job as people see it: what was asked, where it stands, and why.
+
+    `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known
+    for a queued job that was asked for by itself, not in a list. `why_pending` says what a queued job waits for.
+    """
+
+    id: str
+    status: JobStatus
+    settings: RenderSettings
+    preset: str | None = None
+    tier: Tier
+    draft: bool = False
+    model: str
+    prompt: str = ""
+    priority: int = 0
+    anywhere: bool = False
+    submitted_by: str = ""
+    created_at: float
+    finished_at: float | None = None
+    progress: ProgressView | None = None
+    position: int | None = None
+    why_pending: str | None = None
+    unplaceable: str | None = None
+    failure: str | None = None
+    cancel_requested: bool = False
+    rating: int | None = None
+    card_id: str | None = None
+    card_name: str | None = None
+    attempts: list[AttemptView] = []
+    urls: JobUrls
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the job by itself."""
+        return self.status in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class JobPage(Answer):
+    """A page of jobs, newest first; `cursor` leads to the next page, None at the end."""
+
+    jobs: list[JobView]
+    cursor: int | None = None
+
+
+class CardView(Answer):
+    """A card and what it does now.
+
+    `state`: idle, busy, starting, "not answering", trouble, or "not known" while the scheduler cannot be reached.
+    `silent_s` is how long nothing was heard of the card; `why` says more in a sentence.
+    """
+
+    id: str
+    node_id: str
+    node_name: str
+    kind: CardKind
+    name: str
+    vram_gib: float | None = None
+    usable_gib: float | None = None
+    band: Tier
+    compute_capability: str | None = None
+    models: list[str] = []
+    state: str
+    why: str | None = None
+    job_id: str | None = None
+    silent_s: float | None = None
+    last_seen: float | None = None
+
+
+class NodeView(Answer):
+    """A PC of the farm and its cards."""
+
+    id: str
+    name: str
+    address: str
+    last_seen: float | None = None
+    versions: dict[str, str] = {}
+    cards: list[CardView] = []
+
+
+class PresetView(Answer):
+    """A named set of settings."""
+
+    name: str
+    title: str
+    model: str
+    width: int
+    height: int
+    frames: int
+    steps: int
+    guidance: float
+    fps: int
+    draft: bool
+
+
+class ModelView(Answer):
+    """A model and what it accepts; sides in pixels and multiples of `multiple`."""
+
+    name: str
+    title: str
+    licence: str
+    draft: bool
+    devices: list[str]
+    multiple: int
+    min_side: int
+    max_side: int
+    max_pixels: int
+    max_frames: int
+    max_steps: int
+
+
+class TokenView(Answer):
+    """A fresh token, shown this once; the farm keeps only its hash."""
+
+    token: str
+    kind: str
+    expires_at: float | None = None

@@ -1,0 +1,291 @@
+"""Verbs about jobs: submit, jobs, show, cancel, retry, rate."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from farm.cli.show import Head, Json, Token, ago, duration, gib, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from farm.answers import JobView
+    from farm.client import Farm
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs.")]
+
+
+def submit(
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="PNG, JPEG or WebP.")
+    ],
+    prompt: Annotated[str | None, typer.Option(help="What should happen in the clip.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A named set of settings; the options below change it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of the clip.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
+    fps: Annotated[int | None, typer.Option(help="Frames per second of the clip.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed and settings give the same clip.")] = None,
+    motion: Annotated[str | None, typer.Option(help="Camera move of the draft model.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Strength of the camera move; 1 is usual.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    anywhere: Annotated[bool, typer.Option("--anywhere", help="On any card that has the memory.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it is done, and show the progress.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the clip here; means --wait too.")
+    ] = None,
+    head: Head = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Send one picture to be made into a clip."""
+    from farm.client import Farm
+
+    with Farm.local(head, token) as farm:
+        job = farm.submit(
+            image,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            preset=preset,
+            model=model,
+            width=width,
+            height=height,
+            frames=frames,
+            steps=steps,
+            guidance=guidance,
+            fps=fps,
+            seed=seed,
+            motion=motion,
+            strength=strength,
+            priority=priority,
+            anywhere=anywhere or None,
+        )
+        if not as_json:
+            typer.echo(f"Job {job.id} is queued: {farm.head}{job.urls.page}")
+        if wait or output is not None:
+            job = _wait(farm, job)
+            if output is not None and job.status == "finished":
+                farm.video(job.id, output)
+        if as_json:
+            typer.echo(job.model_dump_json(indent=2))
+        if wait or output is not None:
+            _say_end(job, output, quiet=as_json)
+
+
+def _wait(farm: "Farm", job: "JobView") -> "JobView":
+    """Shows a job's progress until it ends. Ctrl-C stops the watching only."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from farm.cli.show import console
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[left]}"),
+        TimeElapsedColumn(),
+    )
+    try:
+        with Progress(*columns, console=console(err=True), transient=True) as progress:
+            task = progress.add_task("queued", total=None, left="")
+
+            def follow(now: "JobView") -> None:
+                live = now.progress
+                progress.update(
+                    task,
+                    description=_doing(now),
+                    completed=live.done if live else 0,
+                    total=live.total if live and live.total else None,
+                    left=f"{duration(live.eta_s)} left" if live and live.eta_s is not None else "",
+                )
+
+            return farm.wait(job.id, follow)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nStopped watching; job {job.id} goes on. `farm show {job.id}` shows it, `farm cancel {job.id}` ends it.",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+
+
+def _doing(job: "JobView") -> str:
+    if job.cancel_requested:
+        return "stopping"
+    if job.status == "running":
+        phase = job.progress.phase if job.progress and job.progress.phase else "running"
+        return f"{phase} on {job.card_name}" if job.card_name else phase
+    return f"queued: {job.why_pending}" if job.why_pending else str(job.status)
+
+
+def _say_end(job: "JobView", output: Path | None, *, quiet: bool) -> None:
+    if job.status == "finished":
+        if not quiet:
+            typer.echo(
+                f"Finished{' (a draft)' if job.draft else ''}." + (f" Saved as {output}." if output else "")
+            )
+        return
+    typer.echo(f"farm: Job {job.id} {job.status}{f': {job.failure}' if job.failure else '.'}", err=True)
+    typer.echo(
+        f"      `farm show {job.id} --log` tells what happened; `farm retry {job.id}` tries again.", err=True
+    )
+    raise typer.Exit(1)
+
+
+def jobs(
+    status: Annotated[
+        str | None, typer.Option(help="queued, running, finished, failed or cancelled.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of this model.")] = None,
+    card: Annotated[str | None, typer.Option(help="Tried on this card (its id).")] = None,
+    q: Annotated[str | None, typer.Option("--q", help="With these words in the prompt.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
+    cursor: Annotated[int | None, typer.Option(help="Go on from where the last list ended.")] = None,
+    head: Head = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """List jobs, newest first."""
+    from farm.client import Farm
+
+    with Farm.local(head, token) as farm:
+        page = farm.jobs(status=status, model=model, card=card, q=q, cursor=cursor, limit=limit)
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    if not page.jobs:
+        asked = any((status, model, card, q, cursor))
+        typer.echo("No job matches." if asked else "No jobs yet. `farm submit IMAGE` makes the first one.")
+        return
+    rows = [
+        [
+            job.id,
+            _state(job),
+            job.preset or job.model,
+            job.card_name or "-",
+            ago(job.created_at),
+            job.prompt[:60],
+        ]
+        for job in page.jobs
+    ]
+    table(["Job", "State", "Preset", "Card", "Submitted", "Prompt"], rows)
+    if page.cursor is not None:
+        typer.echo(f"There are more: --cursor {page.cursor}")
+
+
+def _state(job: "JobView") -> str:
+    if job.cancel_requested:
+        return f"{job.status}, stopping"
+    if job.progress and job.progress.total:
+        return f"{job.status} {100 * job.progress.done // job.progress.total} %"
+    if job.status == "finished" and job.draft:
+        return "finished (draft)"
+    return "cannot be placed" if job.unplaceable else str(job.status)
+
+
+def show(
+    job_id: JobId,
+    log: Annotated[bool, typer.Option("--log", help="Print what happened to it, line by line.")] = False,
+    head: Head = None,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Show a job: its settings, where it stands and why, and its attempts."""
+    from farm.client import Farm
+
+    with Farm.local(head, token) as farm:
+        if log:
+            typer.echo(farm.log(job_id), nl=False)
+            return
+        job = farm.job(job_id)
+        address = f"{farm.head}{job.urls.page}"
+    if as_json:
+        typer.echo(job.model_dump_json(indent=2))
+        return
+    settings = job.settings
+    lines = {
+        "Job": job.id,
+        "State": _state(job) + (f", number {job.position} in the queue" if job.position else ""),
+        "Waits": job.why_pending,
+        "No card": job.unplaceable,
+        "Failed": job.failure,
+        "Prompt": job.prompt or None,
+        "Settings": f"{job.preset or job.model}: {settings.width} x {settings.height}, {settings.frames} frames, "
+        f"{settings.steps} steps, guidance {settings.guidance:g}, {settings.fps} fps, seed {settings.seed}",
+        "Submitted": ago(job.created_at),
+        "Rating": f"{job.rating} of 5" if job.rating else None,
+        "Page": address,
+    }
+    table(["", ""], [[name, value] for name, value in lines.items() if value])
+    if job.attempts:
+        typer.echo()
+        rows = [
+            [
+                str(one.number),
+                one.card_name,
+                one.status,
+                duration(one.finished_at - one.assigned_at if one.finished_at else None),
+                gib(one.peak_gib),
+                one.reason or "-",
+            ]
+            for one in job.attempts
+        ]
+        table(["Attempt", "Card", "State", "Took", "Peak", "Reason"], rows)
+
+
+def cancel(job_ids: JobIds, head: Head = None, token: Token = None) -> None:
+    """Stop jobs."""
+    _each(job_ids, head, token, lambda farm, job_id: farm.cancel(job_id), "is being cancelled")
+
+
+def retry(job_ids: JobIds, head: Head = None, token: Token = None) -> None:
+    """Try failed or cancelled jobs again."""
+    _each(job_ids, head, token, lambda farm, job_id: farm.retry(job_id), "will be tried again")
+
+
+def _each(
+    job_ids: list[str],
+    head: str | None,
+    token: str | None,
+    do: "Callable[[Farm, str], JobView]",
+    done: str,
+) -> None:
+    """Does the same to several jobs; one that cannot does not keep the others from it."""
+    from farm.client import Farm
+    from farm.errors import ConflictError, NotFoundError
+
+    failed = False
+    with Farm.local(head, token) as farm:
+        for job_id in job_ids:
+            try:
+                do(farm, job_id)
+                typer.echo(f"Job {job_id} {done}.")
+            except (ConflictError, NotFoundError) as error:
+                failed = True
+                typer.echo(f"farm: {error}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def rate(
+    job_id: JobId,
+    rating: Annotated[
+        int, typer.Argument(metavar="1-5", min=1, max=5, help="1 (useless) to 5 (just right).")
+    ],
+    head: Head = None,
+    token: Token = None,
+) -> None:
+    """Rate a finished clip."""
+    from farm.client import Farm
+
+    with Farm.local(head, token) as farm:
+        farm.rate(job_id, rating)
+    typer.echo(f"Job {job_id} is rated {rating} of 5.")

@@ -1,0 +1,88 @@
+"""The `farm` command: gathers the verbs, and says errors in one line and a remedy."""
+
+import sys
+
+import typer
+
+from farm.cli import jobs, join, machines, token, up
+
+app = typer.Typer(
+    name="farm",
+    help="Turns spare PCs with old, mismatched graphics cards into one farm that makes videos from pictures.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (
+    jobs.submit,
+    jobs.jobs,
+    jobs.show,
+    jobs.cancel,
+    jobs.retry,
+    jobs.rate,
+    machines.nodes,
+    machines.cards,
+):
+    app.command(verb.__name__)(verb)
+app.command("up")(up.up)
+app.command("join")(join.join)
+app.add_typer(token.token, name="token")
+
+
+def main() -> None:
+    """Runs a verb. Exits 0 on success, 1 on a failed operation, 2 on bad arguments."""
+    try:
+        app()
+    except Exception as error:  # noqa: BLE001  # whatever it is, a person sees a sentence and the log has the trace
+        sys.exit(_say(error))
+
+
+def _say(error: Exception) -> int:
+    from farm.errors import BadInputError, BadSettingsError, FarmError
+
+    if isinstance(error, FarmError):
+        for one in error.errors if isinstance(error, BadSettingsError) else (error,):
+            typer.echo(f"farm: {one.message}", err=True)
+            if one.remedy:
+                typer.echo(f"      {one.remedy}", err=True)
+        return 2 if isinstance(error, BadInputError) else 1
+    typer.echo(
+        f"farm: something went wrong inside the farm's own code ({type(error).__name__}: {error}).", err=True
+    )
+    typer.echo(f"      {_logged(error)}", err=True)
+    return 1
+
+
+def _logged(error: Exception) -> str:
+    """Writes the trace to a file; says where it is."""
+    import traceback
+    from datetime import UTC, datetime
+
+    text = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} farm {' '.join(_hidden(sys.argv[1:]))}\n"
+    text += "".join(traceback.format_exception(error))
+    try:
+        from farm.settings import DataDirectory, FarmSettings
+
+        path = DataDirectory(FarmSettings().data).logs / "cli.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(text)
+    except (OSError, ValueError):
+        return "The trace could not be written to a file. Please report it."
+    return f"The trace is in {path}: please report it with that."
+
+
+def _hidden(arguments: list[str]) -> list[str]:
+    """The arguments without tokens."""
+    found = list(arguments)
+    for at, argument in enumerate(found):
+        if argument.startswith("--token="):
+            found[at] = "--token=..."
+        elif argument == "--token" and at + 1 < len(found):
+            found[at + 1] = "..."
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""`farm up`: the head."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from farm.head import HeadOptions
+    from farm.settings import DataDirectory
+
+
+def up(
+    data: Annotated[Path | None, typer.Option(help="Where the farm keeps everything. FARM_DATA.")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address of the dashboard; 0.0.0.0 for every PC on the network. FARM_HOST."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the dashboard. FARM_PORT.")
+    ] = None,
+    ray_port: Annotated[
+        int | None,
+        typer.Option(min=1024, max=65400, help="First of the 120 ports that Ray uses. FARM_RAY_PORT."),
+    ] = None,
+    no_local_node: Annotated[
+        bool, typer.Option("--no-local-node", help="Render nothing on this PC.")
+    ] = False,
+) -> None:
+    """Starts the farm on this PC: Ray, scheduler, dashboard and this PC's own cards. Ctrl-C ends it."""
+    import os
+
+    from rich.console import Console
+
+    from farm.daemons import RayPorts
+    from farm.first_steps import prepare
+    from farm.head import Head, HeadOptions
+    from farm.settings import DataDirectory, FarmSettings
+    from farm.single import only_one
+    from farm.supervise import Bell
+
+    settings = FarmSettings()
+    console = Console(highlight=False, soft_wrap=True)
+    directory = DataDirectory((data or settings.data).expanduser().absolute())
+    with (
+        only_one(
+            directory.root / "lock",
+            f"A farm already runs on {directory.root} (process {{pid}}).",
+            "Use that one, end it with `kill {pid}`, or choose another directory with --data.",
+        ),
+        Bell() as bell,
+    ):
+        options = HeadOptions(
+            data=directory,
+            host=host or settings.host,
+            port=port or settings.port,
+            ray_ports=RayPorts(ray_port or settings.ray_port),
+            object_store_mib=settings.object_store_mib,
+            node_id=None if no_local_node else _own_node(directory),
+        )
+        head = Head(options, os.environ, console.print)
+        head.clean_up()
+        head.check_ports()
+        sign_in = prepare(directory)
+        console.print(f"Starting the farm in {directory.root} ...")
+        head.run(bell, lambda: _greet(console, options, sign_in))
+        console.print("The farm is down. Queue and history are kept; `farm up` goes on from there.")
+
+
+def _own_node(data: "DataDirectory") -> str:
+    """The id of this PC's own node, given on the farm's first start."""
+    from farm.ids import new_id
+    from node_agent.identity import Identity, default_name, has_identity, load_identity, save_identity
+
+    if not has_identity(data.node_home):
+        save_identity(data.node_home, Identity(new_id(), default_name()))
+    return load_identity(data.node_home).node_id
+
+
+def _greet(console: "Console", options: "HeadOptions", sign_in: str) -> None:
+    """What a person wants to know once all is ready: where to click, and what others can reach."""
+    from farm.daemons import is_loopback
+
+    address = f"http://{options.visible_host}:{options.port}"
+    first, last = options.ray_ports.base, options.ray_ports.last
+    console.print(f"[green]The farm is ready:[/green] {address}")
+    console.print(f"Sign in here:      {address}/signin?token={sign_in}")
+    console.print(f"Logs:              {options.data.logs}")
+    if is_loopback(options.host):
+        console.print(
+            "Only this PC can use it. To let other PCs join, start it with --host 0.0.0.0 or this PC's address."
+        )
+        console.print(
+            f"[dim]Ray listens on ports {first} to {last} of all interfaces, guarded by a token. "
+            f"To close them: sudo ufw deny {first}:{last}/tcp[/dim]"
+        )
+    else:
+        network = _network_of(options.ray_host) or "YOUR-NETWORK/24"
+        console.print(
+            f"Add a PC:          farm token new --kind join, then there: farm join {address} --token CODE"
+        )
+        console.print(
+            f"Open to your network: the dashboard on port {options.port} (plain HTTP, sign-in needed) and Ray on ports "
+            f"{first} to {last} (token needed; unencrypted). Never open them to the internet. "
+            "To allow your own network alone:"
+        )
+        console.print(f"  sudo ufw allow proto tcp from {network} to any port {options.port},{first}:{last}")
+        console.print(f"  sudo ufw deny proto tcp to any port {options.port},{first}:{last}")
+    console.print("Ctrl-C ends the farm.")
+
+
+def _network_of(address: str) -> str | None:
+    """The network of one of this PC's addresses, as 192.168.1.0/24."""
+    import ipaddress
+
+    import psutil
+
+    for addresses in psutil.net_if_addrs().values():
+        for one in addresses:
+            if one.address == address and one.netmask:
+                return str(ipaddress.ip_network(f"{address}/{one.netmask}", strict=False))
+    return None

@@ -1,0 +1,340 @@
+"""The farm from Python: a typed client of the head's HTTP API. The client verbs of `farm` are made of it.
+
+with Farm("http://127.0.0.1:8000", token) as farm:
+    job = farm.submit(Path("cat.jpg"), preset="draft", prompt="slow zoom")
+    farm.wait(job.id)
+    farm.video(job.id, Path("cat.mp4"))
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+from urllib.parse import quote, urlsplit
+from uuid import uuid4
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from farm.answers import CardView, JobPage, JobView, ModelView, NodeView, PresetView, TokenView
+from farm.errors import (
+    BadInputError,
+    BadSettingsError,
+    BodyTooLargeError,
+    ConflictError,
+    FarmError,
+    HeadUnreachableError,
+    NotFoundError,
+    SignInError,
+)
+from farm.settings import DataDirectory, FarmSettings
+
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+ABSENCE_S = 120.0
+"""How long `wait` bears a head that does not answer: a restart takes seconds, a reboot a minute."""
+TRIES = 3
+POLL_S = (0.2, 1.0)
+"""Pause between two looks at a job: short at first, for drafts that take seconds."""
+
+View = TypeVar("View", CardView, NodeView, PresetView, ModelView)
+Shape = TypeVar("Shape")
+_JOB = TypeAdapter(JobView)
+_PAGE = TypeAdapter(JobPage)
+_TOKEN = TypeAdapter(TokenView)
+_ERRORS: dict[int, type[FarmError]] = {
+    401: SignInError,
+    403: SignInError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: BodyTooLargeError,
+}
+
+
+class Farm:
+    """A head at `head` (URL), spoken to with `token`. Close it, or use it in a `with` block.
+
+    Every method raises `HeadUnreachableError` when nobody answers, `SignInError` for a token that is not good, and the error that
+    the head names otherwise.
+    """
+
+    def __init__(self, head: str, token: str) -> None:
+        self.head = head.rstrip("/")
+        if urlsplit(self.head).scheme not in ("http", "https") or not urlsplit(self.head).hostname:
+            raise BadInputError("head", f"{head!r} is no address of a head.", "Write it as http://HOST:8000.")
+        if not token.isascii() or not token.isprintable():
+            raise SignInError("The token holds characters that no token of a farm has.", "Copy it again.")
+        self._http = httpx.Client(
+            base_url=f"{self.head}/api/v1", headers={"authorization": f"Bearer {token}"}, timeout=TIMEOUT
+        )
+
+    @classmethod
+    def local(cls, head: str | None = None, token: str | None = None) -> "Farm":
+        """The farm that `head` and `token`, or FARM_HEAD and FARM_TOKEN, name; else the one on this PC.
+
+        Raises:
+            SignInError: no token is given, and this PC's own cannot be read or is not for that head.
+        """
+        settings = FarmSettings()
+        head = head or settings.head
+        return cls(head, token or settings.token or _own_token(head, settings))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def submit(self, image: Path, *, key: str | None = None, **settings: object) -> JobView:
+        """Sends a picture; `settings` are those of the API, and those that are None are left to the farm.
+
+        `key` makes a repeat of the very same call give the same job; without one, only the repeats within this call are safe.
+
+        Raises:
+            BadInputError: the farm cannot use the picture or a setting; `field` says which.
+        """
+        try:
+            picture = image.read_bytes()
+        except OSError as error:
+            message = f"Cannot read the picture {image}: {error.strerror}."
+            raise BadInputError("image", message, "Name a PNG, JPEG or WebP file.") from error
+        named = {name: value for name, value in settings.items() if value is not None}
+        answer = self._call(
+            "POST",
+            "/jobs",
+            headers={"idempotency-key": key or uuid4().hex},
+            files={"image": (image.name, picture)},
+            data={"settings": json.dumps(named)},
+        )
+        return self._read(_JOB, answer)
+
+    def jobs(
+        self,
+        *,
+        status: str | None = None,
+        model: str | None = None,
+        card: str | None = None,
+        q: str | None = None,
+        cursor: int | None = None,
+        limit: int = 50,
+    ) -> JobPage:
+        """A page of jobs, newest first."""
+        asked = {"status": status, "model": model, "card": card, "q": q, "cursor": cursor, "limit": limit}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return self._read(_PAGE, self._call("GET", "/jobs", params=given))
+
+    def job(self, job_id: str) -> JobView:
+        """One job, with all its attempts.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        return self._job("GET", job_id)
+
+    def wait(self, job_id: str, on_progress: Callable[[JobView], None] | None = None) -> JobView:
+        """Returns the job once it is finished, failed or cancelled; bears a head that restarts meanwhile."""
+        pause, seen = POLL_S[0], time.monotonic()
+        while True:
+            try:
+                job = self.job(job_id)
+            except HeadUnreachableError:
+                if time.monotonic() - seen > ABSENCE_S:
+                    raise
+            else:
+                seen = time.monotonic()
+                if on_progress is not None:
+                    on_progress(job)
+                if job.ended:
+                    return job
+            time.sleep(pause)
+            pause = min(pause * 1.2, POLL_S[1])
+
+    def cancel(self, job_id: str) -> JobView:
+        """Asks for a job to be stopped.
+
+        Raises:
+            ConflictError: it has ended already.
+        """
+        return self._job("POST", job_id, "/cancel")
+
+    def retry(self, job_id: str) -> JobView:
+        """Asks for a failed or cancelled job to be tried again.
+
+        Raises:
+            ConflictError: it is neither failed nor cancelled.
+        """
+        return self._job("POST", job_id, "/retry")
+
+    def set_priority(self, job_id: str, priority: int) -> JobView:
+        """Moves a waiting job in the queue; higher goes first.
+
+        Raises:
+            ConflictError: it has ended already.
+        """
+        return self._job("POST", job_id, "/priority", {"priority": priority})
+
+    def rate(self, job_id: str, rating: int) -> JobView:
+        """Rates a finished clip, 1 to 5.
+
+        Raises:
+            ConflictError: the job is not finished.
+        """
+        return self._job("POST", job_id, "/rating", {"rating": rating})
+
+    def log(self, job_id: str) -> str:
+        """What happened to a job, as text."""
+        return self._call("GET", f"/jobs/{quote(job_id, safe='')}/log").text
+
+    def video(self, job_id: str, path: Path) -> Path:
+        """Saves a finished clip as `path`; what was there is replaced only by a whole file with the right hash.
+
+        Raises:
+            NotFoundError: the job has no video.
+            FarmError: the file cannot be written, or arrived damaged.
+        """
+        part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
+        try:
+            with (
+                self._reaching(),
+                self._http.stream("GET", f"/jobs/{quote(job_id, safe='')}/video") as answer,
+            ):
+                if answer.is_error:
+                    answer.read()
+                    raise _error_of(answer, self.head)
+                with part.open("wb") as file:
+                    found = _save(answer, file)
+            wanted = answer.headers.get("etag", "").strip('"')
+            if found != wanted:
+                raise FarmError(f"The video of job {job_id} arrived damaged.", "Fetch it again.")
+            part.replace(path)
+        except OSError as error:
+            message = f"Cannot write the video to {path}: {error.strerror or error}."
+            raise FarmError(message, "Name another file with --output.") from error
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+    def nodes(self) -> list[NodeView]:
+        """The PCs of the farm, with their cards."""
+        return self._list("/nodes", NodeView)
+
+    def cards(self) -> list[CardView]:
+        """The cards of the farm and what they do."""
+        return self._list("/cards", CardView)
+
+    def presets(self) -> list[PresetView]:
+        """The presets to choose from."""
+        return self._list("/presets", PresetView)
+
+    def models(self) -> list[ModelView]:
+        """The models to choose from."""
+        return self._list("/models", ModelView)
+
+    def join_code(self, minutes: int = 60) -> TokenView:
+        """A code that makes one PC a node, once."""
+        answer = self._call("POST", "/tokens", json={"kind": "join", "minutes": minutes})
+        return self._read(_TOKEN, answer)
+
+    def _job(
+        self, method: str, job_id: str, verb: str = "", body: Mapping[str, object] | None = None
+    ) -> JobView:
+        answer = self._call(method, f"/jobs/{quote(job_id, safe='')}{verb}", json=body)
+        return self._read(_JOB, answer)
+
+    def _list(self, path: str, kind: type[View]) -> list[View]:
+        return self._read(TypeAdapter(list[kind]), self._call("GET", path))  # type: ignore[valid-type]  # a class as a value
+
+    def _read(self, shape: TypeAdapter[Shape], answer: httpx.Response) -> Shape:
+        try:
+            return shape.validate_json(answer.content)
+        except ValidationError as error:
+            raise HeadUnreachableError(
+                f"What answers at {self.head} speaks differently from this client.",
+                "Check --head, and that both run the same version of the farm.",
+            ) from error
+
+    def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """One call; a broken connection is tried again where that is safe: reading, and submitting under a key."""
+        safe = method == "GET" or "idempotency-key" in request.get("headers", {})
+        for left in reversed(range(TRIES if safe else 1)):
+            try:
+                with self._reaching():
+                    answer = self._http.request(method, path, **request)
+                    break
+            except HeadUnreachableError as error:
+                if left == 0 or isinstance(error.__cause__, httpx.ConnectError):
+                    raise
+        if not answer.is_success:
+            raise _error_of(answer, self.head)
+        return answer
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Turns what httpx says of a head that is away into our words."""
+        try:
+            yield
+        except httpx.TransportError as error:
+            raise HeadUnreachableError(
+                f"The head at {self.head} does not answer ({_cause(error)}).",
+                "Start it there with `farm up`, or name another with --head or FARM_HEAD.",
+            ) from error
+
+
+def _cause(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "it took too long"
+    return str(error) or "the connection broke"
+
+
+def _save(answer: httpx.Response, file: IO[bytes]) -> str:
+    """Writes the body; gives its SHA-256."""
+    digest = hashlib.sha256()
+    for block in answer.iter_bytes(1 << 18):
+        digest.update(block)
+        file.write(block)
+    return digest.hexdigest()
+
+
+def _error_of(answer: httpx.Response, head: str) -> FarmError:
+    """The error that an answer tells of."""
+    try:
+        said = answer.json()
+        detail, remedy = str(said["detail"]), str(said.get("remedy", ""))
+        items = [
+            (str(item["field"]), str(item["message"]), str(item.get("remedy", ""))) for item in said["errors"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return HeadUnreachableError(
+            f"What answers at {head} is not a farm (HTTP {answer.status_code}).", "Check --head or FARM_HEAD."
+        )
+    if answer.status_code == 422:
+        wrong = tuple(BadInputError(*item) for item in items) or (BadInputError("request", detail, remedy),)
+        return wrong[0] if len(wrong) == 1 else BadSettingsError(wrong)
+    return _ERRORS.get(answer.status_code, FarmError)(detail, remedy)
+
+
+def _own_token(head: str, settings: FarmSettings) -> str:
+    """This PC's own client token, which is only for this PC's own head: a stranger's must not be told it."""
+    host = urlsplit(head).hostname or ""
+    if host not in ("127.0.0.1", "localhost", "::1", settings.host):
+        raise SignInError(
+            f"No token is given for the head at {head}.",
+            "Make one there with `farm token`, and name it with --token or FARM_TOKEN.",
+        )
+    path = DataDirectory(settings.data).admin_token
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise SignInError(
+            f"There is no token: none is given, and {path} cannot be read ({error.strerror}).",
+            "Start the farm with `farm up` (with the same --data or FARM_DATA), or name one with --token.",
+        ) from error

@@ -1,0 +1,200 @@
+"""May this job run on this card, and if not, why: a chain of small filters, each with a sentence. Pure.
+
+A filter takes the job, the card and a view of the farm and gives None or a reason. A job may run where no
+filter objects. Whether a card is free, and which of several takes the job, is the scheduler's to say.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from farm.catalogue.models import ModelRow
+from farm.model import Card, CardKind, Job, MemoryPlan, Tier
+from farm.planning.estimate import seconds
+from farm.planning.memory import plans_for, smallest_peak_gib
+
+TiersMode = Literal["soft", "strict", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class FarmView:
+    """What the filters must know beside the job and the card.
+
+    `models` is the catalogue; `tiers` the farm's setting; `bands` those that have an enabled card; `failed`
+    the cards on which each job (by id) has failed and is not to be tried again.
+    """
+
+    models: Mapping[str, ModelRow]
+    tiers: TiersMode = "soft"
+    bands: frozenset[Tier] = frozenset()
+    failed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be said of a job on a card.
+
+    `plan` is the fastest memory plan that fits, also where something else speaks against the card; `seconds`
+    is the catalogue's prediction with that plan, or with the fastest plan where none fits.
+    """
+
+    eligible: bool
+    reasons: tuple[str, ...]
+    plan: MemoryPlan | None
+    seconds: float
+
+
+Filter = Callable[[Job, Card, FarmView], str | None]
+
+
+def bands_of(cards: Iterable[Card]) -> frozenset[Tier]:
+    """The bands that these (enabled) cards make up. CPUs run drafts in every band and make up none."""
+    return frozenset(card.band for card in cards if card.kind is not CardKind.CPU)
+
+
+def model_known(job: Job, _card: Card, view: FarmView) -> str | None:
+    """The catalogue has the job's model."""
+    model = job.settings.model
+    return None if model in view.models else f"the farm knows no model called {model}"
+
+
+def model_on_node(job: Job, card: Card, _view: FarmView) -> str | None:
+    """The weights (or for `animatic` the code) are on the card's PC."""
+    model = job.settings.model
+    return None if model in card.models else f"{model} is not installed on the PC of {card.name}"
+
+
+def device_allowed(job: Job, card: Card, view: FarmView) -> str | None:
+    """The model runs on this kind of card."""
+    row = view.models.get(job.settings.model)
+    if row is None or card.kind.value in row.devices:
+        return None
+    return (
+        f"{row.name} needs a GPU, {card.name} is a CPU"
+        if card.kind is CardKind.CPU
+        else f"{row.name} needs a CPU"
+    )
+
+
+def memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
+    """Some memory plan fits into what the card has free for us."""
+    row = view.models.get(job.settings.model)
+    if row is None or _plan(job, card, row) is not None:
+        return None
+    need = f"needs {smallest_peak_gib(row, job.settings):.1f} GiB"
+    if card.usable_gib is None:
+        return f"{need}, and the memory of {card.name} is not known yet"
+    return f"{need}, {card.name} has {card.usable_gib:.1f} usable"
+
+
+def band_fits(job: Job, card: Card, view: FarmView) -> str | None:
+    """The farm keeps this card for work of this tier.
+
+    Drafts cost no card anything worth keeping, and run in every band. `soft` lets preview work onto quality
+    cards (when, is the scheduler's to say) and lets all cards take a job for whose band there is none.
+    """
+    row = view.models.get(job.settings.model)
+    if view.tiers == "off" or job.anywhere or (row is not None and row.draft) or card.band is job.tier:
+        return None
+    if view.tiers == "soft":
+        if job.tier is Tier.PREVIEW and card.band is Tier.QUALITY:
+            return None
+        if job.tier not in view.bands:
+            return None
+    return f"it is {job.tier} work, {card.name} is kept for {card.band} work"
+
+
+def not_failed_here(job: Job, card: Card, view: FarmView) -> str | None:
+    """The job has not failed on this card before."""
+    return f"it failed on {card.name} before" if card.id in view.failed.get(job.id, frozenset()) else None
+
+
+FILTERS: tuple[Filter, ...] = (
+    model_known,
+    device_allowed,
+    model_on_node,
+    memory_fits,
+    band_fits,
+    not_failed_here,
+)
+"""In the order in which a person should read their reasons."""
+
+
+def check(job: Job, card: Card, view: FarmView) -> Verdict:
+    """Asks every filter, so that all reasons are known at once."""
+    reasons = tuple(reason for ask in FILTERS if (reason := ask(job, card, view)) is not None)
+    row = view.models.get(job.settings.model)
+    if row is None:
+        return Verdict(False, reasons, None, 0.0)
+    plan = _plan(job, card, row)
+    return Verdict(not reasons, reasons, plan, seconds(row, card, job.settings, plan or MemoryPlan()))
+
+
+def _plan(job: Job, card: Card, row: ModelRow) -> MemoryPlan | None:
+    # The coefficients speak of GPUs; a CPU's memory is the PC's own, and offloading to itself saves nothing.
+    return MemoryPlan() if card.kind is CardKind.CPU else plans_for(row, job.settings, card.usable_gib)
+
+
+def why_pending(job: Job, cards: Iterable[Card], view: FarmView) -> str:
+    """Why a queued job waits, and what would help. `cards` are the enabled ones, busy or not."""
+    known = list(cards)
+    if not known:
+        return "No card has joined the farm yet: start `farm join` on a PC."
+    verdicts = [(card, check(job, card, view)) for card in known]
+    eligible = [card for card, verdict in verdicts if verdict.eligible]
+    if len(eligible) == 1:
+        return f"Waits for {eligible[0].name}, which is busy."
+    if eligible:
+        return f"Waits for one of {len(eligible)} cards that can run it; all are busy."
+    card, verdict = min(verdicts, key=lambda pair: (len(pair[1].reasons), -(pair[0].usable_gib or 0.0)))
+    reasons = "; ".join(verdict.reasons)
+    return (
+        f"No card can run it. The nearest is {card.name}: {reasons}. {_what_helps(job, card, view)}".rstrip()
+    )
+
+
+def unplaceable(job: Job, cards: Iterable[Card], view: FarmView) -> str | None:
+    """Why no card could ever serve this job, or None if one could, or if there is no card yet.
+
+    `cards` are all that the farm knows, also those that are away or busy: those may come back.
+    """
+    known = list(cards)
+    if not known or any(check(job, card, view).eligible for card in known):
+        return None
+    return why_pending(job, known, view)
+
+
+def _what_helps(job: Job, card: Card, view: FarmView) -> str:
+    """What to change so that the card would take the job."""
+    row = view.models.get(job.settings.model)
+    if row is None:
+        return "Add it to the farm's models file, or choose another model."
+    advice = []
+    if device_allowed(job, card, view):
+        return "Choose the preset 'draft', or add a PC with an NVIDIA card."
+    if model_on_node(job, card, view):
+        advice.append(f"fetch the model with `farm models pull {row.name}`")
+    if memory_fits(job, card, view) and card.usable_gib is not None:
+        frames = _frames_that_fit(job, row, card.usable_gib)
+        size = f"{job.settings.width} x {job.settings.height}"
+        advice.append(
+            f"ask for {frames} frames at {size}" if frames else "ask for a smaller size or a smaller model"
+        )
+    if band_fits(job, card, view):
+        advice.append("submit it with `--anywhere`")
+    if not_failed_here(job, card, view):
+        advice.append("look at the log of the failed attempt and retry the job")
+    text = " and ".join(advice)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _frames_that_fit(job: Job, row: ModelRow, usable_gib: float) -> int:
+    """The most frames that fit at the job's size, 0 if not even one does."""
+    low, high = 0, job.settings.frames
+    while low < high:
+        middle = (low + high + 1) // 2
+        if plans_for(row, replace(job.settings, frames=middle), usable_gib) is None:
+            high = middle - 1
+        else:
+            low = middle
+    return low

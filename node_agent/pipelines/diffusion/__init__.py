@@ -1,0 +1,1 @@
+"""What diffusion models need torch for. Imported once a model is opened, never to list the models."""

@@ -1,0 +1,25 @@
+"""I2VGen-XL (ali-vilab): a picture and a sentence to a clip, by diffusion.
+
+The work is in `diffusion.i2vgen`, which needs torch.
+"""
+
+from farm.catalogue.models import ModelRow
+from farm.errors import ConfigurationError
+from node_agent.pipelines.base import VideoModel
+
+
+def open_model(row: ModelRow, device: str) -> VideoModel:
+    """Opens I2VGen-XL for `device` ("cpu", "cuda:0"); loads no weights yet.
+
+    Raises:
+        ConfigurationError: torch or diffusers is not installed here.
+    """
+    try:
+        # Not at the top: a node without torch lists this model too.
+        from node_agent.pipelines.diffusion.i2vgen import I2VGenXL  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{row.title} cannot run on this PC: {error}.",
+            'Install what it needs, in the farm\'s directory: pip install ".[gpu]".',
+        ) from error
+    return I2VGenXL(row, device)

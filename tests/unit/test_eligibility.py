@@ -1,0 +1,195 @@
+"""May this job run on this card, and the sentences that say why not."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farm.catalogue.models import builtin_models
+from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings, Tier
+from farm.planning.eligibility import FILTERS, FarmView, bands_of, check, unplaceable, why_pending
+from farm.planning.memory import peak_gib
+from farm.planning.tiers import band_of, tier_of
+
+STANDARD = RenderSettings("i2vgen-xl", 512, 512, 16, 50, 9.0, 8, seed=1, prompt="waves")
+NATIVE = replace(STANDARD, width=1280, height=704)
+DRAFT = replace(STANDARD, model="animatic", steps=1)
+BOTH = frozenset({"animatic", "i2vgen-xl"})
+
+
+def job(settings: RenderSettings = STANDARD, **more: object) -> Job:
+    return Job("j1", JobStatus.QUEUED, settings, tier_of(settings), "ab" * 32, 0.0, **more)  # type: ignore[arg-type]
+
+
+def gpu(name: str, vram_gib: float, models: frozenset[str] = BOTH) -> Card:
+    band = band_of(vram_gib, CardKind.CUDA)
+    return Card(f"GPU-{name}", "n1", CardKind.CUDA, name, vram_gib, vram_gib - 0.6, band, (7, 5), models)
+
+
+RTX_2060, RTX_2070S, RTX_3060 = gpu("RTX 2060", 6), gpu("RTX 2070 Super", 8), gpu("RTX 3060", 12)
+H100 = gpu("H100", 80)
+CPU = Card("CPU-n1", "n1", CardKind.CPU, "Ryzen 5 3600", models=frozenset({"animatic"}))
+ALL = (CPU, RTX_2060, RTX_2070S, RTX_3060, H100)
+
+
+def view(*cards: Card, **more: object) -> FarmView:
+    return FarmView(builtin_models(), bands=bands_of(cards), **more)  # type: ignore[arg-type]
+
+
+def takers(settings: RenderSettings, *cards: Card, anywhere: bool = False, **more: object) -> list[str]:
+    farm = view(*cards, **more)
+    return [card.name for card in cards if check(job(settings, anywhere=anywhere), card, farm).eligible]
+
+
+def test_soft_keeps_bands_and_lets_preview_work_onto_big_cards() -> None:
+    assert takers(STANDARD, *ALL) == ["RTX 2070 Super", "RTX 3060", "H100"]
+    assert takers(NATIVE, *ALL) == ["RTX 3060", "H100"]
+
+
+def test_soft_lets_one_small_card_alone_still_render() -> None:
+    assert takers(STANDARD, CPU, RTX_2060) == ["RTX 2060"]
+
+
+def test_soft_sends_quality_work_to_preview_cards_only_if_there_are_no_quality_cards() -> None:
+    modest = replace(STANDARD, width=576, height=576)
+    assert tier_of(modest) is Tier.QUALITY
+    assert takers(modest, RTX_2060, RTX_2070S) == ["RTX 2060", "RTX 2070 Super"]
+    assert takers(modest, RTX_2060, RTX_2070S, RTX_3060) == ["RTX 3060"]
+
+
+def test_strict_keeps_to_the_band_and_off_and_anywhere_to_memory_alone() -> None:
+    assert takers(STANDARD, *ALL, tiers="strict") == ["RTX 2070 Super"]
+    assert takers(STANDARD, RTX_2060, tiers="strict") == []
+    everything = ["RTX 2060", "RTX 2070 Super", "RTX 3060", "H100"]
+    assert takers(STANDARD, *ALL, tiers="off") == everything
+    assert takers(STANDARD, *ALL, tiers="strict", anywhere=True) == everything
+
+
+@pytest.mark.parametrize("tiers", ["soft", "strict", "off"])
+def test_drafts_run_on_every_card_and_on_cpus(tiers: str) -> None:
+    assert takers(DRAFT, *ALL, tiers=tiers) == [card.name for card in ALL]
+
+
+def test_an_owners_pin_counts_not_the_memory() -> None:
+    pinned = replace(H100, band=Tier.PREVIEW)
+    assert takers(NATIVE, RTX_3060, pinned) == ["RTX 3060"]
+
+
+def test_a_verdict_carries_the_plan_and_the_time() -> None:
+    small = check(job(), RTX_2060, view(RTX_2060))
+    assert small.plan == MemoryPlan("offload", "in_turn")
+    assert check(job(), H100, view(H100)).plan == MemoryPlan("resident", "together")
+    assert small.seconds > check(job(), H100, view(H100)).seconds > 24.0
+
+
+def test_each_reason_in_words() -> None:
+    farm = view(*ALL, failed={"j1": frozenset({RTX_3060.id})})
+    assert check(job(NATIVE), RTX_2060, farm).reasons == (
+        "needs 9.0 GiB, RTX 2060 has 5.4 usable",
+        "it is quality work, RTX 2060 is kept for post work",
+    )
+    assert check(job(), RTX_3060, farm).reasons == ("it failed on RTX 3060 before",)
+    assert check(job(), CPU, farm).reasons == (
+        "i2vgen-xl needs a GPU, Ryzen 5 3600 is a CPU",
+        "i2vgen-xl is not installed on the PC of Ryzen 5 3600",
+        "it is preview work, Ryzen 5 3600 is kept for post work",
+    )
+    bare = replace(RTX_2070S, models=frozenset(), usable_gib=None)
+    assert check(job(), bare, farm).reasons == (
+        "i2vgen-xl is not installed on the PC of RTX 2070 Super",
+        "needs 4.7 GiB, and the memory of RTX 2070 Super is not known yet",
+    )
+    gone = check(job(replace(STANDARD, model="svd-xt")), H100, farm)
+    assert gone.reasons[0] == "the farm knows no model called svd-xt"
+    assert not gone.eligible
+
+
+def test_why_pending_in_words() -> None:
+    assert why_pending(job(), [], view()) == "No card has joined the farm yet: start `farm join` on a PC."
+    assert why_pending(job(), [RTX_3060], view(RTX_3060)) == "Waits for RTX 3060, which is busy."
+    assert why_pending(job(), ALL, view(*ALL)) == "Waits for one of 3 cards that can run it; all are busy."
+    assert why_pending(job(NATIVE), [RTX_2060], view(RTX_2060)) == (
+        "No card can run it. The nearest is RTX 2060: needs 9.0 GiB, RTX 2060 has 5.4 usable. "
+        "Ask for 6 frames at 1280 x 704."
+    )
+    assert why_pending(job(), [CPU], view(CPU)).endswith(
+        "Choose the preset 'draft', or add a PC with an NVIDIA card."
+    )
+    bare = replace(H100, models=frozenset())
+    assert why_pending(job(), [bare], view(bare)).endswith(
+        "Fetch the model with `farm models pull i2vgen-xl`."
+    )
+    strict = view(RTX_2060, RTX_2070S, tiers="strict")
+    assert why_pending(job(NATIVE), [H100], replace(strict, bands=frozenset({Tier.QUALITY}))) == (
+        "Waits for H100, which is busy."
+    )
+    assert why_pending(job(), [H100], strict) == (
+        "No card can run it. The nearest is H100: it is preview work, H100 is kept for quality work. "
+        "Submit it with `--anywhere`."
+    )
+
+
+def test_the_advice_holds() -> None:
+    """What `why_pending` says would fit does fit, and one frame more does not."""
+    fitting, over = (replace(NATIVE, frames=frames) for frames in (6, 7))
+    assert takers(fitting, RTX_2060) == ["RTX 2060"]
+    assert takers(over, RTX_2060) == []
+
+
+def test_unplaceable() -> None:
+    assert unplaceable(job(NATIVE), [], view()) is None
+    assert unplaceable(job(NATIVE), ALL, view(*ALL)) is None
+    why = unplaceable(job(NATIVE), [CPU, RTX_2060], view(CPU, RTX_2060))
+    assert why is not None
+    assert "needs 9.0 GiB, RTX 2060 has 5.4 usable" in why
+
+
+CARDS = st.builds(
+    Card,
+    id=st.sampled_from(["a", "b"]),
+    node_id=st.just("n"),
+    kind=st.sampled_from(CardKind),
+    name=st.sampled_from(["RTX 2060", "H100", "Unheard Of 1"]),
+    vram_gib=st.none() | st.floats(1, 141),
+    usable_gib=st.none() | st.floats(0.1, 140),
+    band=st.sampled_from(Tier),
+    models=st.sets(st.sampled_from(["animatic", "i2vgen-xl", "gone"])).map(frozenset),
+)
+JOBS = st.builds(
+    lambda model, side, frames, guidance, anywhere: job(
+        replace(STANDARD, model=model, width=side * 8, height=side * 8, frames=frames, guidance=guidance),
+        anywhere=anywhere,
+    ),
+    st.sampled_from(["animatic", "i2vgen-xl", "gone"]),
+    st.integers(8, 160),
+    st.integers(1, 64),
+    st.floats(0, 30),
+    st.booleans(),
+)
+VIEWS = st.builds(
+    FarmView,
+    models=st.just(builtin_models()),
+    tiers=st.sampled_from(["soft", "strict", "off"]),
+    bands=st.sets(st.sampled_from(Tier)).map(frozenset),
+    failed=st.dictionaries(st.just("j1"), st.sets(st.sampled_from(["a", "b"])).map(frozenset)),
+)
+
+
+@given(JOBS, CARDS, VIEWS)
+def test_eligible_exactly_where_no_filter_objects(job: Job, card: Card, farm: FarmView) -> None:
+    verdict = check(job, card, farm)
+    reasons = [reason for ask in FILTERS if (reason := ask(job, card, farm))]
+    assert list(verdict.reasons) == reasons
+    assert verdict.eligible == (not reasons)
+    waits = why_pending(job, [card], farm)
+    assert waits.startswith("Waits for" if verdict.eligible else "No card can run it.")
+    assert (unplaceable(job, [card], farm) is None) == verdict.eligible
+    if verdict.eligible:
+        assert verdict.plan is not None
+        assert verdict.seconds > 0
+        assert job.settings.model in card.models
+        if job.settings.model == "i2vgen-xl":
+            assert card.usable_gib is not None
+            row = builtin_models()["i2vgen-xl"]
+            assert peak_gib(row, job.settings, verdict.plan) <= card.usable_gib

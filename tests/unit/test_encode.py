@@ -1,0 +1,378 @@
+"""Encoding and checking clips, with the real ffmpeg: every figure is read back from the file."""
+
+import io
+import subprocess
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from farm.errors import ConfigurationError, EncodingFailedError, RenderFailedError
+from farm.video import ffmpeg_path, read_metadata, verify
+from node_agent.encode import EncodedClip, encode
+from node_agent.pipelines.base import Frame
+from tests.pictures import noise, product
+
+WORDS = {"model": "animatic", "prompt": 'a=b; c#\n"ä" \\ \u732b', "seed": 7, "guidance": 7.5, "draft": False}
+
+
+def moving(width: int, height: int, count: int) -> Iterator[Frame]:
+    """A textured field that moves by two pixels a frame, so that no two frames are alike."""
+    field = noise(width + 2 * count, height, cell=24, seed=3)
+    rgb = np.stack([field, field[::-1], -field], -1) * 100 + 128
+    for index in range(count):
+        yield np.clip(rgb[:, 2 * index : 2 * index + width], 0, 255).astype(np.uint8)
+
+
+def make(
+    target: Path, *, width: int = 128, height: int = 96, count: int = 10, fps: int = 8, draft: bool = False
+) -> EncodedClip:
+    metadata = {**WORDS, "draft": draft}
+    return encode(
+        moving(width, height, count),
+        target,
+        fps=fps,
+        width=width,
+        height=height,
+        count=count,
+        metadata=metadata,
+    )
+
+
+def decoded(path: Path, width: int, height: int) -> np.ndarray:
+    raw = subprocess.run(
+        [
+            ffmpeg_path(),
+            "-v",
+            "error",
+            "-i",
+            str(path),
+            "-fps_mode",
+            "passthrough",
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-",
+        ],
+        capture_output=True,
+        check=True,
+    ).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def leftovers(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> EncodedClip:
+    return make(tmp_path_factory.mktemp("clip") / "video.mp4", width=256, height=192, count=12)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "count", "fps"),
+    [(64, 64, 1, 8), (72, 104, 2, 24), (1920, 64, 3, 7), (264, 136, 25, 60), (128, 128, 240, 30)],
+)
+def test_clip_has_exactly_the_size_frames_and_rate(
+    tmp_path: Path, width: int, height: int, count: int, fps: int
+) -> None:
+    made = make(tmp_path / "v.mp4", width=width, height=height, count=count, fps=fps)
+    facts = verify(made.video, width=width, height=height, frames=count, fps=fps, sha256=made.video_sha256)
+    assert (facts.width, facts.height, facts.frames, facts.fps) == (width, height, count, Fraction(fps))
+    assert (facts.codec, facts.pixel_format, facts.faststart) == ("h264", "yuv420p", True)
+    assert facts.seconds == pytest.approx(count / fps) == made.seconds
+    assert facts.size == made.video_size == made.video.stat().st_size
+    assert leftovers(tmp_path) == ["v.jpg", "v.mp4"]
+
+
+def test_frames_come_back_in_order_and_nearly_unchanged(clip: EncodedClip) -> None:
+    given = np.stack(list(moving(256, 192, 12))).astype(float)
+    back = decoded(clip.video, 256, 192).astype(float)
+    errors = np.sqrt(((back[:, None, ::4, ::4] - given[None, :, ::4, ::4]) ** 2).mean((2, 3, 4)))
+    assert errors.argmin(1).tolist() == list(range(12))
+    assert errors.diagonal().max() < 6  # of 255: luma is nearly exact, colour has half the resolution
+
+
+@pytest.mark.parametrize("colour", [(200, 30, 40), (20, 160, 60), (30, 60, 220), (255, 255, 255), (0, 0, 0)])
+def test_colours_are_kept(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    """A clip once converted as BT.601 and played as BT.709 comes out with greens and reds shifted by ten levels and more."""
+    frame = np.full((64, 64, 3), colour, np.uint8)
+    encode(iter([frame, frame]), tmp_path / "v.mp4", fps=8, width=64, height=64, count=2, metadata={})
+    assert np.abs(decoded(tmp_path / "v.mp4", 64, 64).astype(int) - colour).max() <= 4
+
+
+def test_the_same_frames_give_the_same_file(tmp_path: Path, clip: EncodedClip) -> None:
+    assert make(tmp_path / "again.mp4", width=256, height=192, count=12).video_sha256 == clip.video_sha256
+
+
+def test_metadata_comes_back_as_it_went_in(clip: EncodedClip) -> None:
+    assert read_metadata(clip.video) == WORDS
+
+
+def test_only_drafts_are_titled_draft(tmp_path: Path, clip: EncodedClip) -> None:
+    def title(path: Path) -> bool:
+        told = subprocess.run(
+            [ffmpeg_path(), "-i", str(path), "-f", "ffmetadata", "-"], capture_output=True, check=True
+        ).stdout
+        return b"title=Draft" in told
+
+    draft = make(tmp_path / "draft.mp4", draft=True)
+    assert title(draft.video)
+    assert read_metadata(draft.video)["draft"] is True
+    assert not title(clip.video)
+
+
+def test_metadata_of_other_files_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "other.mp4"
+    for content in (b"", b"not a video", b"\0\0\0\x08moov" * 3, b"\0\0\0\x10moov\0\0\0\x00udta"):
+        path.write_bytes(content)
+        assert read_metadata(path) == {}
+
+
+def test_thumbnail_is_the_middle_frame(tmp_path: Path) -> None:
+    frames = [np.full((400, 800, 3), (index * 20, 90, 200 - index * 20), np.uint8) for index in range(9)]
+    made = encode(iter(frames), tmp_path / "v.mp4", fps=8, width=800, height=400, count=9, metadata={})
+    with Image.open(made.thumbnail) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (320, 160))
+        assert np.abs(np.asarray(picture).astype(int) - (80, 90, 120)).max() <= 4
+
+
+def test_frames_are_taken_as_they_come(tmp_path: Path) -> None:
+    """The clip used to be the place where all frames of a long render met in memory."""
+    alive = 0
+    most = 0
+
+    class Counted(np.ndarray):
+        def __del__(self) -> None:
+            nonlocal alive
+            if self.base is None:
+                alive -= 1
+
+    def frames() -> Iterator[Frame]:
+        nonlocal alive, most
+        for _ in range(30):
+            frame = np.zeros((64, 64, 3), np.uint8).copy().view(Counted).copy()
+            alive += 1
+            most = max(most, alive)
+            yield frame
+
+    encode(frames(), tmp_path / "v.mp4", fps=8, width=64, height=64, count=30, metadata={})
+    assert 1 <= most <= 4
+
+
+class RenderBrokeError(Exception):
+    """What a model might raise."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 7])
+def test_a_failing_render_leaves_no_file_and_no_ffmpeg(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *args, **named: started.append(popen(*args, **named)) or started[-1]
+    )
+
+    def frames() -> Iterator[Frame]:
+        yield from moving(64, 64, after)
+        raise RenderBrokeError
+
+    with pytest.raises(RenderBrokeError):
+        encode(frames(), tmp_path / "v.mp4", fps=8, width=64, height=64, count=8, metadata={})
+    assert leftovers(tmp_path) == []
+    assert [process.returncode is not None for process in started] == [True]
+
+
+def test_a_system_error_of_the_render_is_not_taken_for_one_of_the_disk(tmp_path: Path) -> None:
+    """A model that misses a file raises FileNotFoundError, which was once reported as a full disk."""
+
+    def frames() -> Iterator[Frame]:
+        yield from moving(64, 64, 1)
+        raise FileNotFoundError("weights.bin")
+
+    with pytest.raises(FileNotFoundError, match=r"weights\.bin"):
+        encode(frames(), tmp_path / "v.mp4", fps=8, width=64, height=64, count=8, metadata={})
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        ([np.zeros((64, 64, 3), np.uint8)] * 2, "2 of the 3 frames"),
+        ([np.zeros((64, 64, 3), np.uint8)] * 4, "more than the 3 frames"),
+        ([], "0 of the 3 frames"),
+        ([np.zeros((64, 72, 3), np.uint8)] * 3, "frame 1 as 64x72x3 uint8"),
+        ([np.zeros((64, 64), np.uint8)] * 3, "frame 1 as 64x64 uint8"),
+        ([np.zeros((64, 64, 3), np.float32)] * 3, "float32"),
+    ],
+)
+def test_wrong_frames_are_refused(tmp_path: Path, frames: list[Frame], says: str) -> None:
+    with pytest.raises(RenderFailedError, match=says):
+        encode(iter(frames), tmp_path / "v.mp4", fps=8, width=64, height=64, count=3, metadata={})
+    assert leftovers(tmp_path) == []
+
+
+def test_an_older_clip_survives_a_failed_one(tmp_path: Path) -> None:
+    before = make(tmp_path / "v.mp4")
+    with pytest.raises(RenderFailedError):
+        encode(iter([]), tmp_path / "v.mp4", fps=8, width=64, height=64, count=3, metadata={})
+    facts = verify(before.video, width=128, height=96, frames=10, fps=8, sha256=before.video_sha256)
+    assert facts.frames == 10
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".v.mp4.partial").symlink_to("/dev/full")  # every write to it fails as on a full disk
+    with pytest.raises(EncodingFailedError) as caught:
+        make(tmp_path / "v.mp4", width=256, height=256, count=60)
+    assert "No space left on device" in caught.value.message
+    assert "room" in caught.value.remedy
+    assert leftovers(tmp_path) == []
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EncodingFailedError, match="No such file or directory"):
+        make(tmp_path / "gone" / "v.mp4")
+
+
+def test_a_missing_ffmpeg_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "no-ffmpeg"))
+    ffmpeg_path.cache_clear()
+    try:
+        with pytest.raises(EncodingFailedError, match="ffmpeg cannot be run"):
+            make(tmp_path / "v.mp4")
+        (tmp_path / "v.mp4").write_bytes(b"\0\0\0\x08moov\0\0\0\x08mdat")
+        with pytest.raises(ConfigurationError, match="ffmpeg cannot be run"):
+            verify(tmp_path / "v.mp4", width=64, height=64, frames=1, fps=8)
+    finally:
+        ffmpeg_path.cache_clear()
+
+
+# --- what verify notices ---
+
+
+def check(path: Path, clip: EncodedClip, **other: int) -> None:
+    verify(path, **{"width": 256, "height": 192, "frames": 12, "fps": 8, **other})
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"width": 264}, "size is 256x192, not 264x192"),
+        ({"height": 200}, "not 256x200"),
+        ({"frames": 13}, "number of frames is 12, not 13"),
+        ({"frames": 11}, "number of frames is 12, not 11"),
+        ({"fps": 24}, "frame rate is 8, not 24"),
+    ],
+)
+def test_verify_names_what_differs(clip: EncodedClip, other: dict[str, int], says: str) -> None:
+    with pytest.raises(RenderFailedError, match=says):
+        check(clip.video, clip, **other)
+
+
+def test_every_truncation_is_noticed(tmp_path: Path, clip: EncodedClip) -> None:
+    data = clip.video.read_bytes()
+    path = tmp_path / "cut.mp4"
+    cuts = [0, 1, 7, 20, 200, *np.linspace(300, len(data) - 1, 25).astype(int), len(data) - 2, len(data) - 1]
+    for cut in cuts:
+        path.write_bytes(data[:cut])
+        with pytest.raises(RenderFailedError):
+            check(path, clip)
+
+
+def flip_a_bit(data: bytearray, at: int, random: np.random.Generator) -> None:
+    data[at] ^= 1 << int(random.integers(8))
+
+
+def lose_a_block(data: bytearray, at: int, random: np.random.Generator) -> None:
+    data[at : at + 512] = bytes(512)
+
+
+@pytest.mark.parametrize(("harm", "least"), [(flip_a_bit, 25), (lose_a_block, 18)])
+def test_damage_is_noticed(tmp_path: Path, clip: EncodedClip, harm: Callable[..., None], least: int) -> None:
+    """Always by the hash, and most of it by decoding alone: H.264 has no checksum, so some damage only looks wrong."""
+    whole = clip.video.read_bytes()
+    path = tmp_path / "harmed.mp4"
+    random = np.random.default_rng(4)
+    noticed = 0
+    for at in random.integers(whole.index(b"mdat") + 8, len(whole) - 512, 40):
+        data = bytearray(whole)
+        harm(data, int(at), random)
+        path.write_bytes(data)
+        with pytest.raises(RenderFailedError, match="changed on its way"):
+            verify(path, width=256, height=192, frames=12, fps=8, sha256=clip.video_sha256)
+        try:
+            check(path, clip)
+        except RenderFailedError:
+            noticed += 1
+    assert noticed >= least
+
+
+def test_other_files_are_refused(tmp_path: Path, clip: EncodedClip) -> None:
+    held = io.BytesIO()
+    product(64, 64).image.save(held, "PNG")
+    path = tmp_path / "other.mp4"
+    for content in (b"", b"\0" * 4000, b"<html>", held.getvalue(), b"\xff" * 4000):
+        path.write_bytes(content)
+        with pytest.raises(RenderFailedError, match="not a complete MP4"):
+            check(path, clip)
+    with pytest.raises(RenderFailedError, match="not there"):
+        check(tmp_path / "none.mp4", clip)
+
+
+def remade(clip: EncodedClip, path: Path, *options: str) -> Path:
+    subprocess.run(
+        [ffmpeg_path(), "-v", "error", "-y", "-i", str(clip.video), *options, str(path)], check=True
+    )
+    return path
+
+
+def test_verify_refuses_what_browsers_cannot_play_well(tmp_path: Path, clip: EncodedClip) -> None:
+    cases = [
+        (("-c", "copy", "-movflags", "-faststart"), "index is at the end"),
+        (("-c:v", "libx264", "-pix_fmt", "yuv444p", "-movflags", "+faststart"), "pixel format is yuv444p"),
+        (("-c:v", "mpeg4", "-movflags", "+faststart"), "codec is mpeg4"),
+        (
+            (
+                "-vf",
+                r"select=not(eq(n\,5))",
+                "-fps_mode",
+                "passthrough",
+                "-c:v",
+                "libx264",
+                "-movflags",
+                "+faststart",
+            ),
+            "evenly spaced",
+        ),
+        (
+            (
+                "-f",
+                "lavfi",
+                "-i",
+                "sine=d=1",
+                "-map",
+                "0",
+                "-map",
+                "1",
+                "-c:v",
+                "copy",
+                "-movflags",
+                "+faststart",
+            ),
+            "more than one track",
+        ),
+    ]
+    for options, says in cases:
+        with pytest.raises(RenderFailedError, match=says):
+            check(remade(clip, tmp_path / "v.mp4", *options), clip)
+
+
+def test_index_comes_before_the_pictures(clip: EncodedClip) -> None:
+    data = clip.video.read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")

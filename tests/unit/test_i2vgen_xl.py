@@ -1,0 +1,584 @@
+"""I2VGen-XL on the small checkpoint: the real classes and files, a few pixels, on the CPU."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from farm.catalogue.models import read_models
+from farm.errors import CancelledRenderError, MissingWeightsError, RenderFailedError
+from farm.model import MemoryPlan, RenderSettings
+from node_agent.pipelines import i2vgen_xl
+from node_agent.pipelines.base import RenderRequest
+from node_agent.pipelines.weights import has_weights, read_header, weight_file
+from tests import checkpoints
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from node_agent.pipelines.diffusion import i2vgen, pictures  # noqa: E402  # needs torch
+from node_agent.pipelines.diffusion.placement import Placement, compute_dtype  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+WEIGHTED = {
+    "unet": "diffusers",
+    "vae": "diffusers",
+    "text_encoder": "transformers",
+    "image_encoder": "transformers",
+}
+
+SETTINGS = RenderSettings(
+    model="i2vgen-xl-small",
+    width=64,
+    height=64,
+    frames=3,
+    steps=2,
+    guidance=9.0,
+    fps=8,
+    seed=7,
+    prompt="a fox walking in the snow",
+    negative_prompt="blurry",
+)
+
+
+@dataclass
+class Recorder:
+    """A report that writes down what it is told; `cancel_at` cancels when that step is reported."""
+
+    cancel_at: int | None = None
+    parts: list[str] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    previews: list[bytes] = field(default_factory=list)
+    open_parts: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self.open_parts.append(name)
+        try:
+            yield
+        finally:
+            self.parts.append(self.open_parts.pop())
+
+    def step(self, done: int, total: int) -> None:
+        self.steps.append((done, total))
+        if done == self.cancel_at:
+            raise CancelledRenderError("The render was cancelled.")
+
+    def preview(self, jpeg: bytes) -> None:
+        self.previews.append(jpeg)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.small_i2vgen(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture
+def altered(checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the checkpoint that a test may damage."""
+    return shutil.copytree(checkpoint, tmp_path / "altered")
+
+
+@pytest.fixture(scope="module")
+def warm(checkpoint: Path) -> i2vgen.I2VGenXL:
+    """One loaded model for the tests that only render."""
+    model = open_small(checkpoint)
+    model.load(MemoryPlan(), Recorder())
+    return model
+
+
+def open_small(directory: Path) -> Any:
+    row = read_models(checkpoints.small_row_toml("i2vgen-xl-small", directory), "test")["i2vgen-xl-small"]
+    return i2vgen_xl.open_model(row, "cpu")
+
+
+def photograph(width: int = 90, height: int = 70) -> Image.Image:
+    """A picture with structure in every channel and direction."""
+    y, x = np.mgrid[0:height, 0:width]
+    bands = (x * 255 / width, y * 255 / height, 127 + 120 * np.sin((x + 2 * y) / 6))
+    return Image.fromarray(np.stack(bands, axis=-1).astype(np.uint8))
+
+
+def clip(
+    model: Any,
+    settings: RenderSettings = SETTINGS,
+    plan: MemoryPlan = MemoryPlan(),  # noqa: B008  # frozen
+    image: Image.Image | None = None,
+    report: Recorder | None = None,
+) -> np.ndarray:
+    request = RenderRequest(settings, image or photograph(), plan)
+    return np.stack(list(model.render(request, report or Recorder())))
+
+
+def edit_tensors(directory: Path, part: str, change) -> Path:
+    from safetensors.torch import load_file, save_file
+
+    file = weight_file(directory / part, WEIGHTED[part])
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+    return file
+
+
+# --- the generated checkpoint is the real one in small
+
+
+def test_the_small_checkpoint_has_every_tensor_of_the_real_one(checkpoint: Path) -> None:
+    """The full-size parts, built without memory, are held to the parameter counts of the published checkpoint."""
+    import diffusers
+    import transformers
+
+    with torch.device("meta"):
+        full = {
+            "unet": diffusers.I2VGenXLUNet(**checkpoints.UNET_FULL),
+            "vae": diffusers.AutoencoderKL(**checkpoints.VAE_FULL),
+            "text_encoder": transformers.CLIPTextModel(transformers.CLIPTextConfig(**checkpoints.TEXT_FULL)),
+            "image_encoder": transformers.CLIPVisionModelWithProjection(
+                transformers.CLIPVisionConfig(**checkpoints.IMAGE_FULL)
+            ),
+        }
+    # Counted in ali-vilab/i2vgen-xl by a user's log: https://github.com/vladmandic/sdnext/issues/4103
+    assert {name: sum(p.numel() for p in part.parameters()) for name, part in full.items()} == {
+        "unet": 1_420_469_224,
+        "vae": 83_653_863,
+        "text_encoder": 352_984_064,
+        "image_encoder": 632_076_800,
+    }
+    for name, part in full.items():
+        prefix = "text_model." if name == "text_encoder" else ""
+        stored = read_header(weight_file(checkpoint / name, WEIGHTED[name]))
+        assert set(stored) == {prefix + tensor for tensor in part.state_dict()}
+        assert {entry["dtype"] for entry in stored.values()} == {"F16"}
+
+
+def test_the_small_checkpoint_is_small_and_written_once(checkpoint: Path) -> None:
+    assert sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file()) < 5_000_000
+    before = {file: file.stat().st_mtime_ns for file in checkpoint.rglob("*")}
+
+    assert checkpoints.small_i2vgen(checkpoint.parent) == checkpoint
+    assert {file: file.stat().st_mtime_ns for file in checkpoint.rglob("*")} == before
+
+
+def test_the_seed_decides_the_small_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    def unet(directory: Path) -> bytes:
+        return weight_file(directory / "unet", "diffusers").read_bytes()
+
+    assert unet(checkpoints.write_small_i2vgen(tmp_path / "same", seed=0)) == unet(checkpoint)
+    assert unet(checkpoints.write_small_i2vgen(tmp_path / "other", seed=1)) != unet(checkpoint)
+
+
+def test_the_small_row_is_one_of_the_catalogue_and_its_weights_are_found(checkpoint: Path) -> None:
+    (row,) = read_models(checkpoints.small_row_toml("tiny", checkpoint), "test").values()
+
+    assert (row.name, row.pipeline, row.devices) == ("tiny", "i2vgen_xl", ("cpu", "cuda"))
+    assert row.limits.min_side == 64
+    assert has_weights(row) is True
+
+
+# --- what is computed is what diffusers' own pipeline computes
+
+
+def stock_prompt(pipeline: Any, text: str) -> Any:
+    """The last hidden state but one, caught on its way through the encoder, through the final norm."""
+    caught = []
+    layer = pipeline.text_encoder.encoder.layers[-2]
+    hook = layer.register_forward_hook(lambda module, args, output: caught.append(output))
+    tokens = pipeline.tokenizer(
+        [text], padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        pipeline.text_encoder(tokens.input_ids)
+        hook.remove()
+        state = caught[0][0] if isinstance(caught[0], tuple) else caught[0]
+        return pipeline.text_encoder.final_layer_norm(state)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SETTINGS,
+        replace(SETTINGS, guidance=1.0),
+        replace(SETTINGS, width=96, height=64, frames=2, steps=5, fps=16, seed=1, negative_prompt=""),
+        replace(SETTINGS, width=72, height=104, frames=1, steps=1, guidance=3.5, seed=2**63 - 1),
+    ],
+    ids=["guided", "unguided", "wide", "one-frame"],
+)
+def test_the_frames_are_those_of_the_stock_pipeline(
+    checkpoint: Path, warm: Any, settings: RenderSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diffusers
+
+    decoded = []
+    monkeypatch.setattr(
+        i2vgen, "as_frame", lambda x, n, **rest: decoded.append(x.clone()) or pictures.as_frame(x, n, **rest)
+    )
+    # Of this picture every side scales to a whole number of pixels: see the test of the crop.
+    image = photograph(90, 130)
+    frames = clip(warm, settings, image=image)
+
+    stock = diffusers.I2VGenXLPipeline.from_pretrained(
+        checkpoint, variant="fp16", use_safetensors=True, dtype=torch.float32, local_files_only=True
+    )
+    stock.set_progress_bar_config(disable=True)
+    # The stock pipeline draws the picture's own latents from torch's global generator, we from the seed's.
+    ours = torch.Generator().manual_seed(settings.seed)
+    torch.randn((1, 4, settings.frames, settings.height // 8, settings.width // 8), generator=ours)
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(ours.get_state())
+        video = stock(
+            image=image,
+            prompt_embeds=stock_prompt(stock, settings.prompt),
+            negative_prompt_embeds=stock_prompt(stock, settings.negative_prompt),
+            width=settings.width,
+            height=settings.height,
+            num_frames=settings.frames,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            target_fps=settings.fps,
+            generator=torch.Generator().manual_seed(settings.seed),
+            output_type="np",
+        ).frames[0]
+
+    got = (torch.stack(decoded) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    assert got.shape == video.shape == (settings.frames, settings.height, settings.width, 3)
+    np.testing.assert_allclose(got, video, atol=2e-5)
+    assert np.abs(frames.astype(int) - (video * 255).round().astype(int)).max() <= 1
+    assert video.std() > 0.05
+
+
+@pytest.mark.parametrize("guidance", [9.0, 1.0])
+def test_guidance_in_turn_gives_the_numbers_of_guidance_together(warm: Any, guidance: float) -> None:
+    settings = replace(SETTINGS, guidance=guidance, steps=4)
+    together = clip(warm, settings, MemoryPlan(guidance="together"))
+    in_turn = clip(warm, settings, MemoryPlan(guidance="in_turn"))
+
+    assert np.abs(together.astype(int) - in_turn.astype(int)).max() <= 1
+
+
+def test_the_passes_run_as_the_plan_says_and_no_guidance_is_one_pass(warm: Any) -> None:
+    rows = []
+    hook = warm._parts.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    try:
+        for settings, plan in (
+            (SETTINGS, MemoryPlan(guidance="together")),
+            (SETTINGS, MemoryPlan(guidance="in_turn")),
+            (replace(SETTINGS, guidance=1.0), MemoryPlan(guidance="in_turn")),
+        ):
+            rows.clear()
+            clip(warm, replace(settings, steps=1), plan)
+            assert (
+                rows
+                == {9.0: {"together": [2], "in_turn": [1, 1]}, 1.0: {"in_turn": [1]}}[settings.guidance][
+                    plan.guidance
+                ]
+            )
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 8},
+        {"prompt": "a ship"},
+        {"negative_prompt": "still"},
+        {"fps": 24},
+        {"guidance": 4.0},
+        {"steps": 3},
+    ],
+    ids=str,
+)
+def test_each_setting_changes_the_clip(warm: Any, change: dict[str, Any]) -> None:
+    assert not np.array_equal(clip(warm), clip(warm, replace(SETTINGS, **change)))
+
+
+def test_the_picture_changes_the_clip(warm: Any) -> None:
+    turned = photograph().transpose(Image.Transpose.ROTATE_180)
+
+    assert not np.array_equal(clip(warm), clip(warm, image=turned))
+
+
+def test_the_same_request_gives_the_same_frames_whatever_was_drawn_before(warm: Any) -> None:
+    """The stock pipeline's clip also hangs on torch's global generator."""
+    first = clip(warm)
+    torch.manual_seed(1)
+
+    assert np.array_equal(clip(warm), first)
+
+
+def test_a_prompt_of_any_length_and_script_renders(warm: Any) -> None:
+    long = "狐狸 walks 🦊 through the snow, " * 40
+
+    assert clip(warm, replace(SETTINGS, prompt=long)).shape == (3, 64, 64, 3)
+    assert clip(warm, replace(SETTINGS, prompt="", negative_prompt="")).shape == (3, 64, 64, 3)
+
+
+# --- the protocol
+
+
+def test_parts_are_timed_steps_counted_and_previews_shown(checkpoint: Path) -> None:
+    model, report = open_small(checkpoint), Recorder()
+    settings = replace(SETTINGS, width=128, height=64, steps=7)
+    model.load(MemoryPlan(), report)
+    frames = clip(model, settings, report=report)
+
+    assert report.parts == ["load", "encode_prompt", "encode_image", "denoise", *["decode"] * 3]
+    assert report.steps == [(done, 7) for done in range(1, 8)]
+    assert len(report.previews) == 2
+    for jpeg in report.previews:
+        with Image.open(io.BytesIO(jpeg)) as preview:
+            assert (preview.format, preview.size) == ("JPEG", (128, 64))
+    assert frames.shape == (3, 64, 128, 3)
+    assert frames.dtype == np.uint8
+    assert all(not np.array_equal(one, other) for one, other in pairwise(frames))
+
+
+def test_no_clock_and_no_inference_mode_runs_while_the_caller_holds_a_frame(warm: Any) -> None:
+    """A generator that is paused inside `inference_mode` leaves it on for whoever runs next on the thread."""
+    report = Recorder()
+    for number, _frame in enumerate(
+        warm.render(RenderRequest(SETTINGS, photograph(), MemoryPlan()), report), 1
+    ):
+        assert report.open_parts == []
+        assert report.parts.count("decode") == number
+        assert not torch.is_inference_mode_enabled()
+
+
+def test_a_cancel_stops_within_the_step_and_the_model_renders_again(warm: Any) -> None:
+    before, report = clip(warm), Recorder(cancel_at=1)
+
+    with pytest.raises(CancelledRenderError):
+        clip(warm, report=report)
+
+    assert report.steps == [(1, 2)]
+    assert report.open_parts == []
+    assert "decode" not in report.parts
+    assert np.array_equal(clip(warm), before)
+
+
+def test_a_caller_who_stops_taking_frames_leaves_the_model_usable(warm: Any) -> None:
+    before = clip(warm)
+    frames = warm.render(RenderRequest(SETTINGS, photograph(), MemoryPlan()), Recorder())
+    assert np.array_equal(next(frames), before[0])
+    frames.close()
+
+    assert np.array_equal(clip(warm), before)
+
+
+def test_loading_twice_with_one_plan_does_nothing_and_another_plan_keeps_the_weights(
+    checkpoint: Path,
+) -> None:
+    model, report = open_small(checkpoint), Recorder()
+    model.load(MemoryPlan(), report)
+    first = model._parts
+    model.load(MemoryPlan(), report)
+    model.load(MemoryPlan(guidance="in_turn"), report)
+    assert report.parts == ["load"]
+
+    model.load(MemoryPlan(placement="offload"), report)
+    assert report.parts == ["load", "load"]
+    assert model._parts is first
+
+
+def test_every_plan_gives_the_same_frames(warm: Any) -> None:
+    offload = MemoryPlan(placement="offload")
+    assert np.array_equal(clip(warm, plan=offload), clip(warm))
+
+
+def test_render_loads_by_itself_and_unload_gives_everything_back(checkpoint: Path) -> None:
+    import gc
+    import weakref
+
+    model = open_small(checkpoint)
+    before = clip(model)
+    unet = weakref.ref(model._parts.unet)
+    model.unload()
+    gc.collect()
+    assert unet() is None
+
+    model.unload()
+    assert np.array_equal(clip(model), before)
+
+
+def test_loading_and_rendering_write_nothing_on_the_worker_s_output(checkpoint: Path) -> None:
+    """The libraries draw progress bars and warn of what we know (deprecation, torchvision)."""
+    program = f"""
+from pathlib import Path
+import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.unit.test_i2vgen_xl import clip, open_small
+clip(open_small(Path({str(checkpoint)!r})))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+# --- what is not a picture
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_latents_that_are_no_numbers_fail_in_the_first_step(altered: Path, value: float) -> None:
+    edit_tensors(altered, "unet", lambda tensors: tensors["conv_out.bias"].fill_(value))
+    report = Recorder()
+
+    with pytest.raises(RenderFailedError, match=r"no number .* in step 1") as caught:
+        clip(open_small(altered), report=report)
+
+    assert "another card" in caught.value.remedy
+    assert report.steps == []
+
+
+def test_a_frame_that_is_no_numbers_fails(altered: Path) -> None:
+    edit_tensors(altered, "vae", lambda tensors: tensors["decoder.conv_out.bias"].fill_(float("nan")))
+
+    with pytest.raises(RenderFailedError, match="Frame 1 came out of the decoder as no number"):
+        clip(open_small(altered))
+
+
+def test_black_frames_fail_unless_the_picture_is_of_one_colour_too(altered: Path) -> None:
+    def blacken(tensors: dict[str, Any]) -> None:
+        tensors["decoder.conv_out.weight"].fill_(0)
+        tensors["decoder.conv_out.bias"].fill_(-1)
+
+    edit_tensors(altered, "vae", blacken)
+    model = open_small(altered)
+
+    with pytest.raises(RenderFailedError, match=r"Frame 1 came out all of one colour \(RGB 0, 0, 0\)"):
+        clip(model)
+    assert (clip(model, image=Image.new("RGB", (80, 80))) == 0).all()
+
+
+# --- what is not the model
+
+
+@pytest.mark.parametrize(
+    ("part", "tensor"), [("unet", "conv_in.weight"), ("text_encoder", "text_model.final_layer_norm.bias")]
+)
+def test_a_weight_file_that_lacks_a_tensor_is_refused(altered: Path, part: str, tensor: str) -> None:
+    """Else transformers would fill what is missing with random values and only warn."""
+    file = edit_tensors(altered, part, lambda tensors: tensors.pop(tensor))
+
+    with pytest.raises(MissingWeightsError) as caught:
+        open_small(altered).load(MemoryPlan(), Recorder())
+
+    assert str(altered) in str(caught.value)
+    assert tensor.removeprefix("text_model.") in str(caught.value), file
+
+
+def test_weights_of_other_shapes_are_refused(altered: Path) -> None:
+    config = json.loads((altered / "unet" / "config.json").read_text())
+    (altered / "unet" / "config.json").write_text(json.dumps({**config, "cross_attention_dim": 64}))
+
+    with pytest.raises(MissingWeightsError, match="Cannot load I2VGen-XL, small random weights from"):
+        open_small(altered).load(MemoryPlan(), Recorder())
+
+
+def test_a_failed_load_can_be_tried_again(altered: Path) -> None:
+    file = altered / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-10])
+    model, report = open_small(altered), Recorder()
+
+    with pytest.raises(MissingWeightsError, match="it should have"):
+        model.load(MemoryPlan(), report)
+    file.write_bytes(whole)
+
+    assert clip(model).shape == (3, 64, 64, 3)
+
+
+# --- pictures and placement
+
+
+@given(
+    size=st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    target=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+)
+def test_the_crop_always_fills_the_frame(size: tuple[int, int], target: tuple[int, int]) -> None:
+    """The stock crop leaves a black line where its rounding comes out a pixel short."""
+    cropped = pictures.crop_to_fill(Image.new("RGB", size, (255, 255, 255)), *target)
+
+    assert cropped.size == target
+    assert cropped.getextrema() == ((255, 255),) * 3
+
+
+def test_a_crop_that_rounds_to_a_pixel_short_has_no_black_line() -> None:
+    """Diffusers 0.42.1 scales 70 pixels to 103 of the 104 it wants, and 1283 to 1279 of 1280; the rest is black."""
+    from diffusers.pipelines.deprecated.i2vgen_xl import pipeline_i2vgen_xl as stock
+
+    for size, target in (((90, 70), (72, 104)), ((1283, 800), (1280, 704))):
+        white = Image.new("RGB", size, (255, 255, 255))
+        assert pictures.crop_to_fill(white, *target).getextrema() == ((255, 255),) * 3
+        assert stock._center_crop_wide(white, target).getextrema() == ((0, 255),) * 3, "mended: ours can go"
+
+
+def test_the_crop_is_that_of_the_stock_pipeline_where_that_fills_the_frame() -> None:
+    from diffusers.pipelines.deprecated.i2vgen_xl import pipeline_i2vgen_xl as stock
+
+    for size in ((90, 70), (640, 480), (300, 900), (64, 64), (40, 30)):
+        image = photograph(*size)
+        want = np.asarray(stock._center_crop_wide(image, (64, 64)))
+        assert np.array_equal(np.asarray(pictures.crop_to_fill(image, 64, 64)), want)
+
+
+def test_a_preview_is_at_most_320_wide_and_shows_light_and_dark() -> None:
+    latent = torch.zeros(4, 64, 128)
+    latent[0, :, 64:], latent[3, :, 64:] = 2.0, -2.0
+    with Image.open(io.BytesIO(pictures.preview_jpeg(latent, 1024, 512))) as preview:
+        assert preview.size == (320, 160)
+        grey = np.asarray(preview.convert("L"), dtype=int)
+    assert grey[:, 200:].mean() - grey[:, :120].mean() > 60
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((6, 1), "float32"), ((7, 0), "float16"), ((8, 6), "float16")]
+)
+def test_cards_older_than_volta_compute_in_single_precision(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+    assert compute_dtype(torch.device("cuda:0")) == getattr(torch, dtype)
+    assert compute_dtype(torch.device("cpu")) == torch.float32
+
+
+def test_offload_holds_a_part_on_the_device_only_for_its_stage() -> None:
+    """The `meta` device stands for a card: moves to it are real, and what was moved has no bytes on the host."""
+    parts = {"one": torch.nn.BatchNorm1d(4), "two": torch.nn.Linear(4, 4)}
+    at_home = {name: [t.data_ptr() for t in part.state_dict().values()] for name, part in parts.items()}
+    placement = Placement(parts, torch.device("meta"))
+    placement.arrange("offload")
+
+    def where() -> dict[str, set[str]]:
+        return {name: {t.device.type for t in part.state_dict().values()} for name, part in parts.items()}
+
+    def fail_on_the_device() -> None:
+        with placement.on_device("one"):
+            assert where() == {"one": {"meta"}, "two": {"cpu"}}
+            raise CancelledRenderError("The render was cancelled.")
+
+    with pytest.raises(CancelledRenderError):
+        fail_on_the_device()
+    assert where() == {"one": {"cpu"}, "two": {"cpu"}}
+    assert {
+        name: [t.data_ptr() for t in part.state_dict().values()] for name, part in parts.items()
+    } == at_home
+
+    placement.arrange("resident")
+    assert where() == {"one": {"meta"}, "two": {"meta"}}
+    with placement.on_device("one"):
+        assert where() == {"one": {"meta"}, "two": {"meta"}}
+    assert where() == {"one": {"meta"}, "two": {"meta"}}

@@ -1,0 +1,293 @@
+"""Weights are found, and half of them is not taken for the whole. The files are written by hand, without torch."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farm.catalogue.models import ModelRow, builtin_models
+from farm.errors import MissingWeightsError
+from node_agent.pipelines.weights import check_weights, find_weights, has_weights, read_header
+from tests.checkpoints import MODEL_INDEX
+
+REPOSITORY = "ali-vilab/i2vgen-xl"
+
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model.fp16.safetensors",
+    "vae": "diffusion_pytorch_model.fp16.safetensors",
+    "text_encoder": "model.fp16.safetensors",
+    "image_encoder": "model.fp16.safetensors",
+}
+
+SMALL_FILES = {
+    "feature_extractor": ("preprocessor_config.json",),
+    "scheduler": ("scheduler_config.json",),
+    "tokenizer": ("tokenizer_config.json", "vocab.json", "merges.txt"),
+    **dict.fromkeys(WEIGHTS, ("config.json",)),
+}
+
+
+def safetensors_bytes(tensors: dict[str, bytes]) -> bytes:
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for name, data in tensors.items():
+        header[name] = {"dtype": "U8", "shape": [len(data)], "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    head = json.dumps(header).encode()
+    return len(head).to_bytes(8, "little") + head + b"".join(tensors.values())
+
+
+def write_checkpoint(directory: Path) -> Path:
+    """The layout of the real repository, with weights of a few bytes."""
+    for part, names in SMALL_FILES.items():
+        (directory / part).mkdir(parents=True)
+        for name in names:
+            (directory / part / name).write_text("{}")
+    for part, name in WEIGHTS.items():
+        (directory / part / name).write_bytes(safetensors_bytes({"a": b"12345678", "b": b"1234"}))
+    (directory / "model_index.json").write_text(json.dumps(MODEL_INDEX))
+    return directory
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "checkpoint")
+
+
+def row(source: str) -> ModelRow:
+    return replace(builtin_models()["i2vgen-xl"], source=source)
+
+
+def refusal(directory: Path) -> MissingWeightsError:
+    with pytest.raises(MissingWeightsError) as caught:
+        check_weights(directory, "i2vgen_xl")
+    assert has_weights(row(str(directory))) is False
+    assert caught.value.remedy
+    return caught.value
+
+
+def test_a_whole_checkpoint_in_a_directory_is_found_and_accepted(checkpoint: Path) -> None:
+    assert find_weights(str(checkpoint)) == checkpoint
+    check_weights(checkpoint, "i2vgen_xl")
+    assert has_weights(row(str(checkpoint))) is True
+
+
+def test_a_model_without_weights_always_has_them() -> None:
+    assert has_weights(builtin_models()["animatic"]) is True
+
+
+def test_the_snapshot_that_main_points_to_is_found_in_the_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "models--ali-vilab--i2vgen-xl"
+    write_checkpoint(folder / "snapshots" / "aaa")
+    other = write_checkpoint(folder / "snapshots" / "bbb")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("bbb\n")
+    os.utime(other, (1, 1))
+
+    assert find_weights(REPOSITORY, tmp_path) == other
+    assert has_weights(row(REPOSITORY), tmp_path) is True
+
+
+def test_without_a_main_the_newest_snapshot_is_taken(tmp_path: Path) -> None:
+    snapshots = tmp_path / "models--ali-vilab--i2vgen-xl" / "snapshots"
+    old, new = write_checkpoint(snapshots / "old"), write_checkpoint(snapshots / "new")
+    os.utime(old, (1000, 1000))
+    os.utime(new, (2000, 2000))
+
+    assert find_weights(REPOSITORY, tmp_path) == new
+
+
+def test_weights_that_are_nowhere_say_where_was_looked_and_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(MissingWeightsError) as caught:
+        find_weights(REPOSITORY, tmp_path)
+
+    assert str(tmp_path / "models--ali-vilab--i2vgen-xl") in caught.value.message
+    assert f"hf download {REPOSITORY}" in caught.value.remedy
+    assert has_weights(row(REPOSITORY), tmp_path) is False
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/nowhere/at/all",
+        "~/nowhere-at-all",
+        "../up",
+        "a/b/c",
+        "justaword",
+        "",
+        "~nobody-here/x",
+        "x" * 5000,
+        "a\0b",
+    ],
+)
+def test_a_path_that_is_no_directory_is_not_looked_for_in_the_cache(source: str, tmp_path: Path) -> None:
+    with pytest.raises(MissingWeightsError, match="is not a directory on this PC"):
+        find_weights(source, tmp_path)
+
+
+def test_half_a_download_names_the_missing_file_and_how_to_complete_it(tmp_path: Path) -> None:
+    """In the cache a file appears in the snapshot only once it is whole; till then it is an `.incomplete` blob."""
+    folder = tmp_path / "models--ali-vilab--i2vgen-xl"
+    snapshot = write_checkpoint(folder / "snapshots" / "aaa")
+    (snapshot / "unet" / WEIGHTS["unet"]).unlink()
+    (folder / "blobs").mkdir()
+    (folder / "blobs" / "abc.incomplete").write_bytes(b"...")
+
+    error = refusal(snapshot)
+
+    assert str(snapshot / "unet" / WEIGHTS["unet"]) in error.message
+    assert f"hf download {REPOSITORY}" in error.remedy
+
+
+def test_a_link_to_a_blob_that_is_gone_counts_as_missing(checkpoint: Path) -> None:
+    file = checkpoint / "vae" / WEIGHTS["vae"]
+    file.unlink()
+    file.symlink_to(checkpoint / "blobs" / "gone")
+
+    assert f"{file} is missing" in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize("part", sorted(WEIGHTS))
+def test_a_directory_with_only_pickle_weights_is_refused(checkpoint: Path, part: str) -> None:
+    file = checkpoint / part / WEIGHTS[part]
+    file.rename(file.with_name("pytorch_model.bin"))
+
+    error = refusal(checkpoint)
+
+    assert "only pickle files (pytorch_model.bin)" in error.message
+    assert "safetensors" in error.remedy
+
+
+def test_safetensors_without_the_variant_are_taken_too(checkpoint: Path) -> None:
+    for part, name in WEIGHTS.items():
+        file = checkpoint / part / name
+        file.rename(file.with_name(name.replace(".fp16", "")))
+
+    check_weights(checkpoint, "i2vgen_xl")
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [(part, name) for part, names in SMALL_FILES.items() for name in names]
+)
+def test_each_small_file_is_needed(checkpoint: Path, part: str, name: str) -> None:
+    (checkpoint / part / name).unlink()
+
+    assert f"{checkpoint / part / name} is missing" in refusal(checkpoint).message
+
+
+def test_one_tokenizer_file_stands_for_the_vocabulary_and_the_merges(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer" / "vocab.json").unlink()
+    (checkpoint / "tokenizer" / "merges.txt").unlink()
+    (checkpoint / "tokenizer" / "tokenizer.json").write_text("{}")
+
+    check_weights(checkpoint, "i2vgen_xl")
+
+
+def test_a_checkpoint_of_another_model_is_refused(checkpoint: Path) -> None:
+    index = {**MODEL_INDEX, "_class_name": "StableVideoDiffusionPipeline"}
+    (checkpoint / "model_index.json").write_text(json.dumps(index))
+
+    error = refusal(checkpoint)
+
+    assert "model_index.json is of another model" in error.message
+    assert "StableVideoDiffusionPipeline, not I2VGenXLPipeline" in error.message
+
+
+def test_an_index_that_leaves_out_a_part_is_refused(checkpoint: Path) -> None:
+    index = {**MODEL_INDEX, "image_encoder": [None, None]}
+    (checkpoint / "model_index.json").write_text(json.dumps(index))
+
+    assert "does not name image_encoder" in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_damaged_index_or_configuration_is_named(checkpoint: Path, text: str) -> None:
+    (checkpoint / "unet" / "config.json").write_text(text)
+    assert str(checkpoint / "unet" / "config.json") in refusal(checkpoint).message
+
+    (checkpoint / "model_index.json").write_text(text)
+    assert str(checkpoint / "model_index.json") in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda whole: whole[:-1], "it should have"),
+        (lambda whole: whole + b"x", "it should have"),
+        (lambda whole: whole[:40], "within its head"),
+        (lambda whole: whole[:5], "no safetensors file"),
+        (lambda whole: b"", "no safetensors file"),
+        (lambda whole: b"PK\x03\x04" + b"\0" * 200, "within its head"),
+        (lambda whole: b"\xff" * 200, "no safetensors file"),
+        (lambda whole: whole[:8] + b"\0" * 20 + whole[28:], "head is damaged"),
+        (lambda whole: whole.replace(b'"data_offsets"', b'"data_offzets"'), "head is damaged"),
+        (lambda whole: whole.replace(b"[0, 8]", b"[4, 8]"), "head is damaged"),
+        (
+            lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+            "no safetensors",
+        ),
+    ],
+)
+def test_a_damaged_weight_file_is_refused_by_name(checkpoint: Path, damage, words: str) -> None:
+    file = checkpoint / "unet" / WEIGHTS["unet"]
+    file.write_bytes(damage(file.read_bytes()))
+
+    error = refusal(checkpoint)
+
+    assert str(file) in error.message
+    assert words in error.message
+
+
+@given(st.data())
+def test_a_weight_file_cut_anywhere_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    tensors = data.draw(
+        st.dictionaries(st.text(min_size=1, max_size=8), st.binary(min_size=1, max_size=30), min_size=1)
+    )
+    whole = safetensors_bytes(tensors)
+    file = tmp_path_factory.mktemp("cut") / "model.safetensors"
+    file.write_bytes(whole)
+    assert set(read_header(file)) == set(tensors)
+
+    file.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(MissingWeightsError, match="is not usable"):
+        read_header(file)
+
+
+def test_the_default_cache_is_that_of_hugging_face(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = write_checkpoint(tmp_path / "models--ali-vilab--i2vgen-xl" / "snapshots" / "aaa")
+
+    assert find_weights(REPOSITORY) == snapshot
+
+
+def test_a_node_without_torch_and_hugging_face_can_ask(checkpoint: Path) -> None:
+    """`has_weights` and the listing of the model must import nothing of the gpu extra."""
+    program = f"""
+import sys
+for name in ("torch", "diffusers", "transformers", "safetensors", "huggingface_hub"):
+    sys.modules[name] = None
+from farm.catalogue.models import ModelRow
+from farm.errors import ConfigurationError
+from node_agent.pipelines import i2vgen_xl
+from node_agent.pipelines.weights import has_weights
+print(has_weights(ModelRow("m", "M", "i2vgen_xl", source={str(checkpoint)!r})))
+print(has_weights(ModelRow("m", "M", "i2vgen_xl", source="nobody/has-this-one")))
+try:
+    i2vgen_xl.open_model(ModelRow("m", "My model", "i2vgen_xl"), "cpu")
+except ConfigurationError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    true, false, refused = done.stdout.splitlines()
+    assert (true, false) == ("True", "False")
+    assert refused.startswith("My model cannot run on this PC:")
+    assert "pip install" in refused
