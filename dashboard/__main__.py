@@ -5,11 +5,13 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from socket import socket
 from types import FrameType
 
 import uvicorn
 
 from dashboard.app import create_app
+from dashboard.parts import Parts
 from farm.settings import DataDirectory, FarmSettings
 
 GRACE_S = 3
@@ -17,13 +19,32 @@ GRACE_S = 3
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but open event streams end when it is told to stop: it would wait for them otherwise."""
+    """uvicorn, with two more habits.
+
+    Once it listens it notes its address for the client verbs on this PC, which need not be told of another --port. When it is
+    told to stop, open event streams end: it would wait for them otherwise.
+    """
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Starts to listen, and notes where."""
+        await super().startup(sockets)
+        if self.started:
+            farm: Parts = self.config.app.state.parts  # type: ignore[union-attr]  # we gave it the app itself
+            farm.data.head_url.parent.mkdir(parents=True, exist_ok=True)
+            farm.data.head_url.write_text(local_url(self.config.host, self.config.port))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ends the streams, then stops as usual."""
         app = self.config.app
         app.state.parts.live.close_soon()  # type: ignore[union-attr]  # we gave it the app itself
         super().handle_exit(sig, frame)
+
+
+def local_url(host: str, port: int) -> str:
+    """The address under which this PC reaches a server that listens on `host`."""
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104  # a comparison
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def main() -> None:

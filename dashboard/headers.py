@@ -38,6 +38,9 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
         signing_in = scope["path"].startswith("/signin")
+        static = scope["path"].startswith(
+            "/static/"
+        )  # kept by browsers, but asked for anew: they carry an ETag
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -45,7 +48,7 @@ class SecurityHeaders:
                 for name, value in _ALWAYS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("referrer-policy", "no-referrer" if signing_in else "same-origin")
-                headers.setdefault("cache-control", "no-store")
+                headers.setdefault("cache-control", "no-cache" if static else "no-store")
             await send(message)
 
         await self._app(scope, receive, with_headers)

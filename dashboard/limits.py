@@ -8,6 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dashboard.problems import problem
 from farm.errors import BodyTooLargeError
 
+SMALL_BYTES = 1 << 20
+"""Most that any request but an upload may send; these are a few hundred bytes of JSON, and some need no token."""
+UPLOADS = frozenset({"/api/v1/jobs"})
 LINGER_S = 1.0
 LINGER_BYTES = 4 << 20
 """After the refusal a little more is read and thrown away: a connection that is closed with unread data is reset, and the client
@@ -26,10 +29,11 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._limit if scope["path"] in UPLOADS else min(self._limit, SMALL_BYTES)
         headers = dict(scope["headers"])
         stated = headers.get(b"content-length", b"")
-        if stated.isdigit() and int(stated) > self._limit:
-            await self._refuse(receive, send)
+        if stated.isdigit() and int(stated) > limit:
+            await self._refuse(receive, send, limit)
             return
         taken, over, started = 0, False, False
         whole = not stated.strip(b"0") and b"transfer-encoding" not in headers
@@ -40,9 +44,9 @@ class BodyLimit:
             if message["type"] == "http.request":
                 taken += len(message.get("body", b""))
                 whole = not message.get("more_body", False)
-                if taken > self._limit:
+                if taken > limit:
                     over = True
-                    raise self._error()
+                    raise _error(limit)
             return message
 
         async def guarded(message: Message) -> None:
@@ -51,7 +55,8 @@ class BodyLimit:
                 return  # the framework answers 400 to any trouble with a body; ours says which
             if message["type"] == "http.response.start":
                 started = True
-                if not whole:  # else the server would read on, whatever comes, to be ready for the next request
+                if not whole:
+                    # Else the server would read on, whatever comes, to be ready for the next request.
                     MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
@@ -61,16 +66,11 @@ class BodyLimit:
             if not over or started:
                 raise
         if over and not started:
-            await self._refuse(receive, send)
+            await self._refuse(receive, send, limit)
 
-    def _error(self) -> BodyTooLargeError:
-        return BodyTooLargeError(
-            f"The upload is larger than {self._limit / 2**20:g} MiB, the most that this farm takes.",
-            "Scale the picture down (1920 pixels a side is plenty) or raise FARM_MAX_UPLOAD_MIB on the head.",
-        )
-
-    async def _refuse(self, receive: Receive, send: Send) -> None:
-        error = self._error()
+    @staticmethod
+    async def _refuse(receive: Receive, send: Send, limit: int) -> None:
+        error = _error(limit)
         answer = problem(413, error.message, error.remedy, headers={"connection": "close"})
         await send({"type": "http.response.start", "status": 413, "headers": answer.raw_headers})
         await send({"type": "http.response.body", "body": bytes(answer.body), "more_body": True})
@@ -80,3 +80,10 @@ class BodyLimit:
             more = message["type"] == "http.request" and message.get("more_body", False)
             left -= len(message.get("body", b""))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _error(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"The upload is larger than {limit / 2**20:g} MiB, the most that this farm takes here.",
+        "Scale the picture down (1920 pixels a side is plenty) or raise FARM_MAX_UPLOAD_MIB on the head.",
+    )

@@ -26,7 +26,6 @@ from dashboard.words import Word, many
 from farm.answers import CardView, JobView
 from farm.catalogue.presets import Preset
 from farm.daemons import is_loopback, own_address_towards
-from farm.errors import NotFoundError
 from farm.model import Card, Job, JobStatus, RenderSettings
 from farm.motion import MAX_STRENGTH, MOTIONS
 from farm.planning.eligibility import FarmView, bands_of, unplaceable
@@ -93,7 +92,12 @@ class Filters:
 
     def link(self, **changes: object) -> str:
         """The list's address with some filters changed; always its first page unless `cursor` is given."""
-        values: dict[str, object] = {"status": self.status, "model": self.model, "card": self.card, "q": self.q}
+        values: dict[str, object] = {
+            "status": self.status,
+            "model": self.model,
+            "card": self.card,
+            "q": self.q,
+        }
         wanted = {name: value for name, value in (values | changes).items() if value}
         return f"/jobs?{urlencode(wanted)}" if wanted else "/jobs"
 
@@ -108,23 +112,29 @@ def farm_state(*, connected: bool, cards: Sequence[CardView], counts: Mapping[Jo
             "`farm up` starts it again by itself.",
         )
     if not cards:
-        return Word("No cards", "wait", "Nothing can render until a PC has joined: add one on the Cards page.")
-    by_state = [card.state for card in cards]
-    well = [state for state in by_state if state in ("idle", "busy", "starting")]
-    ill = len(cards) - len(well)
+        return Word(
+            "No cards", "wait", "Nothing can render until a PC has joined: add one on the Cards page."
+        )
+    return _state_of_cards([card.state for card in cards], counts[JobStatus.RUNNING], counts[JobStatus.QUEUED])
+
+
+def _state_of_cards(states: list[str], running: int, queued: int) -> Word:
+    well = [state for state in states if state in ("idle", "busy", "starting")]
+    known = many(len(states), "card")
+    ill = len(states) - len(well)
     also = f"; {many(ill, 'card')} not answering or in trouble" if ill else ""
-    running, queued = counts[JobStatus.RUNNING], counts[JobStatus.QUEUED]
     waiting = f", {many(queued, 'job')} waiting" if queued else ""
     if running:
-        on = f"{by_state.count('busy')} of {many(len(cards), 'card')}"
-        return Word("Rendering", "live", f"{many(running, 'job')} on {on}{waiting}{also}.")
+        reason = f"{many(running, 'job')} on {states.count('busy')} of {known}{waiting}{also}."
+        return Word("Rendering", "live", reason)
     if not well:
-        return Word("No card answers", "bad", f"{many(len(cards), 'card')} known{waiting}; see the Cards page.")
+        return Word("No card answers", "bad", f"{known} known{waiting}; the Cards page says why.")
     if queued:
-        return Word("Waiting", "wait", f"{many(queued, 'job')} wait for a card that can run them{also}.")
-    if "idle" not in by_state:
-        return Word("Starting", "wait", f"{many(by_state.count('starting'), 'card')} starting{also}.")
-    return Word("Idle", "good", f"{by_state.count('idle')} of {many(len(cards), 'card')} ready{also}.")
+        jobs = "1 job waits" if queued == 1 else f"{many(queued, 'job')} wait"
+        return Word("Waiting", "wait", f"{jobs} for a card that can run {'it' if queued == 1 else 'them'}{also}.")
+    if "idle" not in states:
+        return Word("Starting", "wait", f"{many(states.count('starting'), 'card')} starting{also}.")
+    return Word("Idle", "good", f"{states.count('idle')} of {known} ready{also}.")
 
 
 def page(request: Request, name: str, context: Mapping[str, Any], status: int = 200) -> Response:
@@ -140,10 +150,14 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
         "state": farm_state(connected=farm.live.connected, cards=cards, counts=counts),
         "connected": farm.live.connected,
         "preview_count": lambda job_id: live.preview if (live := farm.live.jobs.get(job_id)) else 0,
-        "why": lambda job: waits_for(job),
+        "why": waits_for,
     }
     return templates.TemplateResponse(
-        request, name, {**shared, **context, "cards": cards}, status_code=status, headers={"cache-control": "no-store"}
+        request,
+        name,
+        {**shared, **context, "cards": cards},
+        status_code=status,
+        headers={"cache-control": "no-store"},
     )
 
 
@@ -222,7 +236,9 @@ def job_page(request: Request, farm: Farm, job_id: str) -> Response:
     names = {node.id: node.name for node in farm.reader.nodes()}
     model = farm.models.get(job.model)
     return page(
-        request, "job.html", {"job": job, "node_names": names, "model_title": model.title if model else job.model}
+        request,
+        "job.html",
+        {"job": job, "node_names": names, "model_title": model.title if model else job.model},
     )
 
 
@@ -239,18 +255,12 @@ def cards_page(request: Request, farm: Farm) -> Response:
 def error_page(request: Request, found: Problem) -> Response:
     """A problem, shown to a person in the style of the other pages. `dashboard.problems` calls it."""
     return templates.TemplateResponse(
-        request, "error.html", {"problem": found}, status_code=found.status, headers={"cache-control": "no-store"}
+        request,
+        "error.html",
+        {"problem": found},
+        status_code=found.status,
+        headers={"cache-control": "no-store"},
     )
-
-
-@router.get("/{path:path}")
-def nothing_here(path: str) -> Response:
-    """Whatever no other route knows.
-
-    Raises:
-        NotFoundError: always.
-    """
-    raise NotFoundError(f"There is nothing at /{path}.", "The pages are Farm, Jobs and Cards, above.")
 
 
 def preset_cards(farm: Parts) -> list[PresetCard]:

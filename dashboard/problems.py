@@ -139,8 +139,13 @@ async def on_key_reused(request: Request, _error: Exception) -> Response:
 async def on_validation(request: Request, error: Exception) -> Response:
     """What FastAPI itself found wrong with a request."""
     assert isinstance(error, RequestValidationError)  # noqa: S101  # registered for this class only
-    items = [ErrorItem(field=_field(tuple(item["loc"])), message=item["msg"]) for item in error.errors()]
-    detail = "; ".join(f"{item.field}: {item.message}" for item in items)
+    items = []
+    for found in error.errors():
+        field = _field(tuple(found["loc"]))
+        items.append(
+            ErrorItem(field=field, message=f"{field}: {found['msg'][:1].lower()}{found['msg'][1:]}.")
+        )
+    detail = " ".join(item.message for item in items)
     return _show(request, _problem(422, detail, "The API is described at /docs.", items))
 
 
@@ -207,10 +212,8 @@ Responses = dict[int | str, dict[str, Any]]
 
 def documented(*statuses: int, **others: str) -> Responses:
     """For a route's `responses`: these statuses are problems; `others` (such as `s304="Not modified"`) are none."""
-    return {int(name[1:]): {"description": text} for name, text in others.items()} | {
-        status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-        for status in statuses
-    }
+    found: Responses = {int(name[1:]): {"description": text} for name, text in others.items()}
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for status in statuses:
+        found[status] = {"description": HTTPStatus(status).phrase, "content": content}
+    return found

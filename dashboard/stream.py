@@ -15,7 +15,6 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from farm.feed import WAKE, CardChanged, FeedMessage, JobChanged, LiveCard, LiveJob, from_line
-from farm.model import JobStatus
 from farm.states import ENDED_JOBS
 
 log = logging.getLogger(__name__)
@@ -128,7 +127,7 @@ class Live:
         """Takes one message of the feed in and tells the pages."""
         if isinstance(message, JobChanged):
             job = message.job
-            if JobStatus(job.status) in ENDED_JOBS:
+            if job.status in ENDED_JOBS:
                 self.jobs.pop(job.id, None)  # from here on the store knows all about it
             else:
                 self.jobs[job.id] = job

@@ -57,7 +57,7 @@ _PHASES = {
 }
 BANDS: dict[Tier, str] = {
     Tier.POST: "post: interpolation, encoding, drafts",
-    Tier.PREVIEW: "preview: up to 512 × 512 px, 16 frames, 50 steps",
+    Tier.PREVIEW: "preview: up to 512 \N{MULTIPLICATION SIGN} 512 px, 16 frames, 50 steps",
     Tier.QUALITY: "quality: every size",
 }
 

@@ -63,10 +63,10 @@ class Farm:
 
     def __init__(self, head: str, token: str) -> None:
         self.head = head.rstrip("/")
-        if urlsplit(self.head).scheme not in ("http", "https") or not urlsplit(self.head).hostname:
-            raise BadInputError("head", f"{head!r} is no address of a head.", "Write it as http://HOST:8000.")
-        if not token.isascii() or not token.isprintable():
-            raise SignInError("The token holds characters that no token of a farm has.", "Copy it again.")
+        _host(self.head)
+        token = token.strip()
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise SignInError("The token is empty, or holds what no token of a farm holds.", "Copy it again.")
         self._http = httpx.Client(
             base_url=f"{self.head}/api/v1", headers={"authorization": f"Bearer {token}"}, timeout=TIMEOUT
         )
@@ -79,8 +79,9 @@ class Farm:
             SignInError: no token is given, and this PC's own cannot be read or is not for that head.
         """
         settings = FarmSettings()
-        head = head or settings.head
-        return cls(head, token or settings.token or _own_token(head, settings))
+        own = _own_head(settings)
+        head = head or (settings.head if "head" in settings.model_fields_set else own)
+        return cls(head, token or settings.token or _own_token(head, own, settings))
 
     def __enter__(self) -> Self:
         return self
@@ -322,10 +323,28 @@ def _error_of(answer: httpx.Response, head: str) -> FarmError:
     return _ERRORS.get(answer.status_code, FarmError)(detail, remedy)
 
 
-def _own_token(head: str, settings: FarmSettings) -> str:
+def _host(head: str) -> str:
+    """The host in a head's address."""
+    try:
+        parts = urlsplit(head)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts.hostname
+    except ValueError:
+        pass
+    raise BadInputError("head", f"{head!r} is no address of a head.", "Write it as http://HOST:8000.")
+
+
+def _own_head(settings: FarmSettings) -> str:
+    """Where this PC's own head is, on whatever port it was started."""
+    try:
+        return DataDirectory(settings.data).head_url.read_text().strip() or settings.head
+    except OSError:
+        return settings.head
+
+
+def _own_token(head: str, own: str, settings: FarmSettings) -> str:
     """This PC's own client token, which is only for this PC's own head: a stranger's must not be told it."""
-    host = urlsplit(head).hostname or ""
-    if host not in ("127.0.0.1", "localhost", "::1", settings.host):
+    if _host(head) not in ("127.0.0.1", "localhost", "::1") and head.rstrip("/") != own:
         raise SignInError(
             f"No token is given for the head at {head}.",
             "Make one there with `farm token`, and name it with --token or FARM_TOKEN.",

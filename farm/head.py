@@ -1,7 +1,8 @@
 """The head's supervisor: Ray's daemons, scheduler and dashboard as children, from ready to down.
 
 One thread and one loop. The dashboard and Ray start at once; the scheduler follows Ray, since it is Ray's driver, and is started anew
-after every restart of Ray. What nodes must know of Ray (address, epoch) is in `ray.json` only while Ray runs.
+after every restart of Ray. What nodes must know of Ray (address, epoch) is in `ray.json` only while Ray runs; the epoch changes only when
+Ray's state was lost, and then every node joins again.
 """
 
 import json
@@ -18,14 +19,15 @@ import httpx
 from farm import daemons, ports, supervise
 from farm.daemons import RayPorts
 from farm.errors import ConfigurationError, FarmError
-from farm.ids import new_id
+from farm.ray_storage import Epoch, RayStorage
 from farm.settings import QUIET_ENVIRONMENT, DataDirectory
 from farm.supervise import Backoff, Bell, Child, Program
 
 RAY_START_LIMIT_S = 90.0
 """Ray starts in 3 s on two idle cores; an old PC that is busy may take far longer."""
 FIRST_START_TRIES = 3
-"""A part that ended so often before the farm was ever ready will not do better: `farm up` gives up and says why."""
+"""A part that ended so often before the farm was ever ready will not do better: `farm up` gives up and says why. Enough for Ray to fail
+once with a broken state, and to start without."""
 _LOOK_EVERY_S = 0.25
 
 Say = Callable[[str], None]
@@ -94,9 +96,14 @@ class Part:
         """Whether it was started and has not been found dead."""
         return self.child is not None
 
+    @property
+    def due(self) -> bool:
+        """Whether it does not run and its time has come."""
+        return self.child is None and time.monotonic() >= self._not_before
+
     def keep(self) -> bool:
-        """Starts it where it does not run and its time has come; True if it was started now."""
-        if self.child is not None or time.monotonic() < self._not_before:
+        """Starts it where that is due; True if it was started now."""
+        if not self.due:
             return False
         self.child = Child(self.program)
         return True
@@ -136,15 +143,18 @@ class Head:
         self._say = say
         data = options.data
         self._temp_dir = daemons.temp_dir_for(data.root)
+        self._storage = RayStorage(data.root / "ray", f"{options.ray_host}:{options.ray_ports.base}")
         quiet = dict(environment) | QUIET_ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
         with_ray = daemons.ray_environment(environment, token=data.ray_token, node_home=data.node_home)
         python = (sys.executable, "-m")
         where = ("--data", str(data.root))
-        self.ray = self._part("ray", self._ray_command(), with_ray, grace_s=daemons.RAY_GRACE_S)
+        ray_head = with_ray | self._storage.environment
+        self.ray = self._part("ray", self._ray_command(), ray_head, grace_s=daemons.RAY_GRACE_S)
         self.scheduler = self._part("scheduler", (*python, "scheduler", *where), with_ray)
         web = (*python, "dashboard", *where, "--host", options.host, "--port", str(options.port))
         self.dashboard = self._part("dashboard", web, quiet, grace_s=3.0)
-        self.epoch: str | None = None
+        self._epoch = Epoch("", inherited=False)  # of the Ray that is starting or running
+        self._published = False
         self.ready = False
 
     def _part(
@@ -213,13 +223,14 @@ class Head:
         if self.ray.fallen() or self._ray_stuck():
             self._without_ray()
             changed = True
-        if not self.ray.running:
+        if self.ray.due:
             daemons.prepare_temp_dir(self._temp_dir)
+            self._epoch = self._storage.open()
         changed |= self.ray.keep()
         changed |= self.dashboard.keep()
-        if self.epoch is None and self._ray_started():
-            self._publish_ray()
-        if self.epoch is not None:
+        if not self._published and self._ray_started():
+            self._publish_ray(self._epoch)
+        if self._published:
             changed |= self.scheduler.keep()
         if changed:
             self._write_traces()
@@ -230,27 +241,32 @@ class Head:
 
     def _ray_stuck(self) -> bool:
         child = self.ray.child
-        if child is None or self.epoch is not None or child.age_s < RAY_START_LIMIT_S:
+        if child is None or self._published or child.age_s < RAY_START_LIMIT_S:
             return False
         child.end()
         self.ray.fell(f"was not ready after {RAY_START_LIMIT_S:.0f} s")
         return True
 
-    def _publish_ray(self) -> None:
-        self.epoch = new_id()
+    def _publish_ray(self, epoch: Epoch) -> None:
         facts = self.options.data.ray_facts
         beside = facts.with_suffix(".new")
         address = f"{self.options.ray_host}:{self.options.ray_ports.base}"
-        beside.write_text(json.dumps({"address": address, "epoch": self.epoch}))
+        beside.write_text(json.dumps({"address": address, "epoch": epoch.id}))
         beside.replace(facts)
+        self._published = True
 
     def _without_ray(self) -> None:
-        self.epoch = None
+        if not self._published and self._epoch.inherited:
+            aside = self._storage.set_aside()
+            self._say(
+                f"Ray did not start from its old state, so it begins anew; all nodes join again. Kept: {aside}"
+            )
+        self._published = False
         self.options.data.ray_facts.unlink(missing_ok=True)
         self.scheduler.end()
 
     def _all_answer(self) -> bool:
-        if self.epoch is None or not self.scheduler.running or not self.dashboard.running:
+        if not self._published or not self.scheduler.running or not self.dashboard.running:
             return False
         host = self.options.visible_host
         try:

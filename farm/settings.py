@@ -96,6 +96,11 @@ class DataDirectory:
         return self.run / "feed.sock"
 
     @property
+    def head_url(self) -> Path:
+        """The address under which this PC reaches its own dashboard, written by it on every start."""
+        return self.run / "head-url"
+
+    @property
     def ray_facts(self) -> Path:
         """JSON: address and epoch of the running Ray head."""
         return self.run / "ray.json"

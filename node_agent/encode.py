@@ -23,7 +23,7 @@ _CRF = 17
 """x264's constant quality; about where people stop seeing a difference from the frames."""
 
 _PRESET = "veryfast"
-"""At this quality "medium" saves a fifth of the bytes and takes twice the time, on a clip of half a megabyte."""
+"""On 16 frames of 512x512 "medium" takes half as long again for a file that is 1 % smaller; "ultrafast" is 4 times larger."""
 
 _THUMBNAIL_WIDTH = 320
 _LAST_BYTES_S = 60.0

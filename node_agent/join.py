@@ -1,7 +1,8 @@
 """A node's supervisor: joins a farm, keeps Ray's daemons running, and joins again whenever the head's Ray is another one.
 
-The head's Ray keeps its state in memory, so a node of a restarted head would be refused for ever: its Ray waits for a cluster that is
-gone. The head therefore gives each start of its Ray an epoch, and the node asks for it every few seconds.
+A head that comes back with its Ray's state finds the node as it was, renders and all. When that state is lost, the node would be refused
+for ever: its Ray waits for a cluster that is gone. The head therefore names its state by an epoch, and the node asks for it every few
+seconds.
 """
 
 import json
@@ -306,8 +307,8 @@ class Node:
                     self._say(f"{error.message} What runs here goes on.")
                 silent = True
             else:
-                if now.epoch != ticket.epoch:
-                    return "The head was started anew"
+                if (now.epoch, now.ray_address) != (ticket.epoch, ticket.ray_address):
+                    return "The head's Ray is another one now"
                 if silent:
                     self._say("The head answers again.")
                 silent = False

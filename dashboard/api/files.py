@@ -1,5 +1,7 @@
 """A job's files: video, thumbnail, preview, input, and its story as text."""
 
+import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -10,7 +12,7 @@ from dashboard.parts import Parts, parts
 from dashboard.problems import documented
 from dashboard.views import preview_path
 from farm.errors import NotFoundError
-from farm.model import Attempt
+from farm.model import Attempt, Job
 from farm.store.reader import StoryLine
 
 router = APIRouter(tags=["files"])
@@ -116,7 +118,7 @@ def job_log(farm: Farm, job_id: str) -> PlainTextResponse:
     attempts = {attempt.id: attempt for attempt in farm.reader.attempts(job_id)}
     lines = [
         f"job {job.id}  {job.status}",
-        f"{_time(job.created_at)}  submitted by {job.submitted_by or 'nobody known'}: {job.settings}",
+        f"{_time(job.created_at)}  submitted by {job.submitted_by or 'nobody known'}: {_settings(job)}",
         *(_story_line(line, attempts) for line in farm.reader.story(job_id)),
     ]
     if job.unplaceable:
@@ -124,6 +126,12 @@ def job_log(farm: Farm, job_id: str) -> PlainTextResponse:
     if job.failure:
         lines.append(f"failed: {job.failure}")
     return PlainTextResponse("\n".join(lines) + "\n")
+
+
+def _settings(job: Job) -> str:
+    """The settings as JSON that can be sent again, the preset first."""
+    preset = {"preset": job.preset} if job.preset else {}
+    return json.dumps(preset | asdict(job.settings), ensure_ascii=False)
 
 
 def _story_line(line: StoryLine, attempts: dict[str, Attempt]) -> str:

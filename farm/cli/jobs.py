@@ -219,7 +219,12 @@ def show(
         "Failed": job.failure,
         "Prompt": job.prompt or None,
         "Settings": f"{job.preset or job.model}: {settings.width} x {settings.height}, {settings.frames} frames, "
-        f"{settings.steps} steps, guidance {settings.guidance:g}, {settings.fps} fps, seed {settings.seed}",
+        + (
+            f"motion {settings.motion}, strength {settings.strength:g}, "
+            if job.draft
+            else f"{settings.steps} steps, guidance {settings.guidance:g}, "
+        )
+        + f"{settings.fps} fps, seed {settings.seed}",
         "Submitted": ago(job.created_at),
         "Rating": f"{job.rating} of 5" if job.rating else None,
         "Page": address,

@@ -71,9 +71,17 @@ class RunningDashboard:
 
 @contextmanager
 def running_dashboard(
-    tmp_path: Path, *, clock: Clock | None = None, max_upload_mib: float = 32.0
+    tmp_path: Path,
+    *,
+    clock: Clock | None = None,
+    max_upload_mib: float = 32.0,
+    port: int = 0,
+    admin_token: str | None = None,
 ) -> Iterator[RunningDashboard]:
-    """Serves the dashboard from a thread on a random port until the block ends."""
+    """Serves the dashboard from a thread until the block ends; on a random port unless one is given.
+
+    With the `port` and `admin_token` of an earlier one over the same folder it is that one, started again.
+    """
     data = DataDirectory(tmp_path / "farm")
     for folder in (data.root, data.secrets, data.run, data.previews, data.logs):
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,13 +91,16 @@ def running_dashboard(
     reading = open_engine(data.database_url, writes=False)
     registry = Registry(engine)
     now = (clock or SystemClock()).now()
-    admin_token, signin_token = new_token(), new_token()
-    registry.add_token(admin_token, TokenKind.ADMIN, "admin", now)
+    signin_token = new_token()
+    if admin_token is None:
+        admin_token = new_token()
+        registry.add_token(admin_token, TokenKind.ADMIN, "admin", now)
     registry.add_token(signin_token, TokenKind.SIGN_IN, "admin", now)
     data.admin_token.write_text(admin_token)
 
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
     config = uvicorn.Config(
         create_app(data, settings, clock), log_level="warning", access_log=False, timeout_graceful_shutdown=2
     )

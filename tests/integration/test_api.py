@@ -317,6 +317,7 @@ def test_the_log_tells_the_story_with_reasons_and_details(farm: RunningDashboard
     log = http.get(f"/jobs/{job_id}/log")
     assert log.headers["content-type"].startswith("text/plain")
     assert "[attempt 1 on CPU of attic]  failed: out of memory at step 3\n    Traceback:" in log.text
+    assert 'submitted by admin: {"preset": "draft", "model": "animatic", "width": 512,' in log.text
     assert "1970-01-01 00:16:40" in log.text  # assigned at second 1000
     shown = http.get(f"/jobs/{job_id}").json()
     assert (shown["status"], shown["failure"]) == ("failed", "out of memory at step 3")

@@ -139,6 +139,14 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(
     assert f"larger than {LIMIT_MIB} MiB".encode() in answer
 
 
+def test_requests_that_are_no_uploads_are_small(farm: RunningDashboard, http: httpx.Client):
+    """The sign-in form needs no token: nobody may make the head hold 32 MiB for it."""
+    for path in ("/signin", "/join/redeem", "/api/v1/tokens"):
+        answer = httpx.post(farm.base_url + path, headers=farm.headers, content=bytes((1 << 20) + 1))
+        assert answer.status_code == 413, path
+        assert "1 MiB" in answer.json()["detail"]
+
+
 def test_a_file_just_over_the_limit_gets_its_answer(http: httpx.Client):
     """A refusal that closed the connection at once was lost in the reset: the client saw only a broken connection."""
     for _ in range(5):

@@ -1,6 +1,11 @@
 """Who gets in: tokens, sessions, the sign-in link, other sites' pages, and spare PCs that join."""
 
 import platform
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -10,8 +15,14 @@ import pytest
 
 from dashboard.signin import local_path
 from farm.auth import TokenKind, new_token
+from farm.client import Farm
 from farm.wire import ticket_from_dict
-from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard
+from tests.integration.dashboard_server import (
+    RunningDashboard,
+    ray_is_up,
+    running_dashboard,
+    wait_until,
+)
 
 HTML = {"accept": "text/html,application/xhtml+xml"}
 
@@ -43,7 +54,7 @@ def farm(tmp_path: Path, clock: MovedClock) -> Iterator[RunningDashboard]:
 def get(
     farm: RunningDashboard, path: str = "/api/v1/jobs", token: str | None = None, **more
 ) -> httpx.Response:
-    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    headers = {} if token is None else {"authorization": f"Bearer {token}".strip()}
     return httpx.get(f"{farm.base_url}{path}", headers=headers | more.pop("headers", {}), **more)
 
 
@@ -371,3 +382,47 @@ def test_two_pcs_that_race_for_one_code_do_not_both_get_in(farm: RunningDashboar
         answers = list(pool.map(lambda _: redeem(farm, code=good).status_code, range(8)))
     assert sorted(answers) == [200] + [401] * 7
     assert len(farm.reader.nodes()) == 1
+
+
+def test_the_process_stops_at_once_with_streams_open_and_logs_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Uvicorn waits for open answers, and an event stream never ends by itself: `farm up` would hang on Ctrl-C."""
+    with running_dashboard(tmp_path) as made:
+        data, token, signin = made.data, made.admin_token, made.signin_token
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dashboard", "--data", str(data.root), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: answers(url), 30, "the dashboard")
+        assert httpx.get(f"{url}/signin?token={signin}").status_code == 303
+        monkeypatch.setenv("FARM_DATA", str(data.root))
+        with Farm.local() as client:  # finds this PC's head on whatever port
+            assert (client.head, client.jobs().jobs) == (url, [])
+        with httpx.stream(
+            "GET", f"{url}/api/v1/events", headers={"authorization": f"Bearer {token}"}, timeout=10
+        ) as stream:
+            lines = stream.iter_lines()
+            assert next(lines).startswith("id: ")
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            list(lines)
+            out, _ = process.communicate(timeout=10)
+        assert time.monotonic() - began < 2.0
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode in (0, -signal.SIGTERM), out
+    assert signin not in out
+    assert token not in out
+    assert "Traceback" not in out
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -34,7 +34,7 @@ in a pan, a flatter one lets feet slide over the ground."""
 _STEP = 0.10
 """How much nearer than the ground below it a subject's foot is: enough to part the two, too little to see it slide."""
 
-_LEAN = 0.45
+_LEAN = 0.32
 """The most that a subject's disparity changes per unit, for the same reason as the backdrop's slope."""
 
 
@@ -82,8 +82,8 @@ def moment(index: int, frames: int) -> float:
 def pose_at(move: CameraMove, t: float, *, focus: float) -> Pose:
     """The camera at `t` (0..1, already eased). `focus` is the disparity that an orbit turns around, 0 if there is no subject.
 
-    At strength 1 a pan carries the subject by about 0.11 and the background by 0.07 of the frame, and a move ahead enlarges
-    the subject by 1.19.
+    At strength 1 a pan carries a subject (disparity 0.85) by about 0.10 and the background by 0.065 of the frame; a move ahead
+    enlarges them by 1.16 and 1.07. By eye: enough to feel the depth in a clip of two seconds, and a crop of at most a tenth.
     """
     s = move.strength
     swing = 1.0 - 2.0 * t
@@ -101,7 +101,7 @@ def pose_at(move: CameraMove, t: float, *, focus: float) -> Pose:
         way = swing if move.motion == "pan-up" else -swing
         return Pose(y=0.036 * s * way, turn_y=0.016 * s * way)
     way = -swing if move.mirrored else swing
-    x = 0.055 * s * way
+    x = 0.062 * s * way
     # Turning back by what the subject moved keeps it in its place, so that the world turns around it.
     return Pose(x=x, turn_x=-focus * x, z=0.05 * s * math.sin(math.pi * t))
 

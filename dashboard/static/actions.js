@@ -1,0 +1,100 @@
+// Cancel, retry, rate. Delegated from the document, so that rows that come later work too.
+
+import { refresh } from "./live.js";
+
+/** Posts to the API; throws an Error whose message is a sentence for a person. */
+export async function post(path, body) {
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method: "POST",
+      headers: { "content-type": "application/json", accept: "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch {
+    throw new Error("The farm does not answer. Nothing was changed; try again when it is back.");
+  }
+  if (answer.ok) return answer.json();
+  const problem = await answer.json().catch(() => ({}));
+  throw new Error([problem.detail || `The farm answered ${answer.status}.`, problem.remedy].filter(Boolean).join(" "));
+}
+
+export function listen() {
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-do]");
+    if (!button) return;
+    if (button.dataset.ask) ask(button);
+    else act(button).catch((error) => tell(error.message));
+  });
+  document.addEventListener("change", (event) => {
+    const stars = event.target.closest("[data-rate]");
+    if (stars) rate(stars, Number(event.target.value));
+  });
+}
+
+async function act(button) {
+  button.disabled = true;
+  try {
+    await post(`/api/v1/jobs/${encodeURIComponent(button.dataset.jobId)}/${button.dataset.do}`);
+    await refresh();
+  } finally {
+    button.disabled = false;
+  }
+}
+
+/** Asks first, naming the consequence. */
+function ask(button) {
+  const dialog = document.getElementById("ask");
+  const yes = document.getElementById("ask-yes");
+  const wrong = document.getElementById("ask-error");
+  document.getElementById("ask-title").textContent = button.dataset.ask;
+  document.getElementById("ask-text").textContent = button.dataset.text;
+  yes.textContent = button.dataset.yes;
+  wrong.hidden = true;
+  yes.onclick = async () => {
+    yes.disabled = true;
+    try {
+      await act(button);
+      dialog.close();
+    } catch (error) {
+      wrong.textContent = error.message;
+      wrong.hidden = false;
+    } finally {
+      yes.disabled = false;
+    }
+  };
+  dialog.showModal();
+}
+
+/** Shows an error where the page has a place for it, else in the dialog with nothing to confirm. */
+function tell(message) {
+  const place = document.getElementById("act-error");
+  if (place) {
+    place.textContent = message;
+    place.hidden = false;
+    return;
+  }
+  document.getElementById("ask-title").textContent = "That did not work";
+  document.getElementById("ask-text").textContent = message;
+  document.getElementById("ask-error").hidden = true;
+  document.getElementById("ask-yes").textContent = "Close";
+  document.getElementById("ask-yes").onclick = () => document.getElementById("ask").close();
+  document.getElementById("ask").showModal();
+}
+
+let rating = 0;
+
+/** Stores a rating once the choice has rested: arrow keys go through every star on their way. */
+function rate(stars, value) {
+  const line = document.getElementById("rated");
+  line.textContent = `${value} of 5`;
+  clearTimeout(rating);
+  rating = setTimeout(async () => {
+    try {
+      await post(`/api/v1/jobs/${encodeURIComponent(stars.dataset.rate)}/rating`, { rating: value });
+      line.textContent = `${value} of 5, saved`;
+    } catch (error) {
+      tell(error.message);
+    }
+  }, 300);
+}

@@ -1,0 +1,16 @@
+// The one entry: each page has all of it, and each part does nothing where its elements are not.
+
+import { listen } from "./actions.js";
+import { offerJoining } from "./joining.js";
+import { follow } from "./live.js";
+import { peekAtClips } from "./peek.js";
+import { offerSubmit } from "./submit.js";
+import { keepTimes, setClock } from "./times.js";
+
+setClock(Number(document.body.dataset.now));
+keepTimes();
+listen();
+peekAtClips();
+offerSubmit();
+offerJoining();
+follow();

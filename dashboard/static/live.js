@@ -1,0 +1,203 @@
+// Keeps the page true: progress from events as they come, everything else by fetching the page again and morphing it.
+// The server's templates stay the only place that knows how a job looks.
+
+import { morph } from "./morph.js";
+import { clockTime, now, setClock, showTimes } from "./times.js";
+import { progressLine } from "./words.js";
+
+const REFRESH_EVERY_MS = 1000; // at most: on a busy farm jobs end many times a second
+const RETRY_MS = [500, 1000, 2000, 4000, 8000];
+const PARTS = ["main", "#farm-word"];
+
+let source = null;
+let lost = false;
+let tries = 0;
+let retry = 0;
+let planned = 0;
+let refreshing = false;
+let again = false;
+let last = 0;
+const jobs = new Map(); // what the feed last said of each running job, to show again after a refresh
+
+export function follow() {
+  say();
+  connect();
+  document.addEventListener("visibilitychange", () => {
+    // A browser allows six connections to a host; hidden tabs must not use them up.
+    if (document.hidden) disconnect();
+    else if (!source) {
+      connect();
+      refresh();
+    }
+  });
+  addEventListener("pagehide", disconnect);
+  addEventListener("pageshow", (event) => {
+    if (event.persisted && !source) {
+      connect();
+      refresh();
+    }
+  });
+  addEventListener("offline", () => connectionLost());
+  addEventListener("online", () => {
+    disconnect();
+    connect();
+  });
+}
+
+function connect() {
+  clearTimeout(retry);
+  source = new EventSource(document.body.dataset.events);
+  source.addEventListener("open", connectionBack);
+  source.addEventListener("error", () => {
+    const closed = source?.readyState === EventSource.CLOSED;
+    connectionLost();
+    // The browser tries again by itself after a cut line, but not after an answer that is no stream.
+    if (closed) {
+      disconnect();
+      retry = setTimeout(connect, RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)]);
+    }
+  });
+  source.addEventListener("snapshot", (event) => {
+    onSnapshot(JSON.parse(event.data));
+  });
+  source.addEventListener("job", (event) => onJob(JSON.parse(event.data)));
+  source.addEventListener("card", (event) => onCard(JSON.parse(event.data)));
+  source.addEventListener("link", soon);
+  source.addEventListener("reset", soon);
+}
+
+function disconnect() {
+  clearTimeout(retry);
+  source?.close();
+  source = null;
+}
+
+function connectionLost() {
+  lost = true;
+  say();
+}
+
+function connectionBack() {
+  tries = 0;
+  if (lost) {
+    lost = false;
+    refresh(); // whatever happened meanwhile is in the store
+  }
+  say();
+}
+
+/** The line that says how fresh the page is. Written only when it changes, so that a screen reader is not made to repeat it. */
+function say() {
+  const line = document.getElementById("updated");
+  if (!line) return;
+  const text = lost ? "Connection lost, trying again" : `Updated ${clockTime(now())}`;
+  if (line.textContent !== text) line.textContent = text;
+  line.dataset.tone = lost ? "bad" : "off";
+}
+
+/** What is live when the stream begins; tells whether something moved between the page's making and now. */
+function onSnapshot({ scheduler, jobs: live }) {
+  say();
+  if (!scheduler) return;
+  const running = live.filter((job) => job.status === "running");
+  running.forEach(showJob);
+  const shown = [...document.querySelectorAll('[data-job][data-status="running"]')].map((one) => one.dataset.job);
+  const there = new Set([...document.querySelectorAll("[data-job]")].map((one) => one.dataset.job));
+  const ended = shown.some((id) => !running.some((job) => job.id === id));
+  const begun = running.some((job) => there.has(job.id) && !shown.includes(job.id));
+  if (ended || begun) soon();
+}
+
+function onJob(job) {
+  say();
+  const there = [...document.querySelectorAll(`[data-job="${CSS.escape(job.id)}"]`)];
+  if (job.status === "running") showJob(job);
+  else jobs.delete(job.id);
+  const known = there.length > 0;
+  const changed = there.some((element) => element.dataset.status !== job.status) || (known && job.status !== "running");
+  if (changed || (!known && document.querySelector('[data-holds="all"]'))) soon();
+}
+
+function onCard(card) {
+  say();
+  const there = document.querySelectorAll(`[data-card="${CSS.escape(card.id)}"]`);
+  const lists = document.querySelector("#nodes, #cards");
+  const changed = [...there].some(
+    (element) => element.dataset.state !== card.state || element.dataset.doing !== (card.job_id || ""),
+  );
+  if (changed || (there.length === 0 && lists) || card.state === "not answering") soon();
+}
+
+/** Puts a running job's progress and newest look wherever the page shows them. */
+function showJob(job) {
+  const before = jobs.get(job.id);
+  jobs.set(job.id, job);
+  const further = before && (before.phase !== job.phase || (!before.preview && job.preview));
+  if (further && document.querySelector(".one")) soon(); // the story of its attempts goes on too
+  const id = CSS.escape(job.id);
+  for (const block of document.querySelectorAll(`[data-progress="${id}"]`)) {
+    const bar = block.querySelector("progress");
+    if (job.total) {
+      bar.max = job.total;
+      bar.value = job.done;
+    } else bar.removeAttribute("value");
+    block.querySelector(".progress-line").textContent = progressLine(job);
+  }
+  if (!job.preview) return;
+  for (const picture of document.querySelectorAll(`img[data-preview="${id}"]`)) {
+    const address = `/api/v1/jobs/${encodeURIComponent(job.id)}/preview?n=${job.preview}`;
+    if (picture.getAttribute("src") === address || picture.dataset.coming === address) continue;
+    picture.dataset.coming = address;
+    const loader = new Image(); // swapped in when it is there, so that the old one never flashes away
+    loader.addEventListener("load", () => picture.setAttribute("src", address));
+    loader.src = address;
+  }
+}
+
+function soon() {
+  if (planned) return;
+  const wait = Math.max(60, last + REFRESH_EVERY_MS - Date.now());
+  planned = setTimeout(refresh, wait);
+}
+
+/** Fetches this page again and morphs it in. */
+export async function refresh() {
+  clearTimeout(planned);
+  planned = 0;
+  if (refreshing) {
+    again = true;
+    return;
+  }
+  refreshing = true;
+  last = Date.now();
+  try {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
+    if (answer.redirected && new URL(answer.url).pathname === "/signin") {
+      location.assign(answer.url);
+      return;
+    }
+    if (!answer.ok) throw new Error(`status ${answer.status}`);
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    setClock(Number(fresh.body.dataset.now));
+    for (const part of PARTS) {
+      const old = document.querySelector(part);
+      const now_ = fresh.querySelector(part);
+      if (old && now_) morph(old, now_);
+    }
+    for (const [id, job] of jobs) {
+      if (fresh.querySelector(`[data-progress="${CSS.escape(id)}"]`)) showJob(job);
+    }
+    showTimes();
+    document.title = fresh.title;
+    say();
+  } catch {
+    // The event stream says when the head is back, and then everything is fetched again.
+    if (!source || source.readyState !== EventSource.OPEN) connectionLost();
+  } finally {
+    refreshing = false;
+    if (again) {
+      again = false;
+      soon();
+    }
+  }
+}

@@ -1,0 +1,51 @@
+// What changes live, in the same words as dashboard/words.py; a browser test holds the two equal.
+
+const THIN = "\u202f";
+
+const PHASES = {
+  assigned: "Sent to the card",
+  loading: "Loading the model",
+  running: "Rendering",
+  verifying: "Checking the clip",
+};
+
+export function phase(name) {
+  const plain = (name || "").replaceAll("_", " ");
+  return PHASES[name] || plain.charAt(0).toUpperCase() + plain.slice(1).toLowerCase() || "Rendering";
+}
+
+/** Seconds as a person says them: "0.4 s", "12 s", "1 min 05 s", "2 h 10 min". */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "";
+  if (seconds < 9.95) return `${Math.max(seconds, 0).toFixed(1)}${THIN}s`;
+  const whole = Math.round(seconds);
+  const two = (n) => String(n).padStart(2, "0");
+  if (whole < 60) return `${whole}${THIN}s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}${THIN}min ${two(whole % 60)}${THIN}s`;
+  return `${Math.floor(whole / 3600)}${THIN}h ${two(Math.floor((whole % 3600) / 60))}${THIN}min`;
+}
+
+/** "Rendering: step 12 of 50, 1.8 s per step, about 1 min 10 s left". */
+export function progressLine(job) {
+  const parts = [];
+  if (job.total) parts.push(`step ${job.done} of ${job.total}`);
+  if (job.seconds_per_step != null) parts.push(`${duration(job.seconds_per_step)} per step`);
+  if (job.eta_s != null) parts.push(`about ${duration(job.eta_s)} left`);
+  return parts.length ? `${phase(job.phase)}: ${parts.join(", ")}` : phase(job.phase);
+}
+
+/** How long ago; `at` and `now` in seconds since 1970. */
+export function ago(at, now) {
+  const passed = Math.max(0, now - at);
+  if (passed < 45) return "just now";
+  if (passed < 3570) return `${Math.max(1, Math.round(passed / 60))}${THIN}min ago`;
+  if (passed < 86400) return `${Math.max(1, Math.round(passed / 3600))}${THIN}h ago`;
+  const days = Math.round(passed / 86400);
+  if (days < 30) return `${days} day${days > 1 ? "s" : ""} ago`;
+  return new Date(at * 1000).toISOString().slice(0, 10);
+}
+
+export function size(bytes) {
+  if (bytes < 1024 * 1024) return `${Math.max(1, Math.round(bytes / 1024))}${THIN}KiB`;
+  return `${(bytes / 1024 / 1024).toFixed(1)}${THIN}MiB`;
+}

@@ -1,0 +1,251 @@
+"""The client verbs as a person runs them: the real `farm` in its own process against a real dashboard."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from farm.feed import JobChanged, LiveJob
+from tests.integration.dashboard_server import (
+    FakeScheduler,
+    RunningDashboard,
+    running_dashboard,
+    wait_until,
+)
+from tests.integration.test_client import VIDEO, finish
+
+FARM = [sys.executable, "-m", "farm.cli.main"]
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[RunningDashboard]:
+    with running_dashboard(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "cat.png"
+    Image.new("RGB", (320, 240), (200, 120, 40)).save(path)
+    return path
+
+
+def environment(farm: RunningDashboard) -> dict[str, str]:
+    return os.environ | {"FARM_HEAD": farm.base_url, "FARM_DATA": str(farm.data.root), "NO_COLOR": "1"}
+
+
+def run(
+    farm: RunningDashboard, *arguments: object, code: int = 0, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a verb, expects its exit status, and never a stack trace."""
+    done = subprocess.run(
+        [*FARM, *map(str, arguments)],
+        env=environment(farm) | more,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+def submitted(farm: RunningDashboard, picture: Path, *more: object) -> str:
+    return json.loads(run(farm, "submit", picture, "--preset", "draft", "--json", *more).stdout)["id"]
+
+
+def test_every_verb_explains_itself():
+    top = subprocess.run([*FARM, "--help"], capture_output=True, text=True, timeout=30, check=True).stdout
+    for verb in ("submit", "jobs", "show", "cancel", "retry", "rate", "nodes", "cards"):
+        assert f"  {verb}" in top
+        helped = subprocess.run(
+            [*FARM, verb, "--help"], capture_output=True, text=True, timeout=30, check=True
+        )
+        assert "--head" in helped.stdout
+        assert "--token" in helped.stdout
+        assert ("--json" in helped.stdout) == (verb not in ("cancel", "retry", "rate"))
+
+
+def test_help_is_quick_because_it_loads_no_heavy_library():
+    """Seconds differ between machines; what is imported does not."""
+    heavy = "{'httpx', 'ray', 'fastapi', 'sqlalchemy', 'pydantic', 'numpy', 'PIL', 'torch', 'rich.progress'}"
+    script = f"import sys; import farm.cli.main; print(sorted({heavy} & set(sys.modules)))"
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert shown.stdout.strip() == "[]"
+
+
+def test_submit_list_show_cancel(farm: RunningDashboard, picture: Path):
+    told = run(
+        farm, "submit", picture, "--preset", "draft", "--prompt", "slow [red]zoom", "--seed", 7, "--anywhere"
+    ).stdout
+    job_id = told.split()[1]
+    assert f"{farm.base_url}/jobs/{job_id}" in told
+    shown = json.loads(run(farm, "show", job_id, "--json").stdout)
+    assert (shown["settings"]["seed"], shown["anywhere"], shown["prompt"]) == (7, True, "slow [red]zoom")
+    listed = run(farm, "jobs").stdout
+    assert job_id in listed
+    assert "slow [red]zoom" in listed
+    text = run(farm, "show", job_id).stdout
+    for word in (
+        job_id,
+        "512 x 512",
+        "16 frames",
+        "seed 7",
+        "number 1 in the queue",
+        "scheduler is not running",
+    ):
+        assert word in text
+    assert "submitted by admin" in run(farm, "show", job_id, "--log").stdout
+    assert "is being cancelled" in run(farm, "cancel", job_id).stdout
+    assert json.loads(run(farm, "jobs", "--json", "--status", "queued").stdout)["jobs"][0]["cancel_requested"]
+    assert "No job matches" in run(farm, "jobs", "--status", "failed").stdout
+    assert "No PC has joined yet" in run(farm, "nodes").stdout
+    assert json.loads(run(farm, "cards", "--json").stdout) == []
+
+
+def test_several_jobs_at_once_and_one_of_them_wrong(farm: RunningDashboard, picture: Path):
+    first, second = submitted(farm, picture), submitted(farm, picture)
+    done = run(farm, "cancel", first, "nothing", second, code=1)
+    assert done.stdout.count("is being cancelled") == 2
+    assert "no job nothing" in done.stderr
+    assert "queued; only failed and cancelled" in run(farm, "retry", first, code=1).stderr
+    finish(farm, submitted(farm, picture))
+
+
+def test_a_finished_clip_is_saved_and_rated_and_the_machines_are_shown(
+    farm: RunningDashboard, picture: Path, tmp_path: Path
+):
+    target = tmp_path / "clip.mp4"
+    process = subprocess.Popen(
+        [*FARM, "submit", str(picture), "--preset", "draft", "--output", str(target)],
+        env=environment(farm),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: farm.reader.jobs().jobs, 30, "the job")
+        job = farm.reader.jobs().jobs[0]
+        finish(farm, job.id)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, err
+    assert f"Finished (a draft). Saved as {target}." in out
+    assert target.read_bytes() == VIDEO
+    assert "rated 4 of 5" in run(farm, "rate", job.id, 4).stdout
+    run(farm, "rate", job.id, 6, code=2)
+    assert "attic" in run(farm, "nodes").stdout
+    assert "CPU of attic" in run(farm, "cards").stdout
+    assert "finished (draft)" in run(farm, "jobs").stdout
+
+
+def test_waiting_for_a_job_that_fails_is_a_failure(farm: RunningDashboard, picture: Path):
+    process = subprocess.Popen(
+        [*FARM, "submit", str(picture), "--preset", "draft", "--wait", "--json"],
+        env=environment(farm),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: farm.reader.jobs().jobs, 30, "the job")
+        job = farm.reader.jobs().jobs[0]
+        assert farm.writer.give_up_queued(job.id, "No card of this farm can run it.", 5.0)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 1
+    assert json.loads(out)["failure"] == "No card of this farm can run it."
+    assert "No card of this farm can run it." in err
+    assert f"farm retry {job.id}" in err
+
+
+def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDashboard, picture: Path):
+    with FakeScheduler(farm.data) as scheduler:
+        wait_until(lambda: scheduler.connected)
+        process = subprocess.Popen(
+            [*FARM, "submit", str(picture), "--preset", "draft", "--wait"],
+            env=environment(farm),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            job_id = process.stdout.readline().split()[1]
+            scheduler.publish(JobChanged(LiveJob(job_id, "queued", why="All cards are busy.")))
+            time.sleep(1.0)  # well into the waiting; the outcome is the same at any moment of it
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 130
+    assert f"job {job_id} goes on" in err
+    assert "Traceback" not in err
+    job = farm.reader.job(job_id)
+    assert (job.status, job.cancel_requested) == ("queued", False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["submit", "PICTURE", "--preset", "drft"], 2, ["no preset called 'drft'", "Did you mean 'draft'"]),
+        (["submit", "PICTURE", "--preset", "draft", "--frames", "0"], 2, ["Frames must be between 1 and"]),
+        (["submit", "TEXT"], 2, ["not a picture", "PNG, JPEG or WebP"]),
+        (["submit", "missing.png"], 2, ["missing.png"]),
+        (["submit"], 2, ["IMAGE"]),
+        (["submit", "PICTURE", "--frames", "many"], 2, ["frames"]),
+        (["show", "nothing"], 1, ["There is no job nothing", "farm jobs"]),
+        (["jobs", "--head", "http://127.0.0.1:9"], 1, ["http://127.0.0.1:9 does not answer", "farm up"]),
+        (["jobs", "--head", "nonsense"], 2, ["no address of a head"]),
+        (["jobs", "--token", "wrong"], 1, ["not one of this farm's", "farm token"]),
+        (["jobs", "--status", "sleeping"], 2, ["status"]),
+        (["dance"], 2, ["dance"]),
+    ],
+)
+def test_errors_are_a_line_and_a_remedy(
+    farm: RunningDashboard, picture: Path, tmp_path: Path, arguments: list[str], code: int, words: list[str]
+):
+    text = tmp_path / "notes.txt"
+    text.write_text("hello")
+    named = {"PICTURE": str(picture), "TEXT": str(text)}
+    done = run(farm, *(named.get(word, word) for word in arguments), code=code)
+    assert not done.stdout
+    for word in words:
+        assert word in done.stderr
+    assert len(done.stderr.splitlines()) <= 5
+
+
+def test_a_fault_of_ours_leaves_its_trace_in_a_file_without_tokens(farm: RunningDashboard, tmp_path: Path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import farm.client\nfarm.client.Farm.jobs = lambda *a, **k: 1 / 0\n"
+    )
+    token = farm.admin_token
+    done = run(farm, "jobs", "--token", token, code=1, PYTHONPATH=f"{broken}{os.pathsep}{Path.cwd()}")
+    assert "ZeroDivisionError" in done.stderr
+    log = farm.data.logs / "cli.log"
+    assert str(log) in done.stderr
+    assert "Traceback" in log.read_text()
+    assert token not in log.read_text()
+
+
+def test_a_prompt_cannot_steer_the_terminal(farm: RunningDashboard):
+    from farm.cli.show import _plain
+
+    assert _plain("nice\x1b[2J\rcat\u202e") == "nice [2J cat "

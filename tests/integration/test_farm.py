@@ -1,0 +1,152 @@
+"""Jobs through every real part: `farm up`, HTTP, SQLite, scheduler, Ray, card worker, ffmpeg."""
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from farm.client import Farm
+from farm.errors import FarmError
+from farm.model import AttemptStatus, JobStatus
+from farm.video import read_metadata, verify
+from tests.checkpoints import small_row_toml, write_small_i2vgen
+from tests.farm_process import FarmProcess, steps_done, wait_until
+from tests.pictures import street
+
+pytestmark = pytest.mark.ray
+
+SMALL = {"preset": "draft", "width": 256, "height": 192, "frames": 8, "seed": 5, "prompt": "pan left"}
+LONG = {**SMALL, "width": 960, "height": 544, "frames": 120}
+"""Some ten seconds of rendering: time enough to pull plugs."""
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "street.png"
+    street(640, 480).image.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
+    """One farm for the tests that leave it whole; it knows a small diffusion model beside the built-in ones."""
+    root = tmp_path_factory.mktemp("farm")
+    checkpoint = write_small_i2vgen(root / "small")
+    models = root / "models.toml"
+    models.write_text(small_row_toml("i2vgen-xl-small", checkpoint))
+    with FarmProcess(root / "data", FARM_MODELS_FILE=str(models)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(farm: FarmProcess) -> Iterator[Farm]:
+    with farm.client() as client:
+        yield client
+
+
+def test_a_picture_becomes_a_video_through_every_part(
+    farm: FarmProcess, client: Farm, picture: Path, tmp_path: Path
+) -> None:
+    job = client.wait(client.submit(picture, **SMALL).id)
+    assert job.status == JobStatus.FINISHED
+    assert job.draft
+    video = client.video(job.id, tmp_path / "clip.mp4")
+    facts = verify(video, width=256, height=192, frames=8, fps=8)
+    assert (facts.codec, facts.pixel_format, facts.faststart) == ("h264", "yuv420p", True)
+    assert read_metadata(video)["seed"] == 5
+    stored = farm.reader().job(job.id)
+    assert stored.video_sha256 == hashlib.sha256(video.read_bytes()).hexdigest()
+    assert stored.thumbnail_sha256 is not None
+    (attempt,) = farm.reader().attempts(job.id)
+    assert attempt.status == AttemptStatus.FINISHED
+    assert {"depth", "render", "encode"} <= set(attempt.stage_seconds)
+    assert all(seconds >= 0 for seconds in attempt.stage_seconds.values())
+    assert attempt.peak_gib is not None
+    assert 0.02 < attempt.peak_gib < 4
+    spool = farm.data.node_home / "spool"
+    wait_until(lambda: not (spool / attempt.id).exists(), 10, "the node's spool is cleared")
+
+
+def test_the_same_job_twice_gives_the_same_video(client: Farm, picture: Path, tmp_path: Path) -> None:
+    first, second = (client.submit(picture, **SMALL).id for _ in range(2))
+    frames = []
+    for job_id in (first, second):
+        assert client.wait(job_id).status == JobStatus.FINISHED
+        frames.append(client.video(job_id, tmp_path / f"{job_id}.mp4").read_bytes())
+    # The files differ in the job's name in their metadata, and in nothing else.
+    assert frames[0].replace(first.encode(), second.encode()) == frames[1]
+
+
+@pytest.mark.torch
+def test_the_real_diffusion_pipeline_renders_a_small_checkpoint(
+    client: Farm, picture: Path, tmp_path: Path
+) -> None:
+    job = client.submit(
+        picture, model="i2vgen-xl-small", width=64, height=64, frames=4, steps=2, guidance=7.5, fps=4, seed=1,
+        prompt="A person walking forward naturally",
+    )  # fmt: skip
+    done = client.wait(job.id)
+    assert done.status == JobStatus.FINISHED, client.log(job.id)
+    assert not done.draft
+    verify(client.video(job.id, tmp_path / "clip.mp4"), width=64, height=64, frames=4, fps=4)
+    assert {"load", "encode_prompt", "encode_image", "denoise", "decode"} <= set(done.attempts[-1].stage_seconds)
+
+
+def test_a_running_job_stops_when_cancelled_and_the_card_takes_the_next(client: Farm, picture: Path) -> None:
+    long = client.submit(picture, **LONG)
+    wait_until(lambda: client.job(long.id).status == JobStatus.RUNNING, 20, "it runs")
+    client.cancel(long.id)
+    wait_until(lambda: client.job(long.id).status == JobStatus.CANCELLED, 5, "it stopped")
+    assert client.wait(client.submit(picture, **SMALL).id).status == JobStatus.FINISHED
+
+
+def test_a_job_no_card_can_serve_says_so_at_once(client: Farm, picture: Path) -> None:
+    job = client.submit(picture, preset="standard", prompt="A person walking")
+    wait_until(lambda: client.job(job.id).unplaceable is not None, 10, "unplaceable")
+    assert "needs a GPU" in (client.job(job.id).unplaceable or "")
+    client.cancel(job.id)
+    wait_until(lambda: client.job(job.id).status == JobStatus.CANCELLED, 5, "cancelled")
+
+
+def test_a_worker_killed_in_mid_render_is_replaced_and_the_job_runs_again(
+    farm: FarmProcess, client: Farm, picture: Path
+) -> None:
+    long = client.submit(picture, **{**LONG, "frames": 60})
+    wait_until(lambda: steps_done(client, long.id) > 2, 30, "it renders")
+    workers = [
+        process
+        for process in psutil.Process(farm.pid_of("ray")).children(recursive=True)
+        if any("CardWorker" in part for part in process.cmdline())
+    ]
+    assert len(workers) == 1
+    os.kill(workers[0].pid, signal.SIGKILL)
+    assert client.wait(long.id).status == JobStatus.FINISHED
+    first, second = farm.reader().attempts(long.id)
+    assert (first.status, second.status) == (AttemptStatus.LOST, AttemptStatus.FINISHED)
+    assert "ended in the middle" in (first.reason or "")
+
+
+def test_kill_9_of_the_scheduler_in_mid_job_and_the_result_arrives_once(
+    farm: FarmProcess, client: Farm, picture: Path
+) -> None:
+    job = client.submit(picture, **LONG)
+    waiting = client.submit(picture, **SMALL)
+    wait_until(lambda: steps_done(client, job.id) > 2, 30, "it renders")
+    former = farm.pid_of("scheduler")
+    farm.kill("scheduler")
+    assert client.submit(picture, **SMALL).status == JobStatus.QUEUED  # the web takes jobs while nobody schedules
+    assert client.wait(job.id).status == JobStatus.FINISHED
+    assert client.wait(waiting.id).status == JobStatus.FINISHED
+    assert farm.pid_of("scheduler") != former
+    (attempt,) = farm.reader().attempts(job.id)
+    assert attempt.status == AttemptStatus.FINISHED
+    assert [line.what for line in farm.reader().story(job.id)].count("finished") == 1
+
+
+def test_a_client_with_a_wrong_token_is_told_so(farm: FarmProcess) -> None:
+    with Farm(farm.address, "wrong") as stranger, pytest.raises(FarmError, match="not one of this farm's"):
+        stranger.jobs()
