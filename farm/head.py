@@ -123,9 +123,7 @@ class Part:
         self.failures += 1
         pause = self._backoff.after_run(lasted)
         self._not_before = time.monotonic() + pause
-        self._say(
-            f"[yellow]{self.program.name} {how}[/yellow]; starting it again in {pause:.0f} s (log: {self.program.log})"
-        )
+        self._say(f"{self.program.name} {how}; starting it again in {pause:.0f} s (log: {self.program.log})")
 
     def end(self, *, hurry: bool = False) -> None:
         """Takes it down and lets it be started again at once."""

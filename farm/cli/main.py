@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from farm.cli import jobs, join, machines, token, up
+from farm.cli import demo, jobs, join, machines, token, up
 
 app = typer.Typer(
     name="farm",
@@ -27,6 +27,7 @@ for verb in (
     app.command(verb.__name__)(verb)
 app.command("up")(up.up)
 app.command("join")(join.join)
+app.command("demo")(demo.demo)
 app.add_typer(token.token, name="token")
 
 

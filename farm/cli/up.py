@@ -42,7 +42,7 @@ def up(
     from farm.supervise import Bell
 
     settings = FarmSettings()
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)  # paths may hold brackets
     directory = DataDirectory((data or settings.data).expanduser().absolute())
     with (
         only_one(
@@ -85,7 +85,7 @@ def _greet(console: "Console", options: "HeadOptions", sign_in: str) -> None:
 
     address = f"http://{options.visible_host}:{options.port}"
     first, last = options.ray_ports.base, options.ray_ports.last
-    console.print(f"[green]The farm is ready:[/green] {address}")
+    console.print(f"The farm is ready: {address}", style="green")
     console.print(f"Sign in here:      {address}/signin?token={sign_in}")
     console.print(f"Logs:              {options.data.logs}")
     if is_loopback(options.host):
@@ -93,8 +93,9 @@ def _greet(console: "Console", options: "HeadOptions", sign_in: str) -> None:
             "Only this PC can use it. To let other PCs join, start it with --host 0.0.0.0 or this PC's address."
         )
         console.print(
-            f"[dim]Ray listens on ports {first} to {last} of all interfaces, guarded by a token. "
-            f"To close them: sudo ufw deny {first}:{last}/tcp[/dim]"
+            f"Ray listens on ports {first} to {last} of all interfaces, guarded by a token. "
+            f"To close them: sudo ufw deny {first}:{last}/tcp",
+            style="dim",
         )
     else:
         network = _network_of(options.ray_host) or "YOUR-NETWORK/24"
