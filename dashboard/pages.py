@@ -115,7 +115,9 @@ def farm_state(*, connected: bool, cards: Sequence[CardView], counts: Mapping[Jo
         return Word(
             "No cards", "wait", "Nothing can render until a PC has joined: add one on the Cards page."
         )
-    return _state_of_cards([card.state for card in cards], counts[JobStatus.RUNNING], counts[JobStatus.QUEUED])
+    return _state_of_cards(
+        [card.state for card in cards], counts[JobStatus.RUNNING], counts[JobStatus.QUEUED]
+    )
 
 
 def _state_of_cards(states: list[str], running: int, queued: int) -> Word:
@@ -131,7 +133,9 @@ def _state_of_cards(states: list[str], running: int, queued: int) -> Word:
         return Word("No card answers", "bad", f"{known} known{waiting}; the Cards page says why.")
     if queued:
         jobs = "1 job waits" if queued == 1 else f"{many(queued, 'job')} wait"
-        return Word("Waiting", "wait", f"{jobs} for a card that can run {'it' if queued == 1 else 'them'}{also}.")
+        return Word(
+            "Waiting", "wait", f"{jobs} for a card that can run {'it' if queued == 1 else 'them'}{also}."
+        )
     if "idle" not in states:
         return Word("Starting", "wait", f"{many(states.count('starting'), 'card')} starting{also}.")
     return Word("Idle", "good", f"{states.count('idle')} of {known} ready{also}.")

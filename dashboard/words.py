@@ -3,6 +3,7 @@
 `static/words.js` says the same of what changes live; a browser test holds the two equal.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -96,13 +97,18 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 9.95:
-        return f"{max(seconds, 0):.1f}{THIN}s"
-    whole = round(seconds)
+        return f"{math.floor(max(seconds, 0) * 10 + 0.5) / 10:.1f}{THIN}s"
+    whole = _whole(seconds)
     if whole < 60:
         return f"{whole}{THIN}s"
     if whole < 3600:
         return f"{whole // 60}{THIN}min {whole % 60:02d}{THIN}s"
     return f"{whole // 3600}{THIN}h {whole % 3600 // 60:02d}{THIN}min"
+
+
+def _whole(value: float) -> int:
+    """Rounded as JavaScript does: halves go up, where Python's `round` goes to the even number."""
+    return math.floor(value + 0.5)
 
 
 def progress_line(progress: ProgressView) -> str:
@@ -124,10 +130,10 @@ def ago(at: float, now: float) -> str:
     if passed < 45:
         return "just now"
     if passed < 3570:
-        return f"{max(1, round(passed / 60))}{THIN}min ago"
+        return f"{max(1, _whole(passed / 60))}{THIN}min ago"
     if passed < 86400:
-        return f"{max(1, round(passed / 3600))}{THIN}h ago"
-    days = round(passed / 86400)
+        return f"{max(1, _whole(passed / 3600))}{THIN}h ago"
+    days = _whole(passed / 86400)
     if days < 30:
         return f"{days} day{'s' if days > 1 else ''} ago"
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")

@@ -92,7 +92,7 @@ def node_command(
     ]
 
 
-_RAY_START = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block")
+_RAY_START = (sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--block")
 
 
 def _common(

@@ -144,7 +144,7 @@ class Head:
         self._storage = RayStorage(data.root / "ray", f"{options.ray_host}:{options.ray_ports.base}")
         quiet = dict(environment) | QUIET_ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
         with_ray = daemons.ray_environment(environment, token=data.ray_token, node_home=data.node_home)
-        python = (sys.executable, "-m")
+        python = (sys.executable, "-P", "-m")  # -P: a directory called `farm` where the user stands is not ours
         where = ("--data", str(data.root))
         ray_head = with_ray | self._storage.environment
         self.ray = self._part("ray", self._ray_command(), ray_head, grace_s=daemons.RAY_GRACE_S)
@@ -239,10 +239,16 @@ class Head:
 
     def _ray_stuck(self) -> bool:
         child = self.ray.child
-        if child is None or self._published or child.age_s < RAY_START_LIMIT_S:
+        if child is None or self._published:
             return False
-        child.end()
-        self.ray.fell(f"was not ready after {RAY_START_LIMIT_S:.0f} s")
+        if child.has_dead("gcs_server"):
+            how = "did not start: its GCS ended at once"  # `ray start` itself waits another 40 s for it
+        elif child.age_s >= RAY_START_LIMIT_S:
+            how = f"was not ready after {RAY_START_LIMIT_S:.0f} s"
+        else:
+            return False
+        child.end(grace_s=0.5)
+        self.ray.fell(how)
         return True
 
     def _publish_ray(self, epoch: Epoch) -> None:

@@ -86,6 +86,13 @@ class Child:
             log.seek(max(self._log_from, size - 16_384))
             return log.read().decode(errors="replace").splitlines()[-limit:]
 
+    def has_dead(self, name: str) -> bool:
+        """Whether a process of this name, started by it, has ended without its noticing."""
+        with contextlib.suppress(psutil.Error):
+            below = psutil.Process(self.pid).children()
+            return any(one.status() == psutil.STATUS_ZOMBIE and one.name() == name for one in below)
+        return False
+
     def ask_to_end(self) -> None:
         """Sends SIGTERM, to it alone: it takes its own children down."""
         if self._asked is None:

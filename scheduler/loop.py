@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from scheduler.board import Board
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
 from scheduler.feed_server import FeedServer
 from scheduler.leases import Leases
-from scheduler.policy import Policy
+from scheduler.policy import Policy, requirements
 from scheduler.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class Scheduler:
         self._chores: set[asyncio.Task[None]] = set()
         self._last_seq = 0
         self._placed_with: object = None
+        self._unplaceable: dict[object, str | None] = {}
+        self._unjudged: list[str] = []
         self._board = Board(self._publish)
         self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
         leases = Leases(lease_s)
@@ -93,10 +96,10 @@ class Scheduler:
             while not self._stopping:
                 self._wake.clear()
                 self.tick()
-                try:
-                    await asyncio.wait_for(self._wake.wait(), TICK_S)
-                except TimeoutError:
-                    continue
+                # Not wait_for: Python 3.11's swallows a cancel that comes together with the wake.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S):
+                        await self._wake.wait()
         finally:
             tasks = [watching, *self._chores, *(task for _, task in self._attending.values())]
             for task in tasks:
@@ -157,7 +160,7 @@ class Scheduler:
         for seq, job in self._reader.queued_after(self._last_seq):
             self._last_seq = seq
             self._policy.add_job(job, seq)
-            self._placed_with = None
+            self._unjudged.append(job.id)
             self._feed.publish(JobChanged(LiveJob(job.id, JobStatus.QUEUED)))
 
     def _queue_again(self, job_id: str) -> None:
@@ -167,7 +170,7 @@ class Scheduler:
             return
         if job.status == JobStatus.QUEUED:
             self._policy.add_job(job, self._reader.seq(job_id))
-            self._placed_with = None
+            self._unjudged.append(job_id)
             self._board.ended(job_id, JobStatus.QUEUED)
 
     # --- planning ---
@@ -195,25 +198,39 @@ class Scheduler:
             self._watch.refresh(pick.card.id)
 
     def _mark_unplaceable(self) -> None:
-        """Says of waiting jobs at once when no known card could ever serve them; judged anew when jobs or cards change."""
+        """Says of waiting jobs at once when no known card could ever serve them.
+
+        All are judged when the farm's cards change, otherwise only those that came since: a queue may be long.
+        """
         cards = self._policy.cards
         stand = tuple(cards)
-        if stand == self._placed_with:
-            return
-        self._placed_with = stand
-        bands = bands_of(cards)
-        if bands != self._view.bands:
-            self._view = replace(self._view, bands=bands)
+        if stand != self._placed_with:
+            self._placed_with = stand
+            self._unplaceable.clear()
+            self._view = replace(self._view, bands=bands_of(cards))
             self._policy.forget_verdicts()
-            self._wake.set()
+            self._wake.set()  # what the last decision did not know may let a card take a job
+            jobs = self._policy.jobs()
+        else:
+            jobs = [job for job_id in self._unjudged if (job := self._policy.job(job_id)) is not None]
+        self._unjudged.clear()
         changed: dict[str, str | None] = {}
-        for job, avoid, members in self._policy.samples():
-            reason = unplaceable(job, [card for card in cards if card.id not in avoid], self._view)
-            changed.update({job_id: reason for job_id, known in members if known != reason})
+        for job in jobs:
+            reason = self._why_unplaceable(job, cards)
+            if reason != job.unplaceable:
+                changed[job.id] = reason
         self._writer.mark_unplaceable(changed)
         self._policy.note_unplaceable(changed)
-        for job_id, reason in changed.items():
-            self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=reason)))
+        for job_id, why in changed.items():
+            self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=why)))
+
+    def _why_unplaceable(self, job: Job, cards: list[Card]) -> str | None:
+        avoid = self._policy.excluded(job.id)
+        key = (requirements(job), avoid)
+        if key not in self._unplaceable:
+            others = [card for card in cards if card.id not in avoid]
+            self._unplaceable[key] = unplaceable(job, others, self._view)
+        return self._unplaceable[key]
 
     # --- attempts ---
     def _attend(self, attempt: Attempt, job: Job, *, handed_over: bool) -> None:

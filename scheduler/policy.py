@@ -4,7 +4,7 @@ Jobs that ask the same of a card form a group, so that eligibility is judged onc
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from farm.model import Card, Job, MemoryPlan
@@ -50,7 +50,7 @@ class Policy:
         """A job waits. `seq` is its place in the order of submission. Adding it again replaces it."""
         self.remove_job(job.id)
         excluded = self._excluded.get(job.id, frozenset())
-        key = (_requirements(job), excluded)
+        key = (requirements(job), excluded)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(job, excluded)
@@ -118,16 +118,14 @@ class Policy:
         """How many jobs wait."""
         return len(self._jobs)
 
-    def samples(self) -> Iterator[tuple[Job, frozenset[str], list[tuple[str, str | None]]]]:
-        """One job of each group, the cards it must avoid, and the group's jobs with what is noted as unplaceable."""
-        for group in self._groups.values():
-            members = [
-                (job_id, self._jobs[job_id][0].unplaceable)
-                for _, _, job_id in group.heap
-                if self._in_group(job_id, group)
-            ]
-            if members:
-                yield group.sample, group.excluded, members
+    def job(self, job_id: str) -> Job | None:
+        """A waiting job."""
+        found = self._jobs.get(job_id)
+        return None if found is None else found[0]
+
+    def jobs(self) -> list[Job]:
+        """All waiting jobs."""
+        return [job for job, _, _ in self._jobs.values()]
 
     def decide(self) -> list[Pick]:
         """Picks for the free cards: the first job in the queue that a free card can take gets the fastest such card; and so on."""
@@ -182,7 +180,7 @@ class Policy:
         return found
 
 
-def _requirements(job: Job) -> tuple[object, ...]:
+def requirements(job: Job) -> tuple[object, ...]:
     """What a job asks of a card: jobs that agree in this are alike to every filter."""
     settings = job.settings
     return (

@@ -136,7 +136,9 @@ class RayCluster:
 async def _answer(reference: Any, patience_s: float = CALL_S) -> Any:
     """Waits for a call's answer; Ray's ways of failing become the cluster's."""
     try:
-        return await asyncio.wait_for(reference, patience_s)
+        # Not wait_for: Python 3.11's swallows a cancel that comes together with the answer.
+        async with asyncio.timeout(patience_s):
+            return await reference
     except (TimeoutError, GetTimeoutError, ActorUnavailableError) as error:
         raise NodeGoneError(str(error) or "no answer") from error
     except RayActorError as error:

@@ -26,7 +26,7 @@ async def collect(
     )
     stored = await asyncio.to_thread(_store_video, artifacts, job, video)
     picture = await asyncio.to_thread(artifacts.put, thumbnail, "image/jpeg")
-    return Result(stored, picture.sha256, done.stage_seconds, done.peak_gib)
+    return Result(stored, picture.sha256, done.stage_seconds, done.peak_gib, done.at)
 
 
 async def _fetch(cluster: Cluster, attempt: Attempt, file: SpooledFile) -> bytes:

@@ -135,7 +135,9 @@ class Watch:
         elif job_id is not None:
             live = LiveCard(live.id, live.node_id, live.node_name, live.name, "busy", job_id)
         elif doubted:
-            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "starting", why="its worker ended")
+            live = LiveCard(
+                live.id, live.node_id, live.node_name, live.name, "starting", why="its worker ended"
+            )
         self._board.card(live)
 
 

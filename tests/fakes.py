@@ -149,7 +149,8 @@ class FakeCluster:
             if found:
                 return found
             try:
-                await asyncio.wait_for(self._changed.wait(), min(wait_s, 0.05))
+                async with asyncio.timeout(min(wait_s, 0.05)):
+                    await self._changed.wait()
             except TimeoutError:
                 self._worker(card_id)  # gone meanwhile is gone, not quiet
                 return []

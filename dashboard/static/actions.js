@@ -1,6 +1,7 @@
 // Cancel, retry, rate. Delegated from the document, so that rows that come later work too.
 
 import { refresh } from "./live.js";
+import { prose } from "./words.js";
 
 /** Posts to the API; throws an Error whose message is a sentence for a person. */
 export async function post(path, body) {
@@ -57,7 +58,7 @@ function ask(button) {
       await act(button);
       dialog.close();
     } catch (error) {
-      wrong.textContent = error.message;
+      prose(wrong, error.message);
       wrong.hidden = false;
     } finally {
       yes.disabled = false;
@@ -70,12 +71,12 @@ function ask(button) {
 function tell(message) {
   const place = document.getElementById("act-error");
   if (place) {
-    place.textContent = message;
+    prose(place, message);
     place.hidden = false;
     return;
   }
   document.getElementById("ask-title").textContent = "That did not work";
-  document.getElementById("ask-text").textContent = message;
+  prose(document.getElementById("ask-text"), message);
   document.getElementById("ask-error").hidden = true;
   document.getElementById("ask-yes").textContent = "Close";
   document.getElementById("ask-yes").onclick = () => document.getElementById("ask").close();
@@ -87,14 +88,15 @@ let rating = 0;
 /** Stores a rating once the choice has rested: arrow keys go through every star on their way. */
 function rate(stars, value) {
   const line = document.getElementById("rated");
-  line.textContent = `${value} of 5`;
+  line.textContent = "saving";
   clearTimeout(rating);
   rating = setTimeout(async () => {
     try {
       await post(`/api/v1/jobs/${encodeURIComponent(stars.dataset.rate)}/rating`, { rating: value });
-      line.textContent = `${value} of 5, saved`;
+      line.textContent = `${value} of 5`;
     } catch (error) {
       tell(error.message);
+      refresh(); // back to what is stored
     }
   }, 300);
 }

@@ -2,6 +2,7 @@
 
 import { post } from "./actions.js";
 import { clockTime } from "./times.js";
+import { prose } from "./words.js";
 
 export function offerJoining() {
   const place = document.getElementById("join");
@@ -20,7 +21,7 @@ export function offerJoining() {
       line.focus();
       line.select();
     } catch (error) {
-      wrong.textContent = error.message;
+      prose(wrong, error.message);
       wrong.hidden = false;
     } finally {
       event.target.disabled = false;

@@ -95,37 +95,46 @@ function say() {
   line.dataset.tone = lost ? "bad" : "off";
 }
 
-/** What is live when the stream begins; tells whether something moved between the page's making and now. */
-function onSnapshot({ scheduler, jobs: live }) {
+/** What is live when the stream begins. Fetches the page again where something moved between its making and now. */
+function onSnapshot({ scheduler, jobs: live, cards }) {
   say();
-  if (!scheduler) return;
-  const running = live.filter((job) => job.status === "running");
-  running.forEach(showJob);
-  const shown = [...document.querySelectorAll('[data-job][data-status="running"]')].map((one) => one.dataset.job);
-  const there = new Set([...document.querySelectorAll("[data-job]")].map((one) => one.dataset.job));
-  const ended = shown.some((id) => !running.some((job) => job.id === id));
-  const begun = running.some((job) => there.has(job.id) && !shown.includes(job.id));
-  if (ended || begun) soon();
+  live.filter((job) => job.status === "running").forEach(showJob);
+  const wrong =
+    String(scheduler) !== document.body.dataset.connected ||
+    (scheduler && (live.some(jobDiffers) || cards.some(cardDiffers) || someJobEnded(live)));
+  if (wrong) soon();
+}
+
+function someJobEnded(live) {
+  const running = new Set(live.filter((job) => job.status === "running").map((job) => job.id));
+  return [...document.querySelectorAll('[data-job][data-status="running"]')].some((one) => !running.has(one.dataset.job));
+}
+
+/** Whether the page shows a job otherwise than the feed tells it, or should show it and does not. */
+function jobDiffers(job) {
+  const there = [...document.querySelectorAll(`[data-job="${CSS.escape(job.id)}"]`)];
+  if (there.length === 0) return document.querySelector('[data-holds="all"]') !== null;
+  return there.some((element) => element.dataset.status !== job.status);
+}
+
+function cardDiffers(card) {
+  const there = [...document.querySelectorAll(`[data-card="${CSS.escape(card.id)}"]`)];
+  if (there.length === 0) return document.querySelector("#nodes, #cards") !== null;
+  return there.some((one) => one.dataset.state !== card.state || one.dataset.doing !== (card.job_id || ""));
 }
 
 function onJob(job) {
   say();
-  const there = [...document.querySelectorAll(`[data-job="${CSS.escape(job.id)}"]`)];
   if (job.status === "running") showJob(job);
   else jobs.delete(job.id);
-  const known = there.length > 0;
-  const changed = there.some((element) => element.dataset.status !== job.status) || (known && job.status !== "running");
-  if (changed || (!known && document.querySelector('[data-holds="all"]'))) soon();
+  // Of a job that does not run the feed may also say why it waits, or that somebody rated or cancelled it.
+  const shown = document.querySelector(`[data-job="${CSS.escape(job.id)}"]`) !== null;
+  if (jobDiffers(job) || (shown && job.status !== "running")) soon();
 }
 
 function onCard(card) {
   say();
-  const there = document.querySelectorAll(`[data-card="${CSS.escape(card.id)}"]`);
-  const lists = document.querySelector("#nodes, #cards");
-  const changed = [...there].some(
-    (element) => element.dataset.state !== card.state || element.dataset.doing !== (card.job_id || ""),
-  );
-  if (changed || (there.length === 0 && lists) || card.state === "not answering") soon();
+  if (cardDiffers(card)) soon();
 }
 
 /** Puts a running job's progress and newest look wherever the page shows them. */
@@ -179,6 +188,7 @@ export async function refresh() {
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     setClock(Number(fresh.body.dataset.now));
+    document.body.dataset.connected = fresh.body.dataset.connected;
     for (const part of PARTS) {
       const old = document.querySelector(part);
       const now_ = fresh.querySelector(part);

@@ -1,7 +1,7 @@
 // The form of a new clip: picture by choosing, dropping or pasting; upload with progress; each error at its field.
 
 import { refresh } from "./live.js";
-import { size } from "./words.js";
+import { prose, size } from "./words.js";
 
 const WHOLE = ["width", "height", "frames", "steps", "fps", "seed"];
 const NUMBERS = [...WHOLE, "guidance", "strength"];
@@ -230,7 +230,7 @@ function showErrors(errors) {
       continue;
     }
     const line = place.querySelector(".error");
-    line.textContent = text;
+    prose(line, text);
     line.hidden = false;
     for (const control of place.querySelectorAll("input, select, textarea")) control.setAttribute("aria-invalid", "true");
     const folded = place.closest("details");
@@ -244,7 +244,7 @@ function showErrors(errors) {
 
 function trouble(text, focus = true) {
   const line = document.getElementById("submit-error");
-  line.textContent = text;
+  prose(line, text);
   line.hidden = false;
   if (focus) line.focus();
 }

@@ -1,6 +1,6 @@
 // Relative times that go on, with the exact time of the reader's own zone in the title.
 
-import { ago } from "./words.js";
+import { ago, duration } from "./words.js";
 
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
@@ -30,6 +30,9 @@ export function showTimes(root = document) {
     const at = new Date(Number(element.dataset.clock) * 1000);
     set(element, clock.format(at), exact.format(at));
   }
+  for (const element of root.querySelectorAll("[data-passed]")) {
+    set(element, duration(now() - Number(element.dataset.passed)), "");
+  }
 }
 
 function set(element, text, title) {
@@ -39,5 +42,5 @@ function set(element, text, title) {
 
 export function keepTimes() {
   showTimes();
-  setInterval(showTimes, 10_000);
+  setInterval(showTimes, 5000);
 }

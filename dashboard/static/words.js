@@ -17,7 +17,7 @@ export function phase(name) {
 /** Seconds as a person says them: "0.4 s", "12 s", "1 min 05 s", "2 h 10 min". */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
-  if (seconds < 9.95) return `${Math.max(seconds, 0).toFixed(1)}${THIN}s`;
+  if (seconds < 9.95) return `${(Math.floor(Math.max(seconds, 0) * 10 + 0.5) / 10).toFixed(1)}${THIN}s`;
   const whole = Math.round(seconds);
   const two = (n) => String(n).padStart(2, "0");
   if (whole < 60) return `${whole}${THIN}s`;
@@ -43,6 +43,18 @@ export function ago(at, now) {
   const days = Math.round(passed / 86400);
   if (days < 30) return `${days} day${days > 1 ? "s" : ""} ago`;
   return new Date(at * 1000).toISOString().slice(0, 10);
+}
+
+/** Puts a sentence of ours into an element; `this` in it is something to type. */
+export function prose(element, text) {
+  element.replaceChildren(
+    ...text.split("`").map((part, index) => {
+      if (index % 2 === 0) return part;
+      const code = document.createElement("code");
+      code.textContent = part;
+      return code;
+    }),
+  );
 }
 
 export function size(bytes) {

@@ -33,12 +33,16 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a finished attempt leaves: hashes of stored artifacts, seconds per part, peak in GiB."""
+    """What a finished attempt leaves: hashes of stored artifacts, seconds per part, peak in GiB.
+
+    `rendered_at` is when the clip was complete on its card, by the node's wall clock.
+    """
 
     video_sha256: str
     thumbnail_sha256: str
     stage_seconds: dict[str, float]
     peak_gib: float | None
+    rendered_at: float
 
 
 class Writer:
@@ -141,7 +145,8 @@ class Writer:
                     "cancel_requested": False,
                 },
             )
-            self._tell(connection, job_id, attempt_id, now, "finished")
+            self._tell(connection, job_id, attempt_id, result.rendered_at, "rendered", "complete on the card")
+            self._tell(connection, job_id, attempt_id, now, "finished", "fetched, verified and stored")
             return True
 
     def fail(

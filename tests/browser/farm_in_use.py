@@ -51,7 +51,11 @@ RTX_3060 = replace(
     compute_capability=(8, 6),
 )
 CPU = Card(
-    id="CPU-node-desk", node_id="node-desk", kind=CardKind.CPU, name="Ryzen 5 3600", models=frozenset({"animatic"})
+    id="CPU-node-desk",
+    node_id="node-desk",
+    kind=CardKind.CPU,
+    name="Ryzen 5 3600",
+    models=frozenset({"animatic"}),
 )
 _PICTURES = {"person": person, "product": product, "street": street}
 
@@ -95,7 +99,9 @@ class FarmInUse:
         for node in NODES:
             mine = [card for card in cards if card.node_id == node.id]
             if mine:
-                self.farm.registry.see_node(node, mine, time.time() - silent_s.get(node.id.replace('-', '_'), 0.0))
+                self.farm.registry.see_node(
+                    node, mine, time.time() - silent_s.get(node.id.replace("-", "_"), 0.0)
+                )
 
     def queue(self, name: str, preset: str, prompt: str = "", *, ago_s: float = 0.0, **changes: Any) -> Job:
         """A queued job that was submitted `ago_s` seconds ago."""
@@ -126,7 +132,9 @@ class FarmInUse:
     def start(self, job: Job, card: Card, *, ago_s: float = 0.0) -> Attempt:
         """The job renders on the card since `ago_s` seconds."""
         at = time.time() - ago_s
-        claim = Assignment(new_id(), job.id, card.node_id, card.id, card.name, MemoryPlan(placement="offload"))
+        claim = Assignment(
+            new_id(), job.id, card.node_id, card.id, card.name, MemoryPlan(placement="offload")
+        )
         (attempt,) = self.farm.writer.assign([claim], at)
         self.farm.writer.progress(attempt.id, AttemptMove.LOAD, at + 0.2, 1)
         self.farm.writer.progress(attempt.id, AttemptMove.RUN, at + 6.5, 2)
@@ -136,11 +144,19 @@ class FarmInUse:
         """The attempt gives a real clip."""
         clip = self.artifacts.put(video(name), "video/mp4")
         still = self.artifacts.put(picture(name, 320), "image/jpeg")
-        parts = {"load": 6.3, "encode_prompt": 0.4, "encode_image": 0.6, "denoise": 94.8, "decode": 7.2, "encode": 0.9}
+        parts = {
+            "load": 6.3,
+            "encode_prompt": 0.4,
+            "encode_image": 0.6,
+            "denoise": 94.8,
+            "decode": 7.2,
+            "encode": 0.9,
+        }
         if attempt.card_id == CPU.id:
             parts, peak_gib = {"depth": 0.8, "render": 3.4, "encode": 0.5}, 0.4
+        at = time.time() - ago_s
         self.farm.writer.finish(
-            attempt.id, Result(clip.sha256, still.sha256, parts, peak_gib), time.time() - ago_s
+            attempt.id, Result(clip.sha256, still.sha256, parts, peak_gib, rendered_at=at), at
         )
 
     def preview(self, job: Job, name: str) -> None:
@@ -148,7 +164,7 @@ class FarmInUse:
         (self.farm.data.previews / f"{job.id}.jpg").write_bytes(picture(name, 320))
 
 
-def fill(farm: RunningDashboard) -> tuple[FarmInUse, Snapshot, dict[str, Job]]:
+def fill(farm: RunningDashboard) -> tuple[Snapshot, dict[str, Job]]:
     """A farm with a day's work behind it; also what its scheduler says now, and a job of each status by name."""
     use = FarmInUse(farm)
     use.join(RTX_2060, RTX_3060, CPU, node_attic=14.0)
@@ -156,9 +172,13 @@ def fill(farm: RunningDashboard) -> tuple[FarmInUse, Snapshot, dict[str, Job]]:
     finished = use.queue("street", "standard", "Rain on the street, slow push forward", ago_s=7200)
     use.finish(use.start(finished, RTX_3060, ago_s=7190), "street", ago_s=7060)
     use.requests.rate(finished.id, 4)
-    old = use.queue("person", "quality", "She turns her head and smiles, hair moves in the wind", ago_s=2 * day)
+    old = use.queue(
+        "person", "quality", "She turns her head and smiles, hair moves in the wind", ago_s=2 * day
+    )
     use.finish(use.start(old, RTX_3060, ago_s=2 * day - 5), "person", ago_s=2 * day - 400, peak_gib=8.6)
-    retried = use.queue("product", "preview", "Studio turntable, soft light wanders over the bottle", ago_s=4000)
+    retried = use.queue(
+        "product", "preview", "Studio turntable, soft light wanders over the bottle", ago_s=4000
+    )
     lost = use.start(retried, RTX_2060, ago_s=3990)
     farm.writer.lose(lost.id, "Nothing was heard of RTX 2060 on attic for 30 s.", time.time() - 3900)
     use.finish(use.start(retried, RTX_3060, ago_s=3890), "product", ago_s=3770)
@@ -183,7 +203,9 @@ def fill(farm: RunningDashboard) -> tuple[FarmInUse, Snapshot, dict[str, Job]]:
     attempt = use.start(running, RTX_3060, ago_s=80)
     use.preview(running, "person")
     queued = use.queue("product", "standard", "Condensation drips down the glass", ago_s=60)
-    stuck = use.queue("street", "quality", "The whole street at 60 fps", ago_s=50, width=1280, height=768, frames=48)
+    stuck = use.queue(
+        "street", "quality", "The whole street at 60 fps", ago_s=50, width=1280, height=768, frames=48
+    )
     farm.writer.mark_unplaceable(
         {
             stuck.id: "No card can run it. The nearest is RTX 3060: needs 21.4 GiB, RTX 3060 has 11.2 usable. "
@@ -231,4 +253,4 @@ def fill(farm: RunningDashboard) -> tuple[FarmInUse, Snapshot, dict[str, Job]]:
         "queued": queued,
         "stuck": stuck,
     }
-    return use, snapshot, jobs
+    return snapshot, jobs

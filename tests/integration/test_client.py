@@ -59,7 +59,7 @@ def finish(farm: RunningDashboard, job_id: str) -> None:
     farm.writer.progress(attempt, AttemptMove.RUN, 1001.0, 1)
     store = ArtifactStore(farm.data.artifacts)
     video, thumbnail = store.put(VIDEO, "video/mp4"), store.put(b"jpeg", "image/jpeg")
-    assert farm.writer.finish(attempt, Result(video.sha256, thumbnail.sha256, {}, None), 1010.0)
+    assert farm.writer.finish(attempt, Result(video.sha256, thumbnail.sha256, {}, None, 1009.0), 1010.0)
 
 
 def test_a_job_from_submit_to_file(farm: RunningDashboard, client: Farm, picture: Path, tmp_path: Path):

@@ -21,7 +21,7 @@ from tests.farm_process import free_port, free_ray_port, wait_until
 
 pytestmark = pytest.mark.ray
 
-FARM = (sys.executable, "-m", "farm.cli.main")
+FARM = (sys.executable, "-P", "-m", "farm.cli.main")
 
 
 class Up:

@@ -136,10 +136,12 @@ class Machine:
                 *(_tool("unshare"), "-pf", "--kill-child", "--mount-proc", sys.executable, "-c", _INIT),
             ],
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         assert self._init.stdout is not None
-        assert self._init.stdout.readline() == b"up\n"
+        said = self._init.stdout.readline()
+        assert said == b"up\n", f"{self.name} did not boot: {said!r}"
 
     def power_cut(self) -> None:
         """Ends all its processes with SIGKILL at once."""

@@ -114,7 +114,7 @@ class Farm(RuleBasedStateMachine):
     @rule(attempt=attempts)
     def finish(self, attempt: str) -> None:
         live = self._live(attempt)
-        moved = self.store.writer.finish(attempt, Result(f"video-{attempt}", "thumb", {}, None), self._time())
+        moved = self.store.writer.finish(attempt, Result(f"video-{attempt}", "thumb", {}, None, self.now), self._time())
         assert moved == live
         if moved:
             job = self.attempt_of[attempt][0]

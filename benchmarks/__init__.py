@@ -1,0 +1,1 @@
+"""Speed of the farm itself, measured on real processes. `make bench` runs all and writes docs/benchmarks.md."""

@@ -1,0 +1,52 @@
+"""Writes figures into docs/benchmarks.md: each benchmark owns the part between its two markers."""
+
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+
+def record(name: str, text: str, page: Path = PAGE) -> None:
+    """Replaces what stands between `<!-- name -->` and `<!-- /name -->`, or appends it."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    block = f"{begin}\n{text.strip()}\n\n{_where()}\n{end}"
+    before = page.read_text()
+    found = re.search(re.escape(begin) + ".*?" + re.escape(end), before, re.S)
+    after = (
+        before[: found.start()] + block + before[found.end() :]
+        if found
+        else f"{before.rstrip()}\n\n{block}\n"
+    )
+    page.write_text(after)
+
+
+def _where() -> str:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 - git is the developer's own
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PAGE.parent,
+    ).stdout.strip()
+    cpu = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return (
+        f"*{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {os.cpu_count()} cores of {cpu}, "
+        f"Python {platform.python_version()}, {platform.system()} {platform.release().split('-')[0]}.*"
+    )
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of the values lie; the nearest of those measured."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,192 @@
+"""Real headless Chromium, one for the whole run, and a fresh profile for each visit."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from farm.feed import Snapshot
+from farm.model import Job
+from tests.browser.farm_in_use import FarmInUse, fill
+from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
+
+CHROMIUM_ARGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WAIT_MS = 10_000
+PHONE = {"width": 390, "height": 844}
+
+
+def chromium_path() -> str:
+    """Where the system's Chromium is. In CI a missing one fails; elsewhere these tests are skipped, and say so."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found:
+        return found
+    message = "The browser tests need Chromium: `apt install chromium`."
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = chromium_path()
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Visit:
+    """One person's browser. `errors` are console errors and uncaught ones, `foreign` requests to other hosts.
+
+    An answer of 4xx is an error on the console too; a test that provokes one puts its path into `expected`.
+    """
+
+    page: Page
+    base_url: str
+    errors: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    expected: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.set_default_timeout(WAIT_MS)
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", self._on_request)
+
+    def go(self, path: str) -> Page:
+        """Opens a page; its scripts have run, its pictures may still be on their way."""
+        self.page.goto(self.base_url + path, wait_until="domcontentloaded")
+        return self.page
+
+    def sign_in(self, farm: RunningDashboard) -> None:
+        """Opens the link that `farm up` prints."""
+        self.page.goto(farm.signin_url, wait_until="domcontentloaded")
+
+    def mark(self) -> None:
+        """Leaves a mark that a reload would wipe out."""
+        self.page.evaluate("window.marked = true")
+
+    def never_reloaded(self) -> bool:
+        return bool(self.page.evaluate("window.marked === true"))
+
+    def check(self) -> None:
+        assert not self.errors
+        assert not self.foreign
+
+    def _on_console(self, message: Any) -> None:
+        if message.type not in ("error", "warning"):
+            return
+        path = urlsplit(message.location.get("url", "")).path
+        if not any(path.startswith(start) for start in self.expected):
+            self.errors.append(f"{message.text} ({path})")
+
+    def _on_request(self, request: Any) -> None:
+        url = urlsplit(request.url)
+        if url.scheme not in ("data", "blob") and f"{url.scheme}://{url.netloc}" != self.base_url:
+            self.foreign.append(request.url)
+
+
+def until(page: Page, true: str) -> None:
+    """Waits until the JavaScript expression holds. Playwright's own `wait_for_function` uses eval, which our CSP forbids."""
+    wait_until(lambda: page.evaluate(true), what=true)
+
+
+@contextmanager
+def visiting(browser: Browser, base_url: str, **options: Any) -> Iterator[Visit]:
+    """A browser of its own for one test; at the end nothing may have gone wrong in it."""
+    # Without motion: the breathing dots cost a core where there is no GPU.
+    usual = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
+    context: BrowserContext = browser.new_context(**(usual | options))
+    try:
+        visit = Visit(context.new_page(), base_url)
+        yield visit
+        visit.check()
+    finally:
+        context.close()
+
+
+@dataclass
+class Furnished:
+    """A farm in the middle of its work; `jobs` has one of each status by name."""
+
+    farm: RunningDashboard
+    scheduler: FakeScheduler
+    use: FarmInUse
+    jobs: dict[str, Job]
+
+
+@dataclass
+class Template:
+    """The data directory of a filled farm, to be copied: filling one takes seconds, copying one milliseconds."""
+
+    folder: Path
+    snapshot: Snapshot
+    jobs: dict[str, Job]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    folder = tmp_path_factory.mktemp("template")
+    with running_dashboard(folder) as farm:
+        snapshot, jobs = fill(farm)
+    return Template(folder, snapshot, jobs)
+
+
+@contextmanager
+def furnished_farm(template: Template, folder: Path) -> Iterator[Furnished]:
+    """A dashboard with a day's work behind it, and its scheduler."""
+    shutil.copytree(template.folder, folder, dirs_exist_ok=True)
+    with running_dashboard(folder) as farm:
+        use, jobs = FarmInUse(farm), template.jobs
+        with FakeScheduler(farm.data, template.snapshot) as scheduler:
+            live = farm.server.config.app.state.parts.live
+            wait_until(lambda: live.connected, what="the dashboard to follow the feed")
+            yield Furnished(farm, scheduler, use, jobs)
+
+
+@pytest.fixture(scope="session")
+def shown(
+    template: Template, tmp_path_factory: pytest.TempPathFactory, browser: Browser
+) -> Iterator[Furnished]:
+    """One furnished farm for all tests that only look."""
+    with furnished_farm(template, tmp_path_factory.mktemp("shown")) as furnished:
+        yield furnished
+
+
+@pytest.fixture
+def furnished(template: Template, tmp_path: Path) -> Iterator[Furnished]:
+    """A furnished farm that the test may change."""
+    with furnished_farm(template, tmp_path) as furnished:
+        yield furnished
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
+    """A farm on its first day, for tests that leave it so: no job, no card."""
+    with running_dashboard(tmp_path_factory.mktemp("empty")) as farm, FakeScheduler(farm.data):
+        yield farm
+
+
+@pytest.fixture
+def visit(furnished: Furnished, browser: Browser) -> Iterator[Visit]:
+    """Signed in on a farm that the test may change."""
+    with visiting(browser, furnished.farm.base_url) as visit:
+        visit.sign_in(furnished.farm)
+        yield visit

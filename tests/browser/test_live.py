@@ -1,0 +1,180 @@
+"""What moves by itself: progress, the finished clip, a lost connection, cancelling."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import uvicorn
+from playwright.sync_api import expect
+
+from dashboard.app import create_app
+from farm.feed import CardChanged, JobChanged, LiveCard, LiveJob
+from farm.model import Attempt
+from tests.browser.conftest import Furnished, Visit, until
+from tests.browser.farm_in_use import CPU, RTX_3060
+from tests.integration.dashboard_server import RunningDashboard, wait_until
+
+pytestmark = pytest.mark.browser
+
+
+def _live(furnished: Furnished) -> tuple[Attempt, LiveJob]:
+    job = furnished.jobs["running"]
+    (attempt,) = furnished.farm.reader.attempts(job.id)
+    return attempt, LiveJob(
+        job.id, "running", done=24, total=50, seconds_per_step=1.5, eta_s=39.0, phase="running", preview=4
+    )
+
+
+@pytest.mark.parametrize("where", ["/", "/jobs", "/cards"])
+def test_progress_moves_without_a_reload(furnished: Furnished, visit: Visit, where: str) -> None:
+    page = visit.go(where)
+    visit.mark()
+    _, live = _live(furnished)
+    block = page.locator(f'[data-progress="{live.id}"]').first
+    if where == "/":
+        block = page.locator("#going [data-progress]").first
+    expect(block).to_contain_text("step 23 of 50")
+    furnished.scheduler.publish(JobChanged(live))
+    expect(block).to_contain_text("Rendering: step 24 of 50, 1.5\u202fs per step, about 39\u202fs left")
+    assert block.locator("progress").evaluate("(bar) => bar.position") == pytest.approx(24 / 50)
+    assert visit.never_reloaded()
+
+
+def test_the_job_page_goes_from_preview_to_a_clip_that_plays(furnished: Furnished, visit: Visit) -> None:
+    attempt, live = _live(furnished)
+    page = visit.go(f"/jobs/{live.id}")
+    visit.mark()
+    look = page.locator("figure img[data-preview]")
+    expect(look).to_have_attribute("src", f"/api/v1/jobs/{live.id}/preview?n=3")
+    furnished.use.preview(furnished.jobs["running"], "street")
+    furnished.scheduler.publish(JobChanged(live))
+    expect(look).to_have_attribute("src", f"/api/v1/jobs/{live.id}/preview?n=4")
+    assert look.evaluate("(shown) => shown.decode().then(() => shown.naturalWidth)") == 320
+    furnished.use.finish(attempt, "person")
+    furnished.scheduler.publish(JobChanged(replace(live, status="finished", done=50)))
+    film = page.locator("video.film")
+    expect(film).to_be_visible()
+    expect(page.locator("#standing")).to_contain_text("Finished")
+    until(page, "document.querySelector('video.film').readyState >= 2")
+    assert film.evaluate("(video) => [video.videoWidth, video.videoHeight]") == [512, 512]
+    assert film.evaluate("(video) => video.duration") == pytest.approx(2.0, abs=0.01)
+    film.evaluate("(video) => { video.muted = true; return video.play(); }")
+    until(page, "document.querySelector('video.film').currentTime > 0.2")
+    film.evaluate("(video) => { video.currentTime = 1.5; }")  # needs an answer to a Range request
+    until(page, "!document.querySelector('video.film').seeking")
+    assert film.evaluate("(video) => video.error") is None
+    assert visit.never_reloaded()
+
+
+def test_a_playing_clip_plays_on_through_a_refresh(furnished: Furnished, visit: Visit) -> None:
+    page = visit.go(f"/jobs/{furnished.jobs['finished'].id}")
+    film = page.locator("video.film")
+    film.evaluate("(video) => { video.muted = true; window.film = video; return video.play(); }")
+    page.get_by_role("radio", name="2 of 5").check(force=True)
+    expect(page.locator("#rated")).to_have_text("2 of 5")
+    assert furnished.farm.reader.job(furnished.jobs["finished"].id).rating == 2
+    page.evaluate("import('/static/live.js').then((live) => live.refresh())")
+    assert page.evaluate("window.film === document.querySelector('video.film') && !window.film.paused")
+    assert page.get_by_role("radio", name="2 of 5").is_checked()
+
+
+def test_a_new_job_of_somebody_else_appears(furnished: Furnished, visit: Visit) -> None:
+    page = visit.go("/jobs")
+    visit.mark()
+    job = furnished.use.queue("person", "preview", "From another browser")
+    furnished.scheduler.publish(
+        JobChanged(LiveJob(job.id, "queued", why="Waits for RTX 3060, which is busy."))
+    )
+    expect(page.locator(f"#job-{job.id}")).to_contain_text("Waits for RTX 3060, which is busy.")
+    assert visit.never_reloaded()
+
+
+def test_a_card_that_falls_silent_is_shown_so(furnished: Furnished, visit: Visit) -> None:
+    page = visit.go("/cards")
+    furnished.scheduler.publish(
+        CardChanged(LiveCard(CPU.id, CPU.node_id, "desk", CPU.name, "not answering", silent_s=12.0))
+    )
+    tile = page.locator(f'[data-card="{CPU.id}"]')
+    expect(tile).to_contain_text("Not answering")
+    expect(tile).to_contain_text("since")
+
+
+def test_cancelling_asks_first_and_names_the_consequence(furnished: Furnished, visit: Visit) -> None:
+    page = visit.go("/jobs")
+    job = furnished.jobs["running"]
+    row = page.locator(f"#job-{job.id}")
+    row.get_by_role("button", name="Cancel").click()
+    asked = page.get_by_role("dialog", name="Cancel this job?")
+    expect(asked).to_contain_text(f"The render on {RTX_3060.name} stops at its next step")
+    page.keyboard.press("Escape")
+    expect(asked).to_be_hidden()
+    assert not furnished.farm.reader.job(job.id).cancel_requested
+    row.get_by_role("button", name="Cancel").click()
+    asked.get_by_role("button", name="Cancel the job").click()
+    expect(row).to_contain_text("Cancelling")
+    assert furnished.farm.reader.job(job.id).cancel_requested
+
+
+def test_a_failed_job_can_be_tried_again(furnished: Furnished, visit: Visit) -> None:
+    page = visit.go(f"/jobs/{furnished.jobs['failed'].id}")
+    expect(page.locator("#standing")).to_contain_text("Ask for a smaller size or fewer frames")
+    page.get_by_role("button", name="Try again").click()
+    wait_until(lambda: [r.kind for r in furnished.use.requests.waiting()][-1:] == ["retry"], what="the wish")
+
+
+def test_a_scheduler_that_goes_away_is_said_and_its_return_too(furnished: Furnished, visit: Visit) -> None:
+    page = visit.go("/")
+    expect(page.locator("#state-word")).to_have_text("Rendering")
+    furnished.scheduler.__exit__(None, None, None)
+    expect(page.locator("#state-word")).to_have_text("Scheduler not answering")
+    furnished.scheduler.__enter__()
+    expect(page.locator("#state-word")).to_have_text("Rendering")
+
+
+@contextmanager
+def _again(farm: RunningDashboard, port: int) -> Iterator[None]:
+    """Another dashboard over the same data on the same port."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    app = create_app(farm.data, farm.settings)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        app.state.parts.live.close_soon()
+        server.should_exit = True
+        thread.join(10)
+        listening.close()
+        assert not thread.is_alive()
+
+
+def test_a_lost_connection_is_said_and_mends_itself(furnished: Furnished, visit: Visit) -> None:
+    """What happened while nobody could tell the page must be on it after the return, without a reload."""
+    farm = furnished.farm
+    visit.expected.extend(["/api/v1/events", "/jobs"])
+    attempt, live = _live(furnished)
+    page = visit.go("/jobs")
+    visit.mark()
+    updated = page.locator("#updated")
+    expect(updated).to_contain_text("Updated")
+    row = page.locator(f"#job-{live.id}")
+    expect(row).to_have_attribute("data-status", "running")
+    port = int(farm.base_url.rsplit(":", 1)[1])
+    farm.server.config.app.state.parts.live.close_soon()  # type: ignore[union-attr]  # the app itself
+    farm.server.should_exit = True
+    expect(updated).to_have_text("Connection lost, trying again")
+    wait_until(lambda: not farm.server.servers or not any(s.is_serving() for s in farm.server.servers))
+    furnished.use.finish(attempt, "person")
+    with _again(farm, port):
+        expect(row).to_have_attribute("data-status", "finished", timeout=15_000)
+        expect(updated).to_contain_text("Updated")
+        assert visit.never_reloaded()
+        expect(updated).to_have_attribute("aria-live", "polite")
+        page.goto("about:blank")  # lets go of the event stream, so that the server can stop

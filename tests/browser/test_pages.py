@@ -1,0 +1,275 @@
+"""Every page as it stands: nothing loud on the console, no other host, no sideways scrolling, readable in light and dark."""
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from dashboard import words
+from farm.answers import ProgressView
+from tests.browser.conftest import PHONE, Furnished, until, visiting
+from tests.integration.dashboard_server import RunningDashboard
+
+pytestmark = pytest.mark.browser
+
+PAGES = (
+    "farm",
+    "jobs",
+    "no-match",
+    "cards",
+    "finished",
+    "draft",
+    "failed",
+    "cancelled",
+    "running",
+    "queued",
+    "stuck",
+)
+
+# Contrast after WCAG 2 of every text on the page against what lies behind it, alpha and opacity counted in.
+_CONTRAST = """() => {
+  const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const over = (top, under) => { const a = top[3] ?? 1; return [0, 1, 2].map((i) => top[i] * a + under[i] * (1 - a)); };
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    const chain = [];
+    for (let e = element; e; e = e.parentElement) chain.unshift(parse(getComputedStyle(e).backgroundColor));
+    return chain.reduce((under, top) => over(top, under), [255, 255, 255]);
+  };
+  const bad = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.nodeValue.trim());
+    if (!own || element.closest(".unseen, noscript, script, video") || !element.checkVisibility()) continue;
+    const ground = behind(element);
+    let shown = over(parse(getComputedStyle(element).color), ground);
+    let opacity = 1;
+    for (let e = element; e; e = e.parentElement) if (!e.getAnimations().length) opacity *= Number(getComputedStyle(e).opacity);
+    shown = over([...shown, opacity], ground);
+    const [a, b] = [light(shown), light(ground)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    const needed = element.matches("[aria-hidden=true]") ? 3 : 4.5; // a star is a picture, not a text
+    if (ratio < needed) bad.push(`${ratio.toFixed(2)} ${element.className} ${element.textContent.trim().slice(0, 40)}`);
+  }
+  return bad;
+}"""
+
+
+def path_of(name: str, furnished: Furnished) -> str:
+    fixed = {"farm": "/", "jobs": "/jobs", "no-match": "/jobs?q=zebra", "cards": "/cards"}
+    return fixed.get(name) or f"/jobs/{furnished.jobs[name].id}"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_are_quiet_and_readable(shown: Furnished, browser: Browser, scheme: str) -> None:
+    """No console error, no request elsewhere (checked when the visit ends), contrast of at least 4.5 everywhere."""
+    grounds = set()
+    with visiting(browser, shown.farm.base_url, color_scheme=scheme) as visit:
+        visit.sign_in(shown.farm)
+        for name in PAGES:
+            page = visit.go(path_of(name, shown))
+            expect(page.locator("#updated")).to_contain_text("Updated")
+            assert page.evaluate(_CONTRAST) == [], name
+            grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds == {"rgb(246, 245, 242)" if scheme == "light" else "rgb(20, 21, 23)"}
+
+
+def test_no_page_scrolls_sideways_on_a_phone(shown: Furnished, browser: Browser) -> None:
+    with visiting(browser, shown.farm.base_url, viewport=PHONE, has_touch=True) as visit:
+        visit.go("/signin")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        visit.sign_in(shown.farm)
+        for name in PAGES:
+            page = visit.go(path_of(name, shown))
+            if name == "farm":
+                page.get_by_text("Advanced settings").click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
+
+
+def test_a_page_that_is_not_there_looks_like_the_others(shown: Furnished, browser: Browser) -> None:
+    with visiting(browser, shown.farm.base_url) as visit:
+        visit.sign_in(shown.farm)
+        visit.expected.extend(["/nowhere", "/jobs/"])
+        for path in ("/nowhere", "/jobs/01J0000000000000000000000"):
+            page = visit.go(path)
+            expect(page.get_by_role("heading", level=1)).to_have_text("Not found")
+            expect(page.get_by_role("link", name="To the farm")).to_be_visible()
+
+
+def test_each_status_has_a_dot_and_a_word(shown: Furnished, browser: Browser) -> None:
+    said = {
+        "finished": "Finished",
+        "failed": "Failed",
+        "cancelled": "Cancelled",
+        "running": "Rendering",
+        "queued": "Queued",
+        "stuck": "No card fits",
+    }
+    with visiting(browser, shown.farm.base_url) as visit:
+        visit.sign_in(shown.farm)
+        page = visit.go("/jobs")
+        for name, word in said.items():
+            status = page.locator(f"#job-{shown.jobs[name].id} .status")
+            expect(status).to_have_text(word)
+            assert status.locator(".dot").evaluate("(dot) => dot.getBoundingClientRect().width") > 5
+
+
+def test_drafts_are_marked_wherever_they_are_shown(shown: Furnished, browser: Browser) -> None:
+    draft = shown.jobs["draft"].id
+    with visiting(browser, shown.farm.base_url) as visit:
+        visit.sign_in(shown.farm)
+        expect(visit.page.locator(f"#clip-{draft} .frame")).to_contain_text("DRAFT")
+        expect(visit.page.locator(f"#clip-{shown.jobs['retried'].id}")).not_to_contain_text("DRAFT")
+        visit.go("/jobs")
+        expect(visit.page.locator(f"#job-{draft} .thumb")).to_contain_text("DRAFT")
+        visit.go(f"/jobs/{draft}")
+        expect(visit.page.locator("#stage")).to_contain_text("No diffusion model made this.")
+        expect(visit.page.get_by_role("link", name="Download draft")).to_be_visible()
+
+
+def test_counters_and_filters_are_links_that_keep_each_other(shown: Furnished, browser: Browser) -> None:
+    with visiting(browser, shown.farm.base_url) as visit:
+        page = visit.page
+        visit.sign_in(shown.farm)
+        page.locator(".counts a", has_text="failed").click()
+        expect(page).to_have_url(f"{shown.farm.base_url}/jobs?status=failed")
+        expect(page.locator(".job")).to_have_count(1)
+        page.get_by_role("searchbox").fill("roofs")
+        page.keyboard.press("Enter")
+        expect(page.locator(".job")).to_have_count(1)
+        page.get_by_role("link", name="Finished").click()
+        expect(page.locator(".empty")).to_contain_text("There is no finished job with “roofs” in its prompt.")
+        page.get_by_role("link", name="Show all jobs").click()
+        expect(page.locator(".job")).to_have_count(13)
+
+
+def test_an_empty_farm_says_how_to_begin(empty: RunningDashboard, browser: Browser) -> None:
+    with visiting(browser, empty.base_url) as visit:
+        visit.sign_in(empty)
+        expect(visit.page.locator("#going")).to_contain_text("Drop a picture into the form")
+        expect(visit.page.locator("#cards")).to_contain_text("No PC has joined yet.")
+        visit.go("/jobs")
+        expect(visit.page.locator(".empty")).to_contain_text("No jobs yet.")
+        visit.go("/cards")
+        expect(visit.page.locator("#nodes")).to_contain_text("No PC has joined yet.")
+
+
+def test_older_jobs_are_a_link_away(furnished: Furnished, browser: Browser) -> None:
+    for number in range(30):
+        furnished.use.queue("person", "draft", f"number {number}")
+    with visiting(browser, furnished.farm.base_url) as visit:
+        visit.sign_in(furnished.farm)
+        page = visit.go("/jobs?model=animatic")
+        expect(page.locator(".job")).to_have_count(30)
+        page.get_by_role("link", name="Older").click()
+        expect(page.locator(".job")).to_have_count(5)
+        assert "model=animatic" in page.url
+
+
+def test_adding_a_pc_gives_the_line_and_says_when_nobody_can_reach_the_head(
+    shown: Furnished, browser: Browser
+) -> None:
+    with visiting(browser, shown.farm.base_url) as visit:
+        visit.sign_in(shown.farm)
+        page = visit.go("/cards")
+        expect(page.locator("#add")).to_contain_text("farm up --host ADDRESS")
+        page.get_by_role("button", name="Make a join code").click()
+        line = page.locator("#line")
+        expect(line).to_be_visible()
+        words_of_line = line.input_value().split(" ")
+        assert words_of_line[:2] == ["farm", "join"]
+        assert words_of_line[2] == "http://ADDRESS:8000"
+        assert words_of_line[3] == "--token"
+        found = shown.farm.registry.token(words_of_line[4])
+        assert found is not None
+        assert found.kind == "join"
+        expect(page.locator("#join-until")).to_contain_text("Good for one PC, until")
+
+
+def test_pages_can_be_read_without_javascript(shown: Furnished, browser: Browser) -> None:
+    with visiting(browser, shown.farm.base_url, java_script_enabled=False) as visit:
+        visit.sign_in(shown.farm)
+        expect(visit.page.locator("#going")).to_contain_text("step 23 of 50")
+        expect(visit.page.locator("#new noscript p")).to_be_visible()
+        expect(visit.page.locator("#send")).to_be_hidden()
+        visit.go(f"/jobs/{shown.jobs['failed'].id}")
+        expect(visit.page.locator("#story")).to_contain_text("ran out of memory")
+
+
+def test_times_have_the_exact_one_in_the_title(shown: Furnished, browser: Browser) -> None:
+    with visiting(browser, shown.farm.base_url, locale="en-GB", timezone_id="Europe/Berlin") as visit:
+        visit.sign_in(shown.farm)
+        page = visit.go(f"/jobs/{shown.jobs['finished'].id}")
+        time = page.locator(".page-head time").first
+        expect(time).to_have_text("2\u202fh ago")
+        title = page.evaluate(
+            "(at) => new Intl.DateTimeFormat('en-GB', {dateStyle: 'medium', timeStyle: 'medium', timeZone: 'Europe/Berlin'}).format(at)",
+            shown.jobs["finished"].created_at * 1000,
+        )
+        expect(time).to_have_attribute("title", title)
+
+
+def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Browser) -> None:
+    seconds = [
+        None,
+        -1.0,
+        0.0,
+        0.44,
+        9.9,
+        9.94,
+        9.96,
+        12.5,
+        13.5,
+        59.4,
+        59.6,
+        61.0,
+        605.0,
+        3599.4,
+        3599.6,
+        7260.0,
+        90_000.0,
+    ]
+    passed = [0, 44, 46, 59, 90, 150, 3569, 3571, 5400, 9000, 86_399, 86_401, 129_600, 216_000, 2_600_000]
+    views = [
+        ProgressView(),
+        ProgressView(done=3, total=16, phase="loading"),
+        ProgressView(done=3, total=16, seconds_per_step=1.25, eta_s=61.0, phase="running"),
+        ProgressView(phase="some_new_thing"),
+    ]
+    with visiting(browser, shown.farm.base_url) as visit:
+        visit.sign_in(shown.farm)
+        said = visit.page.evaluate(
+            """async ([seconds, passed, jobs]) => {
+                 const words = await import("/static/words.js");
+                 const now = 1760000000;
+                 return [seconds.map(words.duration), passed.map((p) => words.ago(now - p, now)), jobs.map(words.progressLine)];
+               }""",
+            [seconds, passed, [view.model_dump() for view in views]],
+        )
+    assert said[0] == [words.duration(value) for value in seconds]
+    assert said[1] == [words.ago(1_760_000_000 - value, 1_760_000_000) for value in passed]
+    assert said[2] == [words.progress_line(view) for view in views]
+
+
+@pytest.mark.skipif(
+    not os.environ.get("FARM_WRITE_DOC_IMAGES"), reason="FARM_WRITE_DOC_IMAGES=1 writes docs/images"
+)
+def test_write_the_pictures_of_the_documentation(shown: Furnished, browser: Browser) -> None:
+    folder = Path(__file__).parents[2] / "docs" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {"farm": "farm", "jobs": "jobs", "job": "finished", "draft": "draft", "cards": "cards"}
+    for scheme in ("light", "dark"):
+        with visiting(
+            browser, shown.farm.base_url, color_scheme=scheme, viewport={"width": 1280, "height": 860}
+        ) as visit:
+            visit.sign_in(shown.farm)
+            for image, name in pages.items():
+                visit.go(path_of(name, shown)).wait_for_load_state("load")
+                until(visit.page, "[...document.images].every((shown) => shown.complete)")
+                visit.page.screenshot(path=folder / f"{image}-{scheme}.png")
+    with visiting(browser, shown.farm.base_url, viewport=PHONE, device_scale_factor=2) as visit:
+        visit.sign_in(shown.farm)
+        visit.page.screenshot(path=folder / "farm-phone.png")

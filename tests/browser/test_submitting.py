@@ -1,0 +1,232 @@
+"""The form: a picture chosen, dropped or pasted becomes a job; what is wrong is said at its field."""
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import FileChooser, Page, expect
+
+from farm.model import Job
+from tests.browser.conftest import Furnished, Template, Visit, furnished_farm
+from tests.browser.farm_in_use import picture
+from tests.integration.dashboard_server import wait_until
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def furnished(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Furnished]:
+    """One farm for the whole file: a submit only adds to it."""
+    with furnished_farm(template, tmp_path_factory.mktemp("submitting")) as furnished:
+        yield furnished
+
+
+_GIVE = """([name, type, data, target]) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const box = new DataTransfer();
+  box.items.add(new File([bytes], name, { type }));
+  const element = document.querySelector(target);
+  const fire = (kind, make) => element.dispatchEvent(make(kind));
+  if (target === "body") {
+    fire("paste", (kind) => new ClipboardEvent(kind, { clipboardData: box, bubbles: true, cancelable: true }));
+  } else {
+    for (const kind of ["dragenter", "dragover", "drop"]) {
+      fire(kind, (each) => new DragEvent(each, { dataTransfer: box, bubbles: true, cancelable: true }));
+    }
+  }
+}"""
+
+
+def choose(page: Page, name: str = "street", data: bytes | None = None) -> None:
+    file = {
+        "name": f"{name}.jpg",
+        "mimeType": "image/jpeg",
+        "buffer": picture(name) if data is None else data,
+    }
+    page.locator("#f-image").set_input_files(file)  # type: ignore[arg-type]  # the keys are those of FilePayload
+
+
+def newest(furnished: Furnished) -> Job:
+    return furnished.farm.reader.jobs(limit=1).jobs[0]
+
+
+def test_a_chosen_picture_becomes_a_job_that_shows_up_at_once(furnished: Furnished, visit: Visit) -> None:
+    page = visit.page
+    visit.mark()
+    choose(page)
+    expect(page.locator("#picture-facts")).to_have_text(
+        f"street.jpg: 640 \u00d7 640 px, {round(len(picture('street')) / 1024)}\u202fKiB"
+    )
+    assert page.locator("#picture").evaluate("(shown) => shown.naturalWidth") == 640
+    page.locator("#f-prompt").fill("Cars pass by")
+    page.locator("label.preset", has_text="Standard").click()
+    page.get_by_role("button", name="Render").click()
+    expect(page.locator("#going")).to_contain_text("Cars pass by")
+    job = newest(furnished)
+    assert (job.preset, job.settings.prompt, job.settings.steps) == ("standard", "Cars pass by", 50)
+    assert visit.never_reloaded()
+    page.get_by_role("link", name="Open it").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cars pass by")
+
+
+@pytest.mark.parametrize("target", ["#drop", "body"], ids=["dropped", "pasted"])
+def test_a_dropped_or_pasted_picture_is_taken(furnished: Furnished, visit: Visit, target: str) -> None:
+    page = visit.page
+    data = base64.b64encode(picture("product")).decode()
+    page.evaluate(_GIVE, ["bottle.jpg", "image/jpeg", data, target])
+    expect(page.locator("#picture-facts")).to_contain_text("bottle.jpg: 640 \u00d7 640 px")
+    page.locator("label.preset", has_text="no diffusion").click()
+    page.get_by_role("button", name="Render").click()
+    expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
+    job = newest(furnished)
+    assert (job.preset, job.draft) == ("draft", True)
+    assert furnished.use.artifacts.read(job.input_sha256) == picture("product")
+
+
+def test_what_the_farm_refuses_is_said_at_the_field_which_gets_the_focus(
+    furnished: Furnished, visit: Visit
+) -> None:
+    page = visit.page
+    visit.expected.append("/api/v1/jobs")
+    before = newest(furnished).id
+    choose(page)
+    page.locator("#f-prompt").fill("Cars pass by")
+    page.get_by_text("Advanced settings").click()
+    page.get_by_role("spinbutton", name="Width").fill("513")
+    page.get_by_role("spinbutton", name="Frames").fill("0")
+    page.get_by_text("Advanced settings").click()  # folded away again: the error must unfold it
+    page.get_by_role("button", name="Render").click()
+    width = page.get_by_role("spinbutton", name="Width")
+    expect(width).to_be_focused()
+    expect(width).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#e-width")).to_have_text(
+        "Width must be a multiple of 8 pixels, not 513. Nearest: 512 or 520."
+    )
+    expect(page.locator("#e-frames")).to_contain_text("Frames must be between 1 and 64")
+    assert newest(furnished).id == before
+    width.fill("512")
+    expect(page.locator("#e-width")).to_be_hidden()
+    page.get_by_role("spinbutton", name="Frames").fill("")
+    page.get_by_role("button", name="Render").click()
+    expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
+
+
+def test_a_file_that_is_no_picture_is_refused_at_the_picture(furnished: Furnished, visit: Visit) -> None:
+    page = visit.page
+    visit.expected.append("/api/v1/jobs")
+    choose(page, data=b"%PDF-1.7 not a picture")
+    page.locator("#f-prompt").fill("x")
+    page.get_by_role("button", name="Render").click()
+    expect(page.locator("#e-image")).to_contain_text("the farm takes PNG, JPEG and WebP")
+    expect(page.locator("#f-image")).to_be_focused()
+
+
+def test_without_a_picture_nothing_is_sent(furnished: Furnished, visit: Visit) -> None:
+    visit.page.get_by_role("button", name="Render").click()
+    expect(visit.page.locator("#e-image")).to_contain_text("A picture is needed.")
+
+
+def test_the_keyboard_alone_is_enough(furnished: Furnished, visit: Visit) -> None:
+    page = visit.page
+    reached: list[str] = []
+    choosers: list[FileChooser] = []
+    # Listening takes effect in the browser a moment later, so it begins long before the key that opens the chooser.
+    page.on("filechooser", lambda opened: choosers.append(opened))  # noqa: PLW0108  # Playwright marks its handlers
+
+    def tab_to(wanted: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            here = page.evaluate(
+                "document.activeElement.name || document.activeElement.id || document.activeElement.textContent"
+            )
+            reached.append(here)
+            if here == wanted:
+                return
+        pytest.fail(f"Tab never reached {wanted}: {reached}")
+
+    tab_to("image")
+    ring = page.evaluate("getComputedStyle(document.querySelector('#drop > label')).outlineStyle")
+    assert ring == "solid", "the hidden file field shows its focus on the drop zone"
+    page.keyboard.press("Enter")
+    wait_until(lambda: page.evaluate("1") and choosers, what="the file chooser to open")
+    file = {"name": "walk.jpg", "mimeType": "image/jpeg", "buffer": picture("person")}
+    choosers[0].set_files(file)  # type: ignore[arg-type]  # the keys are those of FilePayload
+    tab_to("prompt")
+    page.keyboard.type("He walks on")
+    tab_to("preset")
+    page.keyboard.press("ArrowDown")
+    tab_to("send")
+    page.keyboard.press("Enter")
+    expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
+    job = newest(furnished)
+    assert (job.settings.prompt, job.preset) == ("He walks on", "standard")
+
+
+def test_pressing_render_again_after_no_answer_makes_one_job(furnished: Furnished, visit: Visit) -> None:
+    """The answer may be lost although the job was stored: the second press must repeat the key, not the job."""
+    page = visit.page
+    visit.expected.append("/api/v1/jobs")
+    keys: list[str] = []
+
+    def swallow(route, request) -> None:
+        if request.method != "POST":
+            route.continue_()
+            return
+        keys.append(request.headers["idempotency-key"])
+        if len(keys) == 1:
+            route.fetch()  # it arrives and is stored, and its answer is thrown away
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/api/v1/jobs", swallow)
+    before = len(furnished.farm.reader.jobs(limit=100).jobs)
+    choose(page)
+    page.locator("#f-prompt").fill("Once")
+    page.get_by_role("button", name="Render").click()
+    expect(page.locator("#submit-error")).to_contain_text("The farm did not answer.")
+    page.get_by_role("button", name="Render").click()
+    expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
+    assert keys[0] == keys[1]
+    assert len(furnished.farm.reader.jobs(limit=100).jobs) == before + 1
+
+
+def test_a_half_filled_form_survives_what_happens_meanwhile(furnished: Furnished, visit: Visit) -> None:
+    """Regression: a refresh of the page must leave the form's words, choice and picture alone."""
+    page = visit.page
+    choose(page)
+    page.locator("#f-prompt").fill("Half a sen")
+    page.locator("label.preset", has_text="Quality").click()
+    furnished.farm.writer.cancel_queued(furnished.jobs["queued"].id, 1.0)
+    page.evaluate("import('/static/live.js').then((live) => live.refresh())")
+    expect(page.locator("#going")).not_to_contain_text("Condensation")
+    assert page.locator("#f-prompt").input_value() == "Half a sen"
+    assert page.locator('input[name="preset"]:checked').get_attribute("value") == "quality"
+    assert page.locator("#f-image").evaluate("(field) => field.files.length") == 1
+
+
+def test_the_settings_sent_are_those_that_were_typed(furnished: Furnished, visit: Visit) -> None:
+    page = visit.page
+    choose(page)
+    page.locator("label.preset", has_text="no diffusion").click()
+    page.get_by_text("Advanced settings").click()
+    for label, value in (
+        ("Width", "640"),
+        ("Height", "384"),
+        ("Rate", "12"),
+        ("Seed", "7"),
+        ("Strength", "1.5"),
+    ):
+        page.get_by_role("spinbutton", name=label).fill(value)
+    page.get_by_role("combobox", name="Camera move").select_option("pan-left")
+    page.get_by_role("button", name="Render").click()
+    expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
+    found = newest(furnished).settings
+    assert (found.width, found.height, found.fps, found.seed, found.motion, found.strength) == (
+        640,
+        384,
+        12,
+        7,
+        "pan-left",
+        1.5,
+    )

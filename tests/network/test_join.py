@@ -1,0 +1,221 @@
+"""`farm join` from another PC: in, refused, and back after every kind of trouble. Each PC is a network namespace with its own processes."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from farm import daemons
+from farm.settings import DataDirectory
+from tests.network.netbed import Bed, Machine, Running, require, wait_until
+
+pytestmark = [pytest.mark.network, pytest.mark.timeout(400)]
+
+FARM = (sys.executable, "-P", "-m", "farm.cli.main")
+PORT = 8000
+
+WATCHER = """
+import json, sys, time, ray
+ray.init(address=sys.argv[1], namespace="farm", log_to_driver=False, logging_level="ERROR")
+wanted, limit = sys.argv[2], time.monotonic() + float(sys.argv[3])
+while time.monotonic() < limit:
+    for node in ray.nodes():
+        if node["Alive"] and node["Labels"].get("farm-node") == wanted:
+            print("SEEN", json.dumps([node["NodeID"], node["NodeManagerAddress"]]))
+            raise SystemExit(0)
+    time.sleep(0.1)
+raise SystemExit(4)
+"""
+"""A driver on the head that waits until Ray there sees a node alive."""
+
+
+class Head:
+    """`farm up` on a machine, with its data on the machine's disk."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.data = DataDirectory(machine.directory / "data")
+        self.url = f"http://{machine.address}:{PORT}"
+        self.up: Running | None = None
+        self.ready_after_s = 0.0
+
+    def start(self) -> None:
+        options = ("--data", str(self.data.root), "--host", self.machine.address, "--port", str(PORT))
+        self.up = self.machine.start([*FARM, "up", "--no-local-node", *options], "up")
+        self.ready_after_s = self.up.wait_for("Ctrl-C ends the farm", 90)
+
+    def code(self, minutes: str = "10") -> str:
+        exit_code, said = self.machine.run(
+            [
+                *FARM,
+                "token",
+                "new",
+                "--kind",
+                "join",
+                "--minutes",
+                minutes,
+                "--data",
+                str(self.data.root),
+                "--json",
+            ]
+        )
+        assert exit_code == 0, said
+        return str(json.loads(said)["token"])
+
+    def sees(self, node_id: str, limit_s: float = 60.0) -> tuple[str, str]:
+        """Ray's id and the address of a node, once Ray sees it alive."""
+        facts = json.loads(self.data.ray_facts.read_text())
+        exit_code, said = self.machine.run(
+            [sys.executable, "-c", WATCHER, facts["address"], node_id, str(limit_s)],
+            limit_s + 60.0,
+            daemons.ray_environment({}, token=self.data.ray_token),
+        )
+        assert exit_code == 0, f"Ray never saw {node_id}:\n{said}"
+        seen = next(line for line in said.splitlines() if line.startswith("SEEN"))
+        ray_id, address = json.loads(seen.removeprefix("SEEN "))
+        return str(ray_id), str(address)
+
+
+class Node:
+    """`farm join` on a machine."""
+
+    def __init__(self, machine: Machine, head: Head) -> None:
+        self.machine = machine
+        self.head = head
+        self.home = machine.directory / "node"
+
+    def command(self, *more: str) -> list[str]:
+        return [*FARM, "join", self.head.url, "--home", str(self.home), "--name", "attic", *more]
+
+    def join(self, *more: str) -> Running:
+        return self.machine.start(self.command(*more), "join")
+
+    @property
+    def id(self) -> str:
+        return str(json.loads((self.home / "node.json").read_text())["node_id"])
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Head, Node]]:
+    """A farm on one machine, and another machine that is not yet in it."""
+    require()
+    with Bed(tmp_path, 2) as bed:
+        head = Head(bed.machines[0])
+        node = Node(bed.machines[1], head)
+        head.start()
+        yield head, node
+    for root in (head.data.root, node.home):
+        shutil.rmtree(daemons.temp_dir_for(root), ignore_errors=True)
+
+
+def test_a_pc_joins_leaves_without_a_trace_and_comes_back_without_a_code(pair: tuple[Head, Node]) -> None:
+    head, node = pair
+    joined = node.join("--token", head.code())
+    seconds = joined.wait_for("Connected", 60)
+    ray_id, address = head.sees(node.id)
+    assert address == node.machine.address
+    print(f"farm up ready after {head.ready_after_s:.1f} s, farm join connected after {seconds:.1f} s")
+    for secret in ("node.json", "farm.json", "ray-token"):
+        assert (node.home / secret).stat().st_mode & 0o777 == 0o600
+    second, said = node.machine.run(node.command())
+    assert second == 1
+    assert "This PC is a node already" in said
+
+    assert joined.end() == 0, joined.output()
+    assert node.machine.processes() == []
+    again = node.join()
+    again.wait_for("Connected", 60)
+    assert head.sees(node.id)[0] != ray_id
+    assert again.end() == 0
+    assert head.up is not None
+    assert head.up.end() == 0
+    assert head.machine.processes() == []
+    assert "Traceback" not in head.up.output() + joined.output() + again.output()
+
+
+def test_codes_that_are_wrong_used_or_expired_are_refused_with_the_remedy(pair: tuple[Head, Node]) -> None:
+    head, node = pair
+    exit_code, said = node.machine.run(node.command())
+    assert exit_code == 1
+    assert "This PC is not yet a node" in said
+    assert "farm token new --kind join" in said
+
+    exit_code, said = node.machine.run(node.command("--token", "wrong"))
+    assert exit_code == 1
+    assert "The join code is not one of this farm's." in said
+
+    short = head.code(minutes="0.02")
+    wait_until(lambda: head.machine.run(["sleep", "1.3"])[0] == 0, 10, lambda: "the code is past its time")
+    exit_code, said = node.machine.run(node.command("--token", short))
+    assert exit_code == 1
+    assert "The join code has expired." in said
+    assert "farm token" in said
+    assert not (node.home / "farm.json").exists()
+
+    code = head.code()
+    first = node.join("--token", code)
+    first.wait_for("Connected", 60)
+    # The same command line again, as from the shell's history: this PC is known, so the used code does not matter.
+    assert first.end() == 0
+    again = node.join("--token", code)
+    again.wait_for("Connected", 60)
+    assert again.end() == 0
+    stranger = node.command("--token", code)
+    stranger[stranger.index(str(node.home))] = str(node.machine.directory / "other")
+    exit_code, said = node.machine.run(stranger)
+    assert exit_code == 1
+    assert "used before" in said
+    assert "Traceback" not in said
+
+
+def test_a_head_that_is_killed_finds_its_node_as_it_was(pair: tuple[Head, Node]) -> None:
+    """Ray's state outlives kill -9 of every process of the head, so a render on the node goes on."""
+    head, node = pair
+    joined = node.join("--token", head.code())
+    joined.wait_for("Connected", 60)
+    before = head.sees(node.id)
+    head.machine.power_cut()
+    joined.wait_for("does not answer", 30)
+    head.machine.power_on()
+    head.start()
+    assert head.sees(node.id, 30.0) == before
+    joined.wait_for("The head answers again", 30)
+    assert joined.exit_code is None
+
+
+def test_a_head_that_lost_ray_s_state_gets_its_node_back_within_30_s(pair: tuple[Head, Node]) -> None:
+    """With another state Ray refuses the old node for ever (WrongClusterID): `farm join` must take it down and join again."""
+    head, node = pair
+    joined = node.join("--token", head.code())
+    joined.wait_for("Connected", 60)
+    before = head.sees(node.id)
+    head.machine.power_cut()
+    shutil.rmtree(head.data.root / "ray")
+    head.machine.power_on()
+    head.start()
+    joined.wait_for("The head's Ray is another one now", 30)
+    after = head.sees(node.id, 30.0)
+    assert after[0] != before[0]
+    assert after[1] == node.machine.address
+    assert joined.exit_code is None
+
+
+def test_a_short_cut_of_the_cable_changes_nothing_and_a_join_waits_for_its_head(
+    pair: tuple[Head, Node],
+) -> None:
+    head, node = pair
+    code = head.code()
+    node.machine.cut()
+    joined = node.join("--token", code)
+    joined.wait_for("does not answer", 30)
+    node.machine.heal()
+    joined.wait_for("Connected", 90)
+    before = head.sees(node.id)
+    node.machine.cut()
+    joined.wait_for("What runs here goes on", 30)
+    node.machine.heal()
+    joined.wait_for("The head answers again", 60)
+    assert head.sees(node.id) == before
