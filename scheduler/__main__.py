@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,6 +26,9 @@ log = logging.getLogger("scheduler")
 
 async def work(data: DataDirectory, settings: FarmSettings) -> None:
     """Runs the scheduler until SIGTERM or SIGINT."""
+    # Ray adds a driver's working directory to the import path of all its actors, on every PC: one called like a package of
+    # ours, say a folder `farm` where the user stood, would take its place there.
+    os.chdir(data.run)
     cluster = RayCluster()
     cluster.connect(json.loads(data.ray_facts.read_text())["address"])
     engine = open_engine(data.database_url, writes=True)
@@ -56,7 +60,7 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = FarmSettings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    asyncio.run(work(DataDirectory(arguments.data), settings))
+    asyncio.run(work(DataDirectory(arguments.data.absolute()), settings))
     return 0
 
 

@@ -119,7 +119,7 @@ function showPreset() {
   const needed = option?.hasAttribute("data-prompt-needed");
   document.getElementById("prompt-needed").textContent = needed
     ? "needed: what should move, and how"
-    : "optional: a move such as “zoom” or “pan left”";
+    : "optional, such as “zoom” or “pan left”";
 }
 
 function settings(wrong) {

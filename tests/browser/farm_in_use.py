@@ -70,7 +70,7 @@ def picture(name: str, side: int = 640) -> bytes:
 
 @cache
 def video(name: str, side: int = 512, frames: int = 16, fps: int = 8) -> bytes:
-    """A real clip (H.264, yuv420p, faststart): a slow zoom into the picture."""
+    """A real clip (H.264, yuv420p; fragmented, since a pipe cannot seek back): a slow zoom into the picture."""
     image = Image.open(io.BytesIO(picture(name)))
     raw = b"".join(
         np.asarray(
@@ -80,7 +80,7 @@ def video(name: str, side: int = 512, frames: int = 16, fps: int = 8) -> bytes:
     )
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
     command += ["-s", f"{side}x{side}", "-r", str(fps), "-i", "-", "-c:v", "libx264", "-pix_fmt", "yuv420p"]
-    command += ["-movflags", "frag_keyframe+empty_moov+faststart", "-f", "mp4", "-"]
+    command += ["-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-"]
     return subprocess.run(command, input=raw, capture_output=True, check=True).stdout
 
 
