@@ -144,7 +144,8 @@ class Head:
         self._storage = RayStorage(data.root / "ray", f"{options.ray_host}:{options.ray_ports.base}")
         quiet = dict(environment) | QUIET_ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
         with_ray = daemons.ray_environment(environment, token=data.ray_token, node_home=data.node_home)
-        python = (sys.executable, "-P", "-m")  # -P: a directory called `farm` where the user stands is not ours
+        # -P: a directory called `farm` where the user stands is not ours.
+        python = (sys.executable, "-P", "-m")
         where = ("--data", str(data.root))
         ray_head = with_ray | self._storage.environment
         self.ray = self._part("ray", self._ray_command(), ray_head, grace_s=daemons.RAY_GRACE_S)

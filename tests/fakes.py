@@ -89,13 +89,17 @@ class FakeCluster:
                 seq,
                 0.0,
                 events.SpooledFile("video.mp4", named, len(video), "video/mp4"),
-                events.SpooledFile("thumb.jpg", hashlib.sha256(thumbnail).hexdigest(), len(thumbnail), "image/jpeg"),
+                events.SpooledFile(
+                    "thumb.jpg", hashlib.sha256(thumbnail).hexdigest(), len(thumbnail), "image/jpeg"
+                ),
                 {"render": 1.0, "encode": 0.5},
                 0.25,
             ),
         )
 
-    def fail(self, card_id: str, kind: FailureClass = FailureClass.INTERNAL, message: str = "It broke.") -> None:
+    def fail(
+        self, card_id: str, kind: FailureClass = FailureClass.INTERNAL, message: str = "It broke."
+    ) -> None:
         """The worker's attempt fails."""
         self.say(card_id, lambda name, seq: events.Failed(name, seq, 0.0, kind, message))
 
@@ -126,7 +130,9 @@ class FakeCluster:
         for card in self.cards[node_id]:
             self.workers[card.id].alive = True
         spooled = {attempt for card in self.cards[node_id] for attempt in self.workers[card.id].said}
-        return NodeReport(node_id, node_id, "127.0.0.1", 0.0, {}, tuple(self.cards[node_id]), tuple(sorted(spooled)))
+        return NodeReport(
+            node_id, node_id, "127.0.0.1", 0.0, {}, tuple(self.cards[node_id]), tuple(sorted(spooled))
+        )
 
     async def start(self, node_id: str, card_id: str, order: Order, picture: bytes) -> None:
         worker = self._worker(card_id)

@@ -31,7 +31,9 @@ class Storage:
         for part in (self.writer, self.reader):
             part._engine.dispose()
 
-    def submit(self, settings: RenderSettings = SETTINGS, picture: Artifact = PICTURE, now: float = 1.0) -> Job:
+    def submit(
+        self, settings: RenderSettings = SETTINGS, picture: Artifact = PICTURE, now: float = 1.0
+    ) -> Job:
         """A queued draft job."""
         new = NewJob(settings, Tier.PREVIEW, draft=settings.model == "animatic", picture=picture)
         return self.requests.submit(new, now)[0]
@@ -51,4 +53,6 @@ def open_storage(directory: Path) -> Storage:
     url = f"sqlite:///{directory / 'farm.sqlite3'}"
     migrate(url)
     writes = open_engine(url, writes=True)
-    return Storage(url, Writer(writes), Reader(open_engine(url, writes=False)), Requests(writes), Registry(writes))
+    return Storage(
+        url, Writer(writes), Reader(open_engine(url, writes=False)), Requests(writes), Registry(writes)
+    )

@@ -80,7 +80,9 @@ def finish(farm: RunningDashboard, job_id: str) -> None:
 
     store = ArtifactStore(farm.data.artifacts)
     video, thumbnail = store.put(VIDEO, "video/mp4"), store.put(picture((1, 2, 3)), "image/jpeg")
-    assert farm.writer.finish(attempt, Result(video.sha256, thumbnail.sha256, {"load": 1.0}, 0.5, 1009.0), 1010.0)
+    assert farm.writer.finish(
+        attempt, Result(video.sha256, thumbnail.sha256, {"load": 1.0}, 0.5, 1009.0), 1010.0
+    )
 
 
 def test_a_submitted_job_is_stored_with_its_picture_while_no_scheduler_runs(

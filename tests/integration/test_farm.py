@@ -93,7 +93,9 @@ def test_the_real_diffusion_pipeline_renders_a_small_checkpoint(
     assert done.status == JobStatus.FINISHED, client.log(job.id)
     assert not done.draft
     verify(client.video(job.id, tmp_path / "clip.mp4"), width=64, height=64, frames=4, fps=4)
-    assert {"load", "encode_prompt", "encode_image", "denoise", "decode"} <= set(done.attempts[-1].stage_seconds)
+    assert {"load", "encode_prompt", "encode_image", "denoise", "decode"} <= set(
+        done.attempts[-1].stage_seconds
+    )
 
 
 def test_a_running_job_stops_when_cancelled_and_the_card_takes_the_next(client: Farm, picture: Path) -> None:
@@ -138,7 +140,9 @@ def test_kill_9_of_the_scheduler_in_mid_job_and_the_result_arrives_once(
     wait_until(lambda: steps_done(client, job.id) > 2, 30, "it renders")
     former = farm.pid_of("scheduler")
     farm.kill("scheduler")
-    assert client.submit(picture, **SMALL).status == JobStatus.QUEUED  # the web takes jobs while nobody schedules
+    assert (
+        client.submit(picture, **SMALL).status == JobStatus.QUEUED
+    )  # the web takes jobs while nobody schedules
     assert client.wait(job.id).status == JobStatus.FINISHED
     assert client.wait(waiting.id).status == JobStatus.FINISHED
     assert farm.pid_of("scheduler") != former

@@ -86,7 +86,9 @@ class Farm(RuleBasedStateMachine):
         won = self.store.writer.assign(
             [Assignment(attempt, job, "n1", card_id, "CPU (test)", MemoryPlan())], self._time()
         )
-        card_busy = any(self._live(other) and self.attempt_of[other][1] == card_id for other in self.attempt_of)
+        card_busy = any(
+            self._live(other) and self.attempt_of[other][1] == card_id for other in self.attempt_of
+        )
         can = self.job_status[job] == JobStatus.QUEUED and job not in self.cancel_asked and not card_busy
         assert bool(won) == can
         if not won:
@@ -114,7 +116,9 @@ class Farm(RuleBasedStateMachine):
     @rule(attempt=attempts)
     def finish(self, attempt: str) -> None:
         live = self._live(attempt)
-        moved = self.store.writer.finish(attempt, Result(f"video-{attempt}", "thumb", {}, None, self.now), self._time())
+        moved = self.store.writer.finish(
+            attempt, Result(f"video-{attempt}", "thumb", {}, None, self.now), self._time()
+        )
         assert moved == live
         if moved:
             job = self.attempt_of[attempt][0]
@@ -144,7 +148,10 @@ class Farm(RuleBasedStateMachine):
     @rule(attempt=attempts)
     def lose(self, attempt: str) -> None:
         self._end(
-            attempt, self.store.writer.lose(attempt, "gone", self._time()), AttemptStatus.LOST, JobStatus.QUEUED
+            attempt,
+            self.store.writer.lose(attempt, "gone", self._time()),
+            AttemptStatus.LOST,
+            JobStatus.QUEUED,
         )
 
     @rule(attempt=attempts)
@@ -177,7 +184,9 @@ class Farm(RuleBasedStateMachine):
         live = [row for row in attempts.values() if row.status in LIVE_ATTEMPTS]
         assert len({row.card_id for row in live}) == len(live), "a card works on one attempt"
         running = {job for job, status in self.job_status.items() if status == JobStatus.RUNNING}
-        assert sorted(row.job_id for row in live) == sorted(running), "a running job has exactly one live attempt"
+        assert sorted(row.job_id for row in live) == sorted(running), (
+            "a running job has exactly one live attempt"
+        )
         for job, row in jobs.items():
             if row.status == JobStatus.FINISHED:
                 assert row.video_sha256 == f"video-{self.results[job]}"

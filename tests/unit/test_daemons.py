@@ -56,6 +56,7 @@ def test_the_environment_has_our_token_and_nothing_of_another_ray(tmp_path):
     assert found["FARM_NODE_HOME"] == str(tmp_path / "n")
     assert found["FARM_MODELS_FILE"] == "/m.toml"
     assert found["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert float(found["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]) == 0
     assert not {"RAY_ADDRESS", "RAY_AUTH_TOKEN"} & set(found)
 
 

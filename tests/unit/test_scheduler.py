@@ -29,7 +29,11 @@ LIMIT_S = 10.0
 def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     """A real video of what SETTINGS order, and a thumbnail."""
     directory = tmp_path_factory.mktemp("clip")
-    ramp = np.linspace(0, 200, SETTINGS.width, dtype=np.uint8)[None, :, None].repeat(SETTINGS.height, 0).repeat(3, 2)
+    ramp = (
+        np.linspace(0, 200, SETTINGS.width, dtype=np.uint8)[None, :, None]
+        .repeat(SETTINGS.height, 0)
+        .repeat(3, 2)
+    )
     made = encode(
         iter([np.roll(ramp, 4 * index, axis=1) for index in range(SETTINGS.frames)]),
         directory / "video.mp4",
@@ -172,7 +176,8 @@ def test_each_card_has_one_attempt_and_the_queue_keeps_its_order(run: Run, clip:
             busy = next(card for card in cards if bench.cluster.workers[card].order is not None)
             bench.cluster.done(busy, *clip)
         await bench.until(
-            lambda: sum(bench.status(job) == JobStatus.FINISHED for job in jobs) == 5, "five of six are finished"
+            lambda: sum(bench.status(job) == JobStatus.FINISHED for job in jobs) == 5,
+            "five of six are finished",
         )
         begun = [order.job_id for _, order in bench.cluster.starts]
         assert set(begun[:2]) == {job.id for job in jobs[:2]}  # handed over side by side
@@ -192,7 +197,9 @@ def test_a_restarted_scheduler_takes_up_the_attempt_and_its_result_comes_once(
         await bench.crash()
         bench.cluster.done(card, *clip)  # while nobody listens
         await bench.start()
-        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "the result of the old attempt counts")
+        await bench.until(
+            lambda: bench.status(job) == JobStatus.FINISHED, "the result of the old attempt counts"
+        )
         assert len(bench.cluster.starts) == 1
         assert len(bench.store.reader.attempts(job.id)) == 1
 
@@ -226,7 +233,9 @@ def test_an_attempt_that_was_committed_but_never_handed_over_is_handed_over_afte
     run(story)
 
 
-def test_a_result_waits_in_the_spool_of_a_node_whose_worker_is_gone(run: Run, clip: tuple[bytes, bytes]) -> None:
+def test_a_result_waits_in_the_spool_of_a_node_whose_worker_is_gone(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
     async def story(bench: Bench) -> None:
         (card,) = bench.cluster.add_node("n1")
         job = bench.submit()
@@ -246,7 +255,9 @@ def test_a_result_waits_in_the_spool_of_a_node_whose_worker_is_gone(run: Run, cl
     run(story)
 
 
-def test_a_worker_that_dies_loses_its_attempt_and_the_job_runs_again(run: Run, clip: tuple[bytes, bytes]) -> None:
+def test_a_worker_that_dies_loses_its_attempt_and_the_job_runs_again(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
     async def story(bench: Bench) -> None:
         (card,) = bench.cluster.add_node("n1")
         job = bench.submit()
