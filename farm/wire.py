@@ -23,7 +23,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class CardReport:
-    """What a node says of one of its cards. `vram_gib` is nominal, `usable_gib` what the planner may use; `attempt_id` is the one it works on."""
+    """What a node says of one of its cards: `vram_gib` is nominal, `usable_gib` what the planner may use."""
 
     id: str
     kind: CardKind
@@ -32,8 +32,6 @@ class CardReport:
     usable_gib: float | None = None
     compute_capability: tuple[int, int] | None = None
     models: tuple[str, ...] = ()
-    worker: str | None = None
-    worker_pid: int | None = None
     trouble: str | None = None
 
 

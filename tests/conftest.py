@@ -20,4 +20,4 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
         if name.startswith("FARM_") and name not in ("FARM_REQUIRE_NETWORK_TESTS", "FARM_WRITE_DOC_IMAGES"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("FARM_DATA", str(tmp_path / "farm-data"))
-    yield
+    return

@@ -164,13 +164,12 @@ class FakeCluster:
     async def replay(self, node_id: str, attempt_id: str, after: int) -> list[Event]:
         if node_id in self.gone:
             raise NodeGoneError(node_id)
-        said = [
+        return [
             event
             for card in self.cards[node_id]
             for event in self.workers[card.id].said.get(attempt_id, [])
             if event.seq > after
         ]
-        return said
 
     async def cancel(self, card_id: str, attempt_id: str) -> None:
         worker = self._worker(card_id)

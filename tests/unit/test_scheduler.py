@@ -133,7 +133,7 @@ def run(tmp_path: Path) -> Iterator[Callable[[Callable[[Bench], Awaitable[None]]
 
         asyncio.run(whole())
 
-    yield runner
+    return runner
 
 
 Run = Callable[[Callable[[Bench], Awaitable[None]]], None]
@@ -416,7 +416,7 @@ def test_the_feed_tells_a_job_s_life_to_its_readers(run: Run, clip: tuple[bytes,
     async def story(bench: Bench) -> None:
         (card,) = bench.cluster.add_node("n1")
         await bench.start()
-        await bench.until(lambda: (bench.root / "feed.sock").exists(), "the feed is served")
+        await bench.until((bench.root / "feed.sock").exists, "the feed is served")
         reader, writer = await asyncio.open_unix_connection(str(bench.root / "feed.sock"))
         job = bench.submit()
         writer.write(b"wake\n")  # no test here wakes the loop: the feed's reader does
