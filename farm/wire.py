@@ -103,11 +103,15 @@ def ticket_from_dict(data: dict[str, Any]) -> JoinTicket:
     return _TICKET.validate_python(data)
 
 
-def worker_name(card_id: str) -> str:
-    """The name under which Ray finds a card's worker."""
-    return f"worker:{card_id}"
+def worker_name(card_id: str, ray_node_id: str) -> str:
+    """The name under which Ray finds a card's worker.
+
+    With Ray's id of the node in it: a PC that comes back is another Ray node, while Ray may for some seconds still hold the actors of its
+    former life for alive.
+    """
+    return f"worker:{card_id}:{ray_node_id}"
 
 
 def agent_name(node_id: str, ray_node_id: str) -> str:
-    """The name under which Ray finds a node's agent. After a PC's restart it is another Ray node, and another agent."""
+    """The name under which Ray finds a node's agent; see `worker_name`."""
     return f"agent:{node_id}:{ray_node_id}"

@@ -82,9 +82,10 @@ class NodeAgent:
     def _start_worker(self, card: CardReport) -> ActorHandle[Any]:
         environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         environment["CUDA_VISIBLE_DEVICES"] = card.id if card.kind == CardKind.CUDA else ""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        ray_node_id = ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(ray_node_id, soft=False)
         worker: ActorHandle[Any] = CardWorkerActor.options(
-            name=worker_name(card.id),
+            name=worker_name(card.id, ray_node_id),
             namespace="farm",
             lifetime="detached",
             get_if_exists=True,

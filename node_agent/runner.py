@@ -70,6 +70,19 @@ class Runner:
         current.stop.set()
         return True
 
+    def follow(self, attempt_id: str, after: int, wait_s: float) -> list[events.Event] | None:
+        """Events above number `after`, waiting up to `wait_s` for the first while the attempt is under way.
+
+        None when there are none and nobody is at work on more: the attempt is unknown here, or its process ended in the middle.
+        """
+        under_way = (
+            self.current == attempt_id
+        )  # asked first: if it ends just now, its last event is on the disk
+        found = self._spool.events(attempt_id, after)
+        if found or not under_way:
+            return found or None
+        return self._spool.follow(attempt_id, after, wait_s)
+
     @property
     def current(self) -> str | None:
         """The attempt under way."""

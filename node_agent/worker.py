@@ -62,13 +62,9 @@ class CardWorker:
 
     @ray.method(concurrency_group="follow")
     def follow(self, attempt_id: str, after: int, wait_s: float) -> list[dict[str, Any]] | None:
-        """Events of an attempt above number `after`, waiting up to `wait_s` for the first; None if it is not known here."""
-        found = self._spool.events(attempt_id, after)
-        if not found:
-            if self._runner.current != attempt_id and not self._spool.events(attempt_id, 0):
-                return None
-            found = self._spool.follow(attempt_id, after, wait_s)
-        return [to_dict(event) for event in found]
+        """See `Runner.follow`."""
+        found = self._runner.follow(attempt_id, after, wait_s)
+        return None if found is None else [to_dict(event) for event in found]
 
     @ray.method(concurrency_group="ctl")
     def cancel(self, attempt_id: str) -> bool:

@@ -88,7 +88,7 @@ class Attendant:
     async def cancel(self) -> None:
         """Asks the card to stop. The attempt's own last word says whether it did."""
         with suppress(NodeGoneError, WorkerGoneError):
-            await self._desk.cluster.cancel(self.attempt.card_id, self.attempt.id)
+            await self._desk.cluster.cancel(self.attempt.node_id, self.attempt.card_id, self.attempt.id)
 
     async def _see_through(self) -> Ended:
         cancel_told = False
@@ -126,12 +126,12 @@ class Attendant:
         try:
             if not self._handed_over:
                 await self._start()
-            return await cluster.follow(attempt.card_id, attempt.id, self._after, FOLLOW_S)
+            return await cluster.follow(attempt.node_id, attempt.card_id, attempt.id, self._after, FOLLOW_S)
         except (WorkerGoneError, UnknownAttemptError) as error:
             spooled = await cluster.replay(attempt.node_id, attempt.id, self._after)
             if any(isinstance(event, Done | Failed | Cancelled) for event in spooled):
                 return spooled
-            never_arrived = isinstance(error, UnknownAttemptError) and self._status == AttemptStatus.ASSIGNED
+            never_arrived = isinstance(error, UnknownAttemptError) and not spooled and self._after == 0
             if self._handed_over and never_arrived:
                 self._handed_over = False
                 return []

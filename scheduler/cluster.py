@@ -37,7 +37,9 @@ class Cluster(Protocol):
         """Begins an attempt. Raises `CardBusyError` if another one holds the card."""
         ...
 
-    async def follow(self, card_id: str, attempt_id: str, after: int, wait_s: float) -> list[Event]:
+    async def follow(
+        self, node_id: str, card_id: str, attempt_id: str, after: int, wait_s: float
+    ) -> list[Event]:
         """Events above number `after`, waiting up to `wait_s` for the first. Raises `UnknownAttemptError`."""
         ...
 
@@ -45,7 +47,7 @@ class Cluster(Protocol):
         """Events from the node's spool, when the worker is gone."""
         ...
 
-    async def cancel(self, card_id: str, attempt_id: str) -> None:
+    async def cancel(self, node_id: str, card_id: str, attempt_id: str) -> None:
         """Asks an attempt to stop."""
         ...
 

@@ -31,6 +31,7 @@ class RayCluster:
         self._ray_ids: dict[str, str] = {}
         self._agents: dict[str, ActorHandle[Any]] = {}
         self._workers: dict[str, ActorHandle[Any]] = {}
+        self._silent: set[str] = set()
 
     def connect(self, address: str) -> None:
         """Attaches this process to the farm's Ray as a driver. The token comes from the environment.
@@ -43,37 +44,45 @@ class RayCluster:
     async def nodes(self) -> set[str]:
         """The ids of the nodes that are connected now."""
         found: list[dict[str, Any]] = await asyncio.to_thread(ray.nodes)
-        alive = {
-            entry["Labels"][NODE_LABEL]: entry["NodeID"]
-            for entry in found
-            if entry["Alive"] and NODE_LABEL in entry["Labels"]
-        }
-        for node_id, ray_id in alive.items():
+        alive: dict[str, list[str]] = {}
+        for entry in found:
+            if entry["Alive"] and NODE_LABEL in entry["Labels"]:
+                alive.setdefault(entry["Labels"][NODE_LABEL], []).append(entry["NodeID"])
+        for node_id, ray_ids in alive.items():
+            # A PC that came back quickly is listed twice for some seconds, until Ray misses its former self.
+            ray_id = next((one for one in ray_ids if one not in self._silent), ray_ids[-1])
             if self._ray_ids.get(node_id) != ray_id:
-                self._agents.pop(
-                    node_id, None
-                )  # the PC came back as another Ray node: its old actors are gone
-        self._ray_ids = alive
+                self._agents.pop(node_id, None)
+            self._ray_ids[node_id] = ray_id
+        for node_id in set(self._ray_ids) - set(alive):
+            del self._ray_ids[node_id]
+        self._silent &= {ray_id for ray_ids in alive.values() for ray_id in ray_ids}
         return set(alive)
 
     async def report(self, node_id: str) -> NodeReport:
         """What a node says of itself; starts its agent where there is none."""
+        ray_id = self._ray_ids.get(node_id, "")
         try:
-            return report_from_dict(await _answer(self._agent(node_id).report.remote()))
+            report = report_from_dict(await _answer(self._agent(node_id).report.remote()))
         except (NodeGoneError, WorkerGoneError):
             self._agents.pop(node_id, None)
+            self._silent.add(ray_id)
             raise NodeGoneError(node_id) from None
+        self._silent.discard(ray_id)
+        return report
 
-    async def start(self, node_id: str, card_id: str, order: Order, picture: bytes) -> None:  # noqa: ARG002
+    async def start(self, node_id: str, card_id: str, order: Order, picture: bytes) -> None:
         """Begins an attempt."""
-        holder = await self._ask_worker(card_id, "start", order_to_dict(order), picture)
+        holder = await self._ask_worker(node_id, card_id, "start", order_to_dict(order), picture)
         if holder is not None:
             raise CardBusyError(holder)
 
-    async def follow(self, card_id: str, attempt_id: str, after: int, wait_s: float) -> list[Event]:
+    async def follow(
+        self, node_id: str, card_id: str, attempt_id: str, after: int, wait_s: float
+    ) -> list[Event]:
         """Events above number `after`."""
         found = await self._ask_worker(
-            card_id, "follow", attempt_id, after, wait_s, patience_s=wait_s + CALL_S
+            node_id, card_id, "follow", attempt_id, after, wait_s, patience_s=wait_s + CALL_S
         )
         if found is None:
             raise UnknownAttemptError(attempt_id)
@@ -84,9 +93,9 @@ class RayCluster:
         found = await _answer(self._agent(node_id).replay.remote(attempt_id, after))
         return [from_dict(event) for event in found]
 
-    async def cancel(self, card_id: str, attempt_id: str) -> None:
+    async def cancel(self, node_id: str, card_id: str, attempt_id: str) -> None:
         """Asks an attempt to stop."""
-        await self._ask_worker(card_id, "cancel", attempt_id)
+        await self._ask_worker(node_id, card_id, "cancel", attempt_id)
 
     async def read(self, node_id: str, attempt_id: str, name: str) -> bytes:
         """A file of an attempt's spool. Through the agent, so that it does not matter whether the worker still lives."""
@@ -117,19 +126,23 @@ class RayCluster:
         return agent
 
     async def _ask_worker(
-        self, card_id: str, method: str, *arguments: Any, patience_s: float = CALL_S
+        self, node_id: str, card_id: str, method: str, *arguments: Any, patience_s: float = CALL_S
     ) -> Any:
-        worker = self._workers.get(card_id)
+        ray_id = self._ray_ids.get(node_id)
+        if ray_id is None:
+            raise NodeGoneError(node_id)
+        name = worker_name(card_id, ray_id)
+        worker = self._workers.get(name)
         if worker is None:
             try:
-                worker = await asyncio.to_thread(ray.get_actor, worker_name(card_id), NAMESPACE)
+                worker = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
             except ValueError as error:
                 raise WorkerGoneError(card_id) from error
-            self._workers[card_id] = worker
+            self._workers[name] = worker
         try:
             return await _answer(getattr(worker, method).remote(*arguments), patience_s=patience_s)
         except WorkerGoneError:
-            self._workers.pop(card_id, None)
+            self._workers.pop(name, None)
             raise
 
 

@@ -146,7 +146,9 @@ class FakeCluster:
         self.starts.append((card_id, order))
         self.on_start(card_id, order)
 
-    async def follow(self, card_id: str, attempt_id: str, after: int, wait_s: float) -> list[Event]:
+    async def follow(
+        self, node_id: str, card_id: str, attempt_id: str, after: int, wait_s: float
+    ) -> list[Event]:
         if attempt_id not in self._worker(card_id).said:
             raise UnknownAttemptError(attempt_id)
         while True:
@@ -171,7 +173,7 @@ class FakeCluster:
             if event.seq > after
         ]
 
-    async def cancel(self, card_id: str, attempt_id: str) -> None:
+    async def cancel(self, node_id: str, card_id: str, attempt_id: str) -> None:
         worker = self._worker(card_id)
         worker.cancelled.add(attempt_id)
         if worker.order is not None and worker.order.attempt_id == attempt_id:

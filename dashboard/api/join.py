@@ -35,7 +35,7 @@ class Versions(BaseModel):
 
 
 class Redeem(Versions):
-    """A code for a ticket. `node_id` is what the PC was called when it was a node before."""
+    """A code for a ticket. `node_id` is what the PC would like to be called; one that is taken gives another."""
 
     code: Annotated[str, Field(max_length=200)]
     node_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = None
@@ -71,10 +71,11 @@ def redeem(farm: Farm, request: Request, wish: Redeem) -> dict[str, Any]:
     now = farm.now()
     if not farm.registry.use_once(wish.code, now):
         raise _used()
-    node_id = wish.node_id or new_id()
+    # A code lets a PC in; it is no proof of being a PC that is in already, whose name and token another could take that way.
+    known = any(node.id == wish.node_id for node in farm.reader.nodes())
+    node_id = new_id() if known or wish.node_id is None else wish.node_id
     token = new_token()
     _see(farm, request, node_id, wish)
-    farm.registry.revoke(TokenKind.NODE, now, node_id=node_id)
     farm.registry.add_token(token, TokenKind.NODE, wish.name, now, node_id=node_id)
     return _ticket(farm, node_id, token, ray)
 
