@@ -120,7 +120,10 @@ def _decode(path: Path, *, faststart: bool) -> VideoFacts:
             f"The clip {path.name} did not decode within {_TIMEOUT_S:.0f} s.", _REDO
         ) from error
     except OSError as error:
-        raise ConfigurationError(f"ffmpeg cannot be run: {error}.", "Run `farm doctor`.") from error
+        raise ConfigurationError(
+            f"ffmpeg cannot be run: {error}.",
+            "Install the farm again with deploy/setup.sh, or set IMAGEIO_FFMPEG_EXE to an ffmpeg.",
+        ) from error
     said = done.stderr.decode(errors="replace")
     faults = [line for line in said.splitlines() if "[error]" in line or "[fatal]" in line]
     if done.returncode != 0 or faults:

@@ -117,7 +117,8 @@ def _through_ffmpeg(
             )
         except OSError as error:
             raise EncodingFailedError(
-                f"ffmpeg cannot be run: {error.strerror or error}.", "Run `farm doctor` on that PC."
+                f"ffmpeg cannot be run: {error.strerror or error}.",
+                "Install the farm again on that PC with deploy/setup.sh.",
             ) from error
         try:
             middle = _feed(process, frames, width, height, count)

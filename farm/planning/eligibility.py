@@ -173,7 +173,7 @@ def _what_helps(job: Job, card: Card, view: FarmView) -> str:
     if device_allowed(job, card, view):
         return "Choose the preset 'draft', or add a PC with an NVIDIA card."
     if model_on_node(job, card, view):
-        advice.append(f"fetch the model with `farm models pull {row.name}`")
+        advice.append(f"fetch its weights on that PC with `hf download {row.source}`")
     if memory_fits(job, card, view) and card.usable_gib is not None:
         frames = _frames_that_fit(job, row, card.usable_gib)
         size = f"{job.settings.width} x {job.settings.height}"

@@ -118,7 +118,7 @@ def test_why_pending_in_words() -> None:
     )
     bare = replace(H100, models=frozenset())
     assert why_pending(job(), [bare], view(bare)).endswith(
-        "Fetch the model with `farm models pull i2vgen-xl`."
+        "Fetch its weights on that PC with `hf download ali-vilab/i2vgen-xl`."
     )
     strict = view(RTX_2060, RTX_2070S, tiers="strict")
     assert why_pending(job(NATIVE), [H100], replace(strict, bands=frozenset({Tier.QUALITY}))) == (
