@@ -2,7 +2,7 @@
 
 import logging
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,23 +74,40 @@ def _gpus(models: Mapping[str, ModelRow]) -> tuple[CardReport, ...]:
         if nvml is None:
             return ()
         runs = _runs(CardKind.CUDA, models)
-        return tuple(_gpu(nvml, index, runs) for index in range(nvml.nvmlDeviceGetCount()))
+        found = (_gpu(nvml, index, runs) for index in range(nvml.nvmlDeviceGetCount()))
+        return tuple(card for card in found if card is not None)
 
 
-def _gpu(nvml: Any, index: int, runs: tuple[str, ...]) -> CardReport:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    total = memory.total / GIB
+def _gpu(nvml: Any, index: int, runs: tuple[str, ...]) -> CardReport | None:
+    """One GPU; None where not even its name can be had, as of a card that fell off its bus: the others work on."""
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+        name = _text(nvml.nvmlDeviceGetName(handle))
+    except nvml.NVMLError as error:
+        log.warning("card %d of this PC does not answer: %s", index, error)
+        return None
+    memory = _reading(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    capability = _reading(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    total = memory.total / GIB if memory is not None else None
     return CardReport(
-        id=_text(nvml.nvmlDeviceGetUUID(handle)),
+        id=uuid,
         kind=CardKind.CUDA,
-        name=_text(nvml.nvmlDeviceGetName(handle)).removeprefix("NVIDIA ").removeprefix("GeForce "),
-        vram_gib=float(round(total)),
-        usable_gib=round(max(0.0, total - CONTEXT_GIB), 2),
-        compute_capability=(major, minor),
+        name=name.removeprefix("NVIDIA ").removeprefix("GeForce "),
+        vram_gib=float(round(total)) if total is not None else None,
+        usable_gib=round(max(0.0, total - CONTEXT_GIB), 2) if total is not None else None,
+        compute_capability=tuple(capability) if capability is not None else None,
         models=runs,
     )
+
+
+def _reading(nvml: Any, read: Callable[[Any], Any], handle: Any) -> Any:
+    """A reading, or None where the card has none to give."""
+    try:
+        return read(handle)
+    except nvml.NVMLError as error:
+        log.debug("%s: %s", read, error)
+        return None
 
 
 def _text(value: str | bytes) -> str:

@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 
 from PIL import Image
@@ -50,6 +50,8 @@ class Runner:
         """
         with self._lock:
             current = self._current
+            if current is not None and self._spool.ended(current.order.attempt_id):
+                current.thread.join()  # who heard its last event may be quicker than its thread's last line
             if current is not None and current.thread.is_alive():
                 if current.order.attempt_id == order.attempt_id:
                     return
@@ -151,22 +153,27 @@ class _Attempt:
             pace = (now - self._last_step[0]) / (done - self._last_step[1])
         self._last_step = (now, done)
         seq, at = self._next()
-        self._spool.append(events.Step(self.order.attempt_id, seq, at, done, total, pace))
+        self._say(events.Step(self.order.attempt_id, seq, at, done, total, pace))
 
     def preview(self, jpeg: bytes) -> None:
         self._check()
         target = self._spool.directory(self.order.attempt_id) / "preview.jpg"
         half = target.with_suffix(".half")
-        half.write_bytes(jpeg)
-        half.replace(target)
+        with _unless_forgotten():
+            half.write_bytes(jpeg)
+            half.replace(target)
         seq, at = self._next()
-        self._spool.append(
+        self._say(
             events.Preview(self.order.attempt_id, seq, at, self._last_step[1] if self._last_step else 0)
         )
 
     def _check(self) -> None:
         if self.stop.is_set():
             raise CancelledRenderError("The render was cancelled.")
+
+    def _say(self, event: events.Event) -> None:
+        with _unless_forgotten():
+            self._spool.append(event)
 
     def _next(self) -> tuple[int, float]:
         self._seq += 1
@@ -188,17 +195,22 @@ class _Attempt:
             kind, message, remedy = explain(error)
             seq, at = self._next()
             final = events.Failed(attempt_id, seq, at, kind, message, remedy, traceback.format_exc())
-        self._spool.append(final)
+        try:
+            self._spool.append(final)
+        except FileNotFoundError:
+            log.info("attempt %s ended after the head had given it up", attempt_id)
+        except OSError:  # the head sees that nobody works on it any more, and tries elsewhere
+            log.exception("the end of attempt %s could not be written down", attempt_id)
 
     def _render(self) -> events.Event:
         order = self.order
         self._peak.reset()
         seq, at = self._next()
-        self._spool.append(events.Loading(order.attempt_id, seq, at))
+        self._say(events.Loading(order.attempt_id, seq, at))
         image = self._open_picture()
         model = self._runner.model_for(order, self)
         seq, at = self._next()
-        self._spool.append(events.Rendering(order.attempt_id, seq, at))
+        self._say(events.Rendering(order.attempt_id, seq, at))
         self._last_step = (time.perf_counter(), 0)
         began = time.perf_counter()
         frames = self._watch.waiting(
@@ -238,6 +250,15 @@ class _Attempt:
         )
 
 
+@contextmanager
+def _unless_forgotten() -> Iterator[None]:
+    """The head lets go of attempts it holds for lost by having their directory removed: then there is no more to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CancelledRenderError("The head no longer waits for this attempt.") from error
+
+
 def clip_metadata(order: Order) -> dict[str, str | int | float | bool]:
     """What a clip says about itself: enough to make it again."""
     settings = order.settings
@@ -260,21 +281,30 @@ def clip_metadata(order: Order) -> dict[str, str | int | float | bool]:
     }
 
 
+_OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""How the driver and NVIDIA's libraries say it where torch's allocator was not asked."""
+
+
 def explain(error: Exception) -> tuple[FailureClass, str, str]:
     """The class, message and remedy of a failure. torch's errors are known by name: this module must do without torch."""
     name = type(error).__name__
+    said = (str(error).strip().splitlines() or [name])[0]
     if isinstance(error, BadInputError):
         return FailureClass.BAD_INPUT, error.message, error.remedy
     if isinstance(error, MissingWeightsError):
         return FailureClass.MISSING_WEIGHTS, error.message, error.remedy
-    if name == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if (
+        name == "OutOfMemoryError"
+        or isinstance(error, MemoryError)
+        or any(words in said for words in _OUT_OF_MEMORY)
+    ):
         return (
             FailureClass.OUT_OF_MEMORY,
-            f"The card ran out of memory: {str(error).splitlines()[0] if str(error) else name}",
+            f"The card ran out of memory: {said}",
             "It will be tried on another card.",
         )
-    if name == "AcceleratorError" or "CUDA error" in str(error):
-        return FailureClass.CARD_FAULT, f"The card reported a fault: {str(error).splitlines()[0]}", ""
+    if name == "AcceleratorError" or "CUDA error" in said:
+        return FailureClass.CARD_FAULT, f"The card reported a fault: {said}", ""
     if isinstance(error, RenderFailedError | FarmError):
         return FailureClass.INTERNAL, error.message, error.remedy
     return (

@@ -42,7 +42,11 @@ class Spool:
         return self.root / attempt_id
 
     def append(self, event: Event) -> None:
-        """Writes an event down and wakes those who follow."""
+        """Writes an event down and wakes those who follow.
+
+        Raises:
+            FileNotFoundError: the attempt was forgotten.
+        """
         data = to_dict(event)
         with (self.directory(event.attempt_id) / _EVENTS).open("ab") as file:
             file.write(json.dumps(data).encode() + b"\n")
@@ -65,11 +69,16 @@ class Spool:
         for line in path.read_bytes().splitlines():
             try:
                 data: dict[str, Any] = json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:  # half a line, or the zeros that some file systems leave in its place
                 break
             if data["seq"] > after:
                 found.append(from_dict(data))
         return found
+
+    def ended(self, attempt_id: str) -> bool:
+        """Whether the attempt's last event is on the disk."""
+        found = self.events(attempt_id, 0)
+        return bool(found) and found[-1].kind in FINAL_KINDS
 
     def follow(self, attempt_id: str, after: int, wait_s: float) -> list[Event]:
         """Events above `after`; waits up to `wait_s` for the first."""
@@ -83,7 +92,7 @@ class Spool:
         Raises:
             FileNotFoundError: there is none of this name.
         """
-        if "/" in name or name.startswith("."):
+        if not name or "/" in name or name.startswith("."):
             raise FileNotFoundError(name)
         return (self.directory(attempt_id) / name).read_bytes()
 

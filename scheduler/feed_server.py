@@ -57,7 +57,7 @@ class FeedServer:
             while line := await incoming.readline():
                 if line == WAKE:
                     self._wake()
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, ValueError, asyncio.CancelledError):  # ValueError: a line without an end
             log.debug("a reader of the feed left")
         finally:
             self._readers.discard(outgoing)

@@ -133,9 +133,12 @@ class Policy:
         free = set(self._free)
         while free:
             best: tuple[tuple[int, int], Pick] | None = None
-            for group in self._groups.values():
+            for key, group in list(self._groups.items()):
                 head = self._head(group)
-                if head is None or (best is not None and head[0] >= best[0]):
+                if head is None:
+                    del self._groups[key]  # months of jobs leave many kinds behind
+                    continue
+                if best is not None and head[0] >= best[0]:
                     continue
                 pick = self._fastest(group, head[1], free)
                 if pick is not None:
@@ -152,14 +155,18 @@ class Policy:
     def _head(self, group: _Group) -> tuple[tuple[int, int], Job] | None:
         while group.heap:
             rank, seq, job_id = group.heap[0]
-            if self._in_group(job_id, group):
+            if self._stands(group, rank, seq, job_id):
                 return (rank, seq), self._jobs[job_id][0]
             heapq.heappop(group.heap)
         return None
 
-    def _in_group(self, job_id: str, group: _Group) -> bool:
+    def _stands(self, group: _Group, rank: int, seq: int, job_id: str) -> bool:
+        """Whether a place in the heap is the job's present one: it may have left, or moved in the queue."""
         found = self._jobs.get(job_id)
-        return found is not None and self._groups.get(found[2]) is group
+        if found is None:
+            return False
+        job, its_seq, key = found
+        return (-job.priority, its_seq) == (rank, seq) and self._groups.get(key) is group
 
     def _fastest(self, group: _Group, job: Job, free: set[str]) -> Pick | None:
         best: Pick | None = None

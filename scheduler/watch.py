@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from farm.clock import Clock
 from farm.feed import LiveCard
@@ -82,6 +83,9 @@ class Watch:
         except NodeGoneError:
             log.info("node %s did not answer", node_id)
             return
+        except Exception:  # one node's surprise, such as another version's report, must not stop the others
+            log.exception("the report of node %s cannot be used", node_id)
+            return
         self._leases.heard(node_id, self._clock.monotonic())
         self._take(report)
         self._spooled(report)
@@ -99,6 +103,10 @@ class Watch:
         for card in cards:
             self._cards[card.id] = card
             self._doubted.discard(card.id)  # reporting, the node made sure of each card's worker
+        reported = {card.id for card in cards}
+        for card in list(self._cards.values()):
+            if card.node_id == report.node_id and card.id not in reported:
+                self._cards[card.id] = replace(card, trouble="its PC no longer has it")
 
     def doubt(self, card_id: str) -> None:
         """The card's worker may be gone: no work for it until its node has reported again."""

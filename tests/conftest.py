@@ -21,3 +21,17 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
             monkeypatch.delenv(name)
     monkeypatch.setenv("FARM_DATA", str(tmp_path / "farm-data"))
     return
+
+
+ORDER = ("unit", "property", "docs", "integration", "network", "browser")
+"""The quick ones first. The browser's driver comes last: it keeps an event loop running in the main thread until the session ends."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the tests by folder, as in ORDER; within a folder they keep their order."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+    items.sort(key=rank)

@@ -1,0 +1,182 @@
+"""What a PC says it has: cards through NVML, or its CPU."""
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from farm.catalogue.models import builtin_models
+from farm.model import CardKind, Tier
+from farm.planning.tiers import band_of
+from farm.wire import CardReport
+from node_agent import probe
+from tests.fake_nvml import FakeGpu, FakeNvml
+
+MODELS = builtin_models()
+RTX_2060 = FakeGpu("NVIDIA GeForce RTX 2060", "GPU-aaaa", 6144, (7, 5))
+RTX_3060 = FakeGpu(b"NVIDIA GeForce RTX 3060", b"GPU-bbbb", 12288, (8, 6))
+
+
+def probed(monkeypatch: pytest.MonkeyPatch, *gpus: FakeGpu) -> tuple[CardReport, ...]:
+    library = FakeNvml(list(gpus))
+    library.install(monkeypatch)
+    found = probe.cards("n1", MODELS)
+    assert library.started == 0, "NVML was left open"
+    return found
+
+
+def test_two_cards_of_one_pc_stay_two_cards_with_their_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = probed(monkeypatch, RTX_2060, RTX_3060)
+    assert (first.id, first.kind, first.vram_gib, first.usable_gib) == (
+        "GPU-aaaa",
+        CardKind.CUDA,
+        6.0,
+        5.4,
+    )
+    assert (second.id, second.kind, second.vram_gib, second.usable_gib) == (
+        "GPU-bbbb",
+        CardKind.CUDA,
+        12.0,
+        11.4,
+    )
+    assert (first.compute_capability, second.compute_capability) == ((7, 5), (8, 6))
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("NVIDIA GeForce RTX 2060", "RTX 2060"),
+        (b"NVIDIA GeForce GTX 1070", "GTX 1070"),
+        ("GeForce GTX 970", "GTX 970"),
+        ("NVIDIA RTX A4000", "RTX A4000"),
+        ("Tesla T4", "Tesla T4"),
+    ],
+)
+def test_names_are_text_without_the_maker_s(
+    monkeypatch: pytest.MonkeyPatch, told: str | bytes, said: str
+) -> None:
+    (card,) = probed(monkeypatch, replace(RTX_2060, name=told))
+    assert card.name == said
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "nominal", "band"),
+    [
+        (8188, 8.0, Tier.PREVIEW),
+        (12282, 12.0, Tier.QUALITY),
+        (4096, 4.0, Tier.POST),
+        (15360, 15.0, Tier.QUALITY),
+    ],
+)
+def test_nominal_memory_is_whole_and_usable_is_below_what_the_driver_reports(
+    monkeypatch: pytest.MonkeyPatch, memory_mib: int, nominal: float, band: Tier
+) -> None:
+    (card,) = probed(monkeypatch, replace(RTX_2060, memory_mib=memory_mib))
+    assert card.vram_gib == nominal
+    assert card.usable_gib == pytest.approx(memory_mib / 1024 - 0.6, abs=0.005)
+    assert band_of(card.vram_gib, card.kind) is band
+
+
+def test_a_tiny_card_has_nothing_usable_rather_than_less_than_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (card,) = probed(monkeypatch, replace(RTX_2060, memory_mib=512))
+    assert card.usable_gib == 0.0
+
+
+@pytest.mark.parametrize(
+    "code", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED]
+)
+def test_without_a_driver_the_pc_is_a_cpu(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    FakeNvml([RTX_2060], init_error=code).install(monkeypatch)
+    (card,) = probe.cards("n1", MODELS)
+    assert (card.id, card.kind) == ("CPU-n1", CardKind.CPU)
+    assert card.name.startswith("CPU (")
+    assert (card.vram_gib, card.usable_gib, card.compute_capability) == (None, None, None)
+    assert card.models == ("animatic",)
+
+
+def test_a_driver_without_cards_makes_the_pc_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    (card,) = probed(monkeypatch)
+    assert card.id == "CPU-n1"
+
+
+def test_a_card_that_fell_off_its_bus_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lost card ended the whole report with an NVMLError, and with it all cards of the PC."""
+    lost = replace(RTX_2060, faults={"nvmlDeviceGetHandleByIndex": pynvml.NVML_ERROR_GPU_IS_LOST})
+    (card,) = probed(monkeypatch, lost, RTX_3060)
+    assert card.id == "GPU-bbbb"
+
+
+def test_a_reading_that_a_card_does_not_give_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card without a memory reading (integrated ones have none) ended the whole report with an NVMLError."""
+    faults = dict.fromkeys(
+        ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetCudaComputeCapability"), pynvml.NVML_ERROR_NOT_SUPPORTED
+    )
+    (card,) = probed(monkeypatch, replace(RTX_2060, faults=faults))
+    assert (card.id, card.vram_gib, card.usable_gib, card.compute_capability) == (
+        "GPU-aaaa",
+        None,
+        None,
+        None,
+    )
+
+
+def test_a_model_is_listed_only_where_its_weights_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkpoints = pytest.importorskip("tests.checkpoints")
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    whole = tmp_path / "whole"
+    checkpoints.write_small_i2vgen_xl(whole)
+    row = MODELS["i2vgen-xl"]
+    models = {
+        "animatic": MODELS["animatic"],
+        "there": replace(row, name="there", source=str(whole)),
+        "absent": replace(row, name="absent", source=str(tmp_path / "nowhere")),
+    }
+    FakeNvml([RTX_2060]).install(monkeypatch)
+    (gpu,) = probe.cards("n1", models)
+    assert set(gpu.models) - {"animatic"} == {"there"}
+    weights = next((whole / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    (gpu,) = probe.cards("n1", models)
+    assert set(gpu.models) - {"animatic"} == set()
+
+
+def test_a_gpu_model_is_not_listed_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "has_weights", lambda _row: True)
+    FakeNvml(init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND).install(monkeypatch)
+    models = {"gpu-only": replace(MODELS["i2vgen-xl"], name="gpu-only", devices=("cuda",))}
+    (card,) = probe.cards("n1", models)
+    assert card.models == ()
+
+
+def test_the_fake_has_no_name_and_no_argument_that_the_real_library_lacks() -> None:
+    fake = FakeNvml().module()
+    names = [name for name in vars(fake) if not name.startswith("__")]
+    assert "nvmlInit" in names
+    assert "NVMLError_GpuIsLost" in names
+    for name in names:
+        real, ours = getattr(pynvml, name), getattr(fake, name)
+        if inspect.isfunction(ours):
+            assert list(inspect.signature(ours).parameters) == list(inspect.signature(real).parameters)[
+                : len(inspect.signature(ours).parameters)
+            ]
+        else:
+            assert ours is real
+
+
+def test_the_fake_refuses_what_the_real_library_refuses() -> None:
+    fake = FakeNvml([RTX_2060]).module()
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        fake.nvmlDeviceGetCount()
+    fake.nvmlInit()
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        fake.nvmlDeviceGetHandleByIndex(1)
+    fake.nvmlShutdown()
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        fake.nvmlShutdown()
