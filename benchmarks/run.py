@@ -12,7 +12,7 @@ def main() -> None:
     """Runs the benchmarks one after the other."""
     for name in sys.argv[1:] or ALL:
         print(f"{name} ...", flush=True)
-        with tempfile.TemporaryDirectory(prefix=f"farm-bench-{name}-") as root:
+        with tempfile.TemporaryDirectory(prefix=f"farm-speed-{name}-") as root:
             import_module(f"benchmarks.{name}").run(Path(root))
     print("written to docs/benchmarks.md")
 

@@ -194,4 +194,6 @@ class FakeCluster:
         self.forgotten += attempt_ids
         for card in self.cards[node_id]:
             for attempt in attempt_ids:
-                self.workers[card.id].said.pop(attempt, None)
+                worker = self.workers[card.id]
+                worker.said.pop(attempt, None)
+                worker.files = {key: data for key, data in worker.files.items() if key[0] != attempt}

@@ -63,6 +63,80 @@ def test_priority_goes_before_age_and_can_change() -> None:
     assert order == ["J3", "J2", "J1"]
 
 
+def test_a_job_of_lowered_priority_goes_behind() -> None:
+    """The job's former, better place stayed in the queue and still counted: lowering a priority changed nothing."""
+    policy = judge({"c": 1.0})
+    policy.add_job(job("J1", priority=3), 1)
+    policy.add_job(job("J2"), 2)
+    policy.change_priority("J1", -3)
+    policy.set_card(card("c"), free=True)
+    assert picks(policy) == [("J2", "c")]
+
+
+def test_kinds_of_jobs_that_are_gone_leave_nothing_behind() -> None:
+    """Each combination of settings that ever came was kept, and looked at in every decision, until the scheduler was restarted."""
+    policy = judge({"c": 1.0})
+    for seq in range(300):
+        settings = replace(SETTINGS, guidance=float(seq))
+        policy.add_job(job(f"J{seq}", settings=settings), seq)
+        if seq % 2:
+            policy.remove_job(f"J{seq}")
+        policy.set_card(card("c"), free=True)
+        policy.decide()
+    policy.set_card(card("c"), free=True)
+    assert picks(policy) == []
+    assert policy.waiting == 0
+    assert policy._groups == {}
+    policy.add_job(job("J1"), 1)
+    assert picks(policy) == [("J1", "c")]
+
+
+def test_cards_of_equal_speed_are_taken_in_the_order_of_their_names() -> None:
+    policy = judge({"a": 1.0, "b": 1.0, "c": 1.0})
+    for name in ("c", "a", "b"):
+        policy.set_card(card(name), free=True)
+        policy.add_job(job(f"J-{name}"), ord(name))
+    assert picks(policy) == [("J-a", "a"), ("J-b", "b"), ("J-c", "c")]
+
+
+def test_a_job_that_was_replaced_waits_once_and_as_it_is_now() -> None:
+    policy = judge({"a": 1.0, "b": 1.0})
+    policy.add_job(job("J1"), 1)
+    policy.add_job(job("J1", settings=replace(SETTINGS, steps=9)), 1)
+    assert policy.waiting == 1
+    for name in ("a", "b"):
+        policy.set_card(card(name), free=True)
+    (pick,) = policy.decide()
+    assert pick.job.settings.steps == 9
+
+
+def test_a_card_that_changed_is_judged_anew() -> None:
+    asked: list[str | None] = []
+
+    def ask(_job: Job, on: Card) -> Verdict:
+        asked.append(on.trouble)
+        return Verdict(on.trouble is None, (), MemoryPlan(), 1.0)
+
+    policy = Policy(ask)
+    policy.add_job(job("J1"), 1)
+    policy.set_card(replace(card("c"), trouble="hot"), free=True)
+    assert (picks(policy), picks(policy)) == ([], [])
+    assert asked == ["hot"], "the judge is asked once while nothing changes"
+    policy.set_card(card("c"), free=True)
+    assert picks(policy) == [("J1", "c")]
+
+
+def test_the_store_is_told_once_what_it_knows() -> None:
+    policy = judge({})
+    policy.add_job(job("J1"), 1)
+    policy.note_unplaceable({"J1": "no card", "J9": "unknown here"})
+    found = policy.job("J1")
+    assert found is not None
+    assert found.unplaceable == "no card"
+    assert [one.id for one in policy.jobs()] == ["J1"]
+    assert policy.job("J9") is None
+
+
 def test_a_job_keeps_away_from_a_card_it_failed_on_until_it_is_forgiven() -> None:
     policy = judge({"a": 1.0, "b": 5.0})
     policy.exclude("J1", "a")

@@ -12,6 +12,7 @@ from farm.model import CardKind, Tier
 from farm.planning.tiers import band_of
 from farm.wire import CardReport
 from node_agent import probe
+from tests.checkpoints import write_small_i2vgen
 from tests.fake_nvml import FakeGpu, FakeNvml
 
 MODELS = builtin_models()
@@ -86,9 +87,7 @@ def test_a_tiny_card_has_nothing_usable_rather_than_less_than_nothing(
     assert card.usable_gib == 0.0
 
 
-@pytest.mark.parametrize(
-    "code", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED]
-)
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
 def test_without_a_driver_the_pc_is_a_cpu(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     FakeNvml([RTX_2060], init_error=code).install(monkeypatch)
     (card,) = probe.cards("n1", MODELS)
@@ -124,14 +123,11 @@ def test_a_reading_that_a_card_does_not_give_is_none(monkeypatch: pytest.MonkeyP
     )
 
 
+@pytest.mark.torch
 def test_a_model_is_listed_only_where_its_weights_are(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    checkpoints = pytest.importorskip("tests.checkpoints")
-    pytest.importorskip("torch")
-    pytest.importorskip("diffusers")
-    whole = tmp_path / "whole"
-    checkpoints.write_small_i2vgen_xl(whole)
+    whole = write_small_i2vgen(tmp_path / "whole")
     row = MODELS["i2vgen-xl"]
     models = {
         "animatic": MODELS["animatic"],
@@ -163,9 +159,10 @@ def test_the_fake_has_no_name_and_no_argument_that_the_real_library_lacks() -> N
     for name in names:
         real, ours = getattr(pynvml, name), getattr(fake, name)
         if inspect.isfunction(ours):
-            assert list(inspect.signature(ours).parameters) == list(inspect.signature(real).parameters)[
-                : len(inspect.signature(ours).parameters)
-            ]
+            assert (
+                list(inspect.signature(ours).parameters)
+                == list(inspect.signature(real).parameters)[: len(inspect.signature(ours).parameters)]
+            )
         else:
             assert ours is real
 

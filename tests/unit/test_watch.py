@@ -1,0 +1,162 @@
+"""What the scheduler makes of the nodes' reports."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from farm.feed import FeedMessage, LiveCard
+from farm.model import Card, Job, MemoryPlan
+from farm.planning.eligibility import Verdict
+from farm.wire import NodeReport
+from scheduler.board import Board
+from scheduler.leases import SILENT_AFTER_S, Leases
+from scheduler.policy import Policy
+from scheduler.watch import Watch
+from tests.fakes import FakeCluster, MovedClock
+from tests.storage import Storage, open_storage
+
+
+@dataclass
+class Post:
+    """A watch and all that it speaks to."""
+
+    store: Storage
+    cluster: FakeCluster = field(default_factory=FakeCluster)
+    clock: MovedClock = field(default_factory=MovedClock)
+    leases: Leases = field(default_factory=lambda: Leases(30.0))
+    told: list[FeedMessage] = field(default_factory=list)
+    holders: dict[str, str] = field(default_factory=dict)
+    reports: list[NodeReport] = field(default_factory=list)
+    changes: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.policy = Policy(_anything)
+        self.board = Board(self.told.append)
+        self.watch = Watch(
+            self.cluster,
+            self.store.registry,
+            self.policy,
+            self.board,
+            self.leases,
+            self.clock,
+            holder=self.holders.get,
+            spooled=self.reports.append,
+            changed=lambda: self.changes.append(1),
+        )
+
+    def round(self) -> None:
+        asyncio.run(self.watch.round())
+
+    def live(self, card_id: str) -> LiveCard:
+        return {card.id: card for card in self.board.snapshot().cards}[card_id]
+
+    def free(self) -> set[str]:
+        return set(self.policy._free)
+
+
+def _anything(_job: Job, _card: Card) -> Verdict:
+    return Verdict(True, (), MemoryPlan(), 1.0)
+
+
+@pytest.fixture
+def post(tmp_path: Path) -> Iterator[Post]:
+    store = open_storage(tmp_path)
+    yield Post(store)
+    store.close()
+
+
+def test_reported_cards_are_free_shown_and_stored(post: Post) -> None:
+    first, second = post.cluster.add_node("n1", cards=2)
+    post.holders[second] = "J1"
+    post.round()
+    assert post.free() == {first}
+    assert (post.live(first).state, post.live(second).state) == ("idle", "busy")
+    assert post.live(second).job_id == "J1"
+    assert {card.id for card in post.store.reader.cards()} == {first, second}
+    assert [report.node_id for report in post.reports] == ["n1"]
+    assert post.changes
+
+
+def test_a_node_that_falls_silent_gets_no_work_and_is_named(post: Post) -> None:
+    (card,) = post.cluster.add_node("n1")
+    post.round()
+    post.cluster.gone.add("n1")
+    post.clock.move(SILENT_AFTER_S)
+    post.round()
+    assert post.free() == {card}
+    post.clock.move(0.5)
+    post.round()
+    assert post.free() == set()
+    assert (post.live(card).state, post.live(card).silent_s) == ("not answering", SILENT_AFTER_S + 0.5)
+    assert post.live(card).why == "its PC does not answer"
+    post.cluster.gone.clear()
+    post.round()
+    assert post.free() == {card}
+
+
+def test_cards_of_the_store_wait_for_their_node(post: Post) -> None:
+    (card,) = post.store.add_cards(1, "n1")
+    post.watch.know(post.store.reader.nodes(), post.store.reader.cards())
+    assert post.free() == set()
+    assert post.live(card.id).why == "has not answered since the scheduler was started"
+
+
+def test_a_doubted_card_waits_for_its_node_s_next_report(post: Post) -> None:
+    (card,) = post.cluster.add_node("n1")
+    post.round()
+    post.watch.doubt(card)
+    post.watch.refresh(card)
+    assert post.free() == set()
+    assert post.live(card).state == "starting"
+    post.round()
+    assert post.free() == {card}
+
+
+def test_a_card_that_its_pc_no_longer_reports_gets_no_work(post: Post) -> None:
+    """A card that was taken out, or fell off its bus, stayed idle for ever and was given one job after the other."""
+    first, second = post.cluster.add_node("n1", cards=2)
+    (elsewhere,) = post.cluster.add_node("n2")
+    post.round()
+    kept, removed = post.cluster.cards["n1"]
+    post.cluster.cards["n1"] = [kept]
+    post.round()
+    assert post.free() == {first, elsewhere}
+    assert (post.live(second).state, post.live(second).why) == ("trouble", "its PC no longer has it")
+    post.cluster.cards["n1"] = [kept, removed]
+    post.round()
+    assert post.free() == {first, second, elsewhere}
+    assert post.live(second).state == "idle"
+
+
+def test_one_node_s_unusable_report_does_not_keep_the_others_waiting(
+    post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One node with a report of another version ended every round before any card was seen to: the whole farm stood still."""
+    post.cluster.add_node("bad")
+    (card,) = post.cluster.add_node("good")
+    original = post.cluster.report
+
+    async def report(node_id: str) -> NodeReport:
+        if node_id == "bad":
+            raise ValueError("a field is missing")
+        return await original(node_id)
+
+    post.cluster.report = report  # type: ignore[method-assign]  # one node speaks nonsense
+    with caplog.at_level(logging.ERROR):
+        post.round()
+    assert post.free() == {card}
+    assert post.changes
+    assert "the report of node bad cannot be used" in caplog.text
+
+
+def test_a_card_is_told_of_only_when_something_changed(post: Post) -> None:
+    post.cluster.add_node("n1")
+    post.round()
+    told = len(post.told)
+    post.clock.move(1.0)
+    post.round()
+    assert len(post.told) == told
