@@ -418,7 +418,9 @@ def test_the_feed_tells_a_job_s_life_to_its_readers(run: Run, clip: tuple[bytes,
         await bench.start()
         await bench.until((bench.root / "feed.sock").exists, "the feed is served")
         reader, writer = await asyncio.open_unix_connection(str(bench.root / "feed.sock"))
-        assert from_line(await reader.readline()).type == "snapshot"  # from here on this reader misses nothing
+        assert (
+            from_line(await reader.readline()).type == "snapshot"
+        )  # from here on this reader misses nothing
         job = bench.submit()
         writer.write(b"wake\n")  # no test here wakes the loop: the feed's reader does
         await writer.drain()
