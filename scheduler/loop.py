@@ -245,9 +245,7 @@ class Scheduler:
             try:
                 ended = await attendant.run()
                 break
-            except (
-                Exception
-            ):  # whatever surprises one attempt must not end the others; the lease still judges it
+            except Exception:  # a surprise of one attempt must not end the others; the lease judges it
                 log.exception("attending attempt %s failed; trying again", attempt.id)
                 await asyncio.sleep(TICK_S)
         del self._attending[attempt.id]

@@ -24,7 +24,7 @@ STORE_EVERY_S = 10.0
 
 
 class Watch:
-    """One per scheduler. `holder(card_id)` is the job that holds a card; `ended(node_id, attempts)` hears of spooled attempts."""
+    """One per scheduler. `holder(card_id)` is the job that holds a card; `spooled(report)` hears what a node keeps."""
 
     def __init__(
         self,
