@@ -88,15 +88,25 @@ class RenderSettings:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How a render keeps within a card's memory.
+    """How a render keeps within a card's memory. No field changes the mathematics of the result, `precision` only its rounding.
 
-    `placement`: "resident" keeps every part on the card; "offload" brings each part (text encoder, image encoder,
-    UNet, VAE) to the card only for its stage. `guidance`: the two guidance passes of a step "together" in one batch, or
-    "in_turn" at half the activations and 1.17 times the time. Neither changes the mathematics of the result.
+    `parts`: "resident" keeps every part (text encoder, image encoder, denoiser, VAE) on the card; "by_stage" brings each only for
+    its stage. `weights_on_card`: the share (0 to 1) of the denoiser's weights that stays on the card while it works; the rest is
+    streamed through a ring of `ring_mib` MiB, 0 where nothing is. `piece_mib`: the largest working set of one layer, MiB; a layer
+    that would take more runs in pieces; 0 runs all layers whole. `guidance`: the two guidance passes of a step "together" in one
+    batch, or "in_turn" at half the activations. `decode`: the VAE a whole "frame" at a time, or in exact "tiles" of it.
+    `precision`: what is computed in; weights are always stored in fp16. `expandable_segments`: torch's allocator grows
+    segments instead of keeping fixed ones (Linux), so that it reserves hardly more than it hands out.
     """
 
-    placement: Literal["resident", "offload"] = "resident"
+    parts: Literal["resident", "by_stage"] = "resident"
     guidance: Literal["together", "in_turn"] = "together"
+    weights_on_card: float = 1.0
+    ring_mib: int = 0
+    piece_mib: int = 0
+    decode: Literal["frame", "tiles"] = "frame"
+    precision: Literal["fp16", "fp32"] = "fp16"
+    expandable_segments: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from farm.model import MemoryPlan, RenderSettings
 
 TIME_FACTORS: dict[MemoryPlan, float] = {
     MemoryPlan("resident", "together"): 1.0,
-    MemoryPlan("offload", "together"): 1.02,
+    MemoryPlan("by_stage", "together"): 1.02,
     MemoryPlan("resident", "in_turn"): 1.17,
-    MemoryPlan("offload", "in_turn"): 1.19,
+    MemoryPlan("by_stage", "in_turn"): 1.19,
 }
 """Seconds per step against the fastest plan, in order. On an H200: 0.217 s, 0.221 s offloaded, 0.253 s in turn."""
 
@@ -41,7 +41,7 @@ def peak_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> float
     together = is_guided(settings) and plan.guidance == "together"
     step = law.activation_gib_per_frame_megapixel * settings.frames * megapixels * (1.0 if together else 0.5)
     decode = law.decode_gib_per_megapixel * megapixels
-    resident = plan.placement == "resident"
+    resident = plan.parts == "resident"
     return law.reserve_gib + max(
         (law.resident_gib if resident else law.unet_gib) + law.reserve_factor * step,
         (law.resident_gib if resident else law.vae_gib) + law.reserve_factor * decode,

@@ -36,6 +36,15 @@ def plan_to_json(plan: MemoryPlan) -> dict[str, Any]:
     return found
 
 
+def plan_from_json(stored: dict[str, Any]) -> MemoryPlan:
+    """A memory plan again, also one that a farm before 0.2 stored, which knew only where the parts lie."""
+    plan = dict(stored)
+    former = plan.pop("placement", None)
+    if former is not None:
+        plan["parts"] = "resident" if former == "resident" else "by_stage"
+    return _PLAN.validate_python(plan)
+
+
 def job_from_row(row: RowMapping) -> Job:
     """A job from a row of `jobs`."""
     return Job(
@@ -72,7 +81,7 @@ def attempt_from_row(row: RowMapping) -> Attempt:
         status=AttemptStatus(row["status"]),
         assigned_at=row["assigned_at"],
         stage=StageKind(row["stage"]),
-        memory_plan=_PLAN.validate_python(row["memory_plan"]),
+        memory_plan=plan_from_json(row["memory_plan"]),
         last_seq=row["last_seq"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],

@@ -132,9 +132,7 @@ class FarmInUse:
     def start(self, job: Job, card: Card, *, ago_s: float = 0.0) -> Attempt:
         """The job renders on the card since `ago_s` seconds."""
         at = time.time() - ago_s
-        claim = Assignment(
-            new_id(), job.id, card.node_id, card.id, card.name, MemoryPlan(placement="offload")
-        )
+        claim = Assignment(new_id(), job.id, card.node_id, card.id, card.name, MemoryPlan(parts="by_stage"))
         (attempt,) = self.farm.writer.assign([claim], at)
         self.farm.writer.progress(attempt.id, AttemptMove.LOAD, at + 0.2, 1)
         self.farm.writer.progress(attempt.id, AttemptMove.RUN, at + 6.5, 2)

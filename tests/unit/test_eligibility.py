@@ -78,7 +78,7 @@ def test_an_owners_pin_counts_not_the_memory() -> None:
 
 def test_a_verdict_carries_the_plan_and_the_time() -> None:
     small = check(job(), RTX_2060, view(RTX_2060))
-    assert small.plan == MemoryPlan("offload", "in_turn")
+    assert small.plan == MemoryPlan("by_stage", "in_turn")
     assert check(job(), H100, view(H100)).plan == MemoryPlan("resident", "together")
     assert small.seconds > check(job(), H100, view(H100)).seconds > 24.0
 

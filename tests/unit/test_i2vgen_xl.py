@@ -389,13 +389,13 @@ def test_loading_twice_with_one_plan_does_nothing_and_another_plan_keeps_the_wei
     model.load(MemoryPlan(guidance="in_turn"), report)
     assert report.parts == ["load"]
 
-    model.load(MemoryPlan(placement="offload"), report)
+    model.load(MemoryPlan(parts="by_stage"), report)
     assert report.parts == ["load", "load"]
     assert model._parts is first
 
 
 def test_every_plan_gives_the_same_frames(warm: Any) -> None:
-    offload = MemoryPlan(placement="offload")
+    offload = MemoryPlan(parts="by_stage")
     assert np.array_equal(clip(warm, plan=offload), clip(warm))
 
 
@@ -560,7 +560,7 @@ def test_offload_holds_a_part_on_the_device_only_for_its_stage() -> None:
     parts = {"one": torch.nn.BatchNorm1d(4), "two": torch.nn.Linear(4, 4)}
     at_home = {name: [t.data_ptr() for t in part.state_dict().values()] for name, part in parts.items()}
     placement = Placement(parts, torch.device("meta"))
-    placement.arrange("offload")
+    placement.arrange("by_stage")
 
     def where() -> dict[str, set[str]]:
         return {name: {t.device.type for t in part.state_dict().values()} for name, part in parts.items()}

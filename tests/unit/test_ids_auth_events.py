@@ -165,7 +165,7 @@ def test_a_ticket_comes_back_as_it_was(ticket: wire.JoinTicket) -> None:
 def test_an_order_with_a_plan_nobody_knows_is_refused() -> None:
     with pytest.raises(ValidationError):
         wire.order_from_dict({"attempt_id": "A1", "plan": {"placement": "elsewhere"}})
-    assert MemoryPlan().placement == "resident"
+    assert MemoryPlan().parts == "resident"
 
 
 def test_names_of_actors_are_of_one_card_and_one_life_of_its_pc() -> None:

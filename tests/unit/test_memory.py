@@ -12,8 +12,8 @@ from farm.planning.memory import TIME_FACTORS, peak_gib, plans_for, plans_of, sm
 
 I2VGEN = builtin_models()["i2vgen-xl"]
 STANDARD = RenderSettings("i2vgen-xl", 512, 512, frames=16, steps=50, guidance=9.0, fps=8, seed=1)
-RESIDENT, OFFLOAD = MemoryPlan("resident", "together"), MemoryPlan("offload", "together")
-OFFLOAD_IN_TURN = MemoryPlan("offload", "in_turn")
+RESIDENT, OFFLOAD = MemoryPlan("resident", "together"), MemoryPlan("by_stage", "together")
+OFFLOAD_IN_TURN = MemoryPlan("by_stage", "in_turn")
 
 
 @pytest.mark.parametrize(

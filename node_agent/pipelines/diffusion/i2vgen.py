@@ -94,7 +94,7 @@ class I2VGenXL:
 
     def load(self, plan: MemoryPlan, report: Report) -> None:
         """See `VideoModel.load`. With the weights in place as `plan` says it does nothing."""
-        if self._parts is not None and self._mode == plan.placement:
+        if self._parts is not None and self._mode == plan.parts:
             return
         with self._timed(report, "load"):
             if self._parts is None:
@@ -102,8 +102,8 @@ class I2VGenXL:
                 weighted = {name: getattr(self._parts, name) for name in _WEIGHTED}
                 self._placement = Placement(weighted, self._device)
             self._mode = None
-            self._place.arrange(plan.placement)
-            self._mode = plan.placement
+            self._place.arrange(plan.parts)
+            self._mode = plan.parts
 
     def render(self, request: RenderRequest, report: Report) -> Iterator[Frame]:
         """See `VideoModel.render`. Parts: encode_prompt, encode_image, denoise, and decode for each frame."""

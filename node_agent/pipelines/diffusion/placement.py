@@ -30,14 +30,14 @@ def wait_for(device: torch.device) -> None:
 
 
 class Placement:
-    """Keeps a model's parts on the device ("resident"), or brings each only for its stage ("offload")."""
+    """Keeps a model's parts on the device ("resident"), or brings each only for its stage ("by_stage")."""
 
     def __init__(self, parts: Mapping[str, nn.Module], device: torch.device) -> None:
         self._parts = dict(parts)
         self._device = device
-        self._mode: Literal["resident", "offload"] = "offload"
+        self._mode: Literal["resident", "by_stage"] = "by_stage"
 
-    def arrange(self, mode: Literal["resident", "offload"]) -> None:
+    def arrange(self, mode: Literal["resident", "by_stage"]) -> None:
         """Changes over to `mode`; the parts are in host memory to begin with."""
         home = self._device if mode == "resident" else torch.device("cpu")
         for part in self._parts.values():
