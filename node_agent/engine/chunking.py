@@ -55,15 +55,15 @@ def _run_upsample(
     module: Any, forward: Run, pieces: int, x: Tensor, output_size: Any = None, *args: Any, **kwargs: Any
 ) -> Any:
     nearest = module.interpolate and module.norm is None and output_size is None and module.name == "conv"
-    plain = nearest and isinstance(getattr(module, "conv", None), nn.Conv2d) and module.conv.kernel_size == (3, 3)
+    plain = (
+        nearest and isinstance(getattr(module, "conv", None), nn.Conv2d) and module.conv.kernel_size == (3, 3)
+    )
     if pieces <= len(x) or not plain:
         return ways.by_rows(forward, pieces, x, output_size, *args, **kwargs)
     return ways.upsample_by_strips(module, -(-pieces // len(x)), x)
 
 
-def _run_spatio_temporal(
-    module: Any, forward: Run, pieces: int, x: Tensor, *args: Any, **kwargs: Any
-) -> Any:
+def _run_spatio_temporal(module: Any, forward: Run, pieces: int, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     if len(module.transformer_blocks) != 1 or args or kwargs.pop("return_dict", True):
         return forward(x, *args, **kwargs)
     return ways.spatio_temporal_transformer(module, pieces, x, **kwargs)
@@ -109,7 +109,9 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "AlphaBlender": Rule(
         lambda _m, x: 3 * x.numel() if x.dim() == 5 else 0,
-        lambda _m, f, pieces, x_spatial, x_temporal, **kwargs: ways.blend(f, pieces, x_spatial, x_temporal, **kwargs),
+        lambda _m, f, pieces, x_spatial, x_temporal, **kwargs: ways.blend(
+            f, pieces, x_spatial, x_temporal, **kwargs
+        ),
         lambda _m, x: x.shape[3] if x.dim() == 5 else 1,
     ),
 }
@@ -167,7 +169,7 @@ class Chunking:
         def forward(*args: Any, **kwargs: Any) -> Any:
             if self.budget_bytes <= 0:
                 return plain(*args, **kwargs)
-            x = _first_tensor(args, kwargs)
+            x = first_tensor(args, kwargs)
             working = rule.working(module, x) * x.element_size()
             pieces = pieces_for(working, self.budget_bytes, rule.most(module, x))
             if pieces == 1:
@@ -177,6 +179,7 @@ class Chunking:
         module.forward = forward
 
 
-def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The tensor that a layer is about: its first one."""
     values: Iterator[Any] = iter((*args, *kwargs.values()))
     return next(value for value in values if isinstance(value, Tensor))

@@ -35,9 +35,7 @@ def measure(norm: nn.GroupNorm, sample: Tensor, pieces: int) -> Scaling:
     means, variances = [], []
     for piece in _rows(sample, pieces):
         wide = torch.promote_types(piece.dtype, torch.float32)
-        variance, mean = torch.var_mean(
-            piece.reshape(len(piece), groups, -1).to(wide), dim=-1, correction=0
-        )
+        variance, mean = torch.var_mean(piece.reshape(len(piece), groups, -1).to(wide), dim=-1, correction=0)
         means.append(mean)
         variances.append(variance)
     every_mean, every_variance = torch.cat(means), torch.cat(variances)  # [parts, groups], of equal counts

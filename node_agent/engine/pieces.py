@@ -32,7 +32,9 @@ def by_rows(forward: Forward, pieces: int, x: Tensor, *args: Any, **kwargs: Any)
 
         def cut(value: Any, start: int = start, end: int = end) -> Any:
             return (
-                value[start:end] if isinstance(value, Tensor) and value.dim() and len(value) == rows else value
+                value[start:end]
+                if isinstance(value, Tensor) and value.dim() and len(value) == rows
+                else value
             )
 
         given_back = forward(
@@ -55,7 +57,9 @@ def resnet_by_strips(block: Any, pieces: int, x: Tensor, temb: Tensor | None) ->
         added = None
         if temb is not None and block.time_emb_proj is not None:
             row = temb[number : number + 1]
-            added = block.time_emb_proj(row if block.skip_time_act else block.nonlinearity(row))[:, :, None, None]
+            added = block.time_emb_proj(row if block.skip_time_act else block.nonlinearity(row))[
+                :, :, None, None
+            ]
         middle = _norm_act_conv(block.norm1, block.nonlinearity, block.conv1, one, pieces, added)
         if out is None:
             out = middle.new_empty((len(x), *middle.shape[1:]))
@@ -159,7 +163,9 @@ def temporal_resnet(block: Any, pieces: int, x: Tensor, temb: Tensor | None) -> 
             out = middle.new_empty((len(x), len(clip), *middle.shape[1:])).transpose(1, 2)
         scaling = measure(block.norm2, middle, strips)
         for start, end in spans(clip.shape[2], strips):
-            strip = _along_time(block.norm2, scaling, block.nonlinearity, block.conv2, middle[:, :, start:end])
+            strip = _along_time(
+                block.norm2, scaling, block.nonlinearity, block.conv2, middle[:, :, start:end]
+            )
             short = clip[:, :, start:end]
             if block.conv_shortcut is not None:
                 short = block.conv_shortcut(short.transpose(0, 1)[None])[0].transpose(0, 1)
@@ -189,7 +195,9 @@ def temporal_transformer(
         scaling = measure(module.norm, x[frames], strips)
         with given(module.norm, scaling):
             for start, end in spans(x.shape[2], strips):
-                out[frames, :, start:end] = forward(x[frames, :, start:end], num_frames=num_frames, **kwargs)[0]
+                out[frames, :, start:end] = forward(x[frames, :, start:end], num_frames=num_frames, **kwargs)[
+                    0
+                ]
     return (out,)
 
 

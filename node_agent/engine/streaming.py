@@ -54,7 +54,9 @@ class StreamedNetwork:
         self._homes: list[tuple[nn.Module, str, Any]] = []
         self._hooks: list[Any] = []
         units = cut(network)
-        self._streamed = [unit for unit in units if stay is not None and may_stream(unit) and unit.name not in stay]
+        self._streamed = [
+            unit for unit in units if stay is not None and may_stream(unit) and unit.name not in stay
+        ]
         streamed = set(map(id, self._streamed))
         self._staying = [unit for unit in units if id(unit) not in streamed]
         self._block = torch.empty(sum(unit.elements for unit in self._staying), dtype=compute, device=device)
@@ -66,7 +68,9 @@ class StreamedNetwork:
         elements = self._ring_bytes // stored.itemsize
         self._ring = torch.empty(elements, dtype=compute, device=device)
         # Where what is computed with differs from what is stored, bytes arrive here and are widened on the card.
-        self._arrivals = self._ring if compute == stored else torch.empty(elements, dtype=stored, device=device)
+        self._arrivals = (
+            self._ring if compute == stored else torch.empty(elements, dtype=stored, device=device)
+        )
         self._lane: Lane = lane_for(device, len(self._streamed))
         self._order: list[int] = []
         self._slots: list[Slot] | None = None
@@ -90,7 +94,11 @@ class StreamedNetwork:
     @property
     def card_bytes(self) -> int:
         """What the weights take on the card, ring included."""
-        held = (self._block, self._ring) if self._arrivals is self._ring else (self._block, self._ring, self._arrivals)
+        held = (
+            (self._block, self._ring)
+            if self._arrivals is self._ring
+            else (self._block, self._ring, self._arrivals)
+        )
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
     @property
@@ -152,7 +160,9 @@ class StreamedNetwork:
     def _watch(self) -> None:
         for index, unit in enumerate(self._streamed):
             for module in unit.modules:
-                self._hooks.append(module.register_forward_pre_hook(lambda *_, index=index: self._enter(index)))
+                self._hooks.append(
+                    module.register_forward_pre_hook(lambda *_, index=index: self._enter(index))
+                )
         self._hooks.append(self._network.register_forward_hook(lambda *_: self._end_of_pass()))
 
     def _enter(self, index: int) -> None:
@@ -191,7 +201,9 @@ class StreamedNetwork:
             slot = slots[position]
             first, last = slot.start // self._stored.itemsize, slot.end // self._stored.itemsize
             self._lane.bring(
-                index, self._order[after % count] if after >= 0 else None, partial(self._move, index, first, last)
+                index,
+                self._order[after % count] if after >= 0 else None,
+                partial(self._move, index, first, last),
             )
             self._issued += 1
 
@@ -235,7 +247,11 @@ class StreamedNetwork:
             for position, index in enumerate(self._order):
                 first = self._slots[position].start // self._stored.itemsize
                 for held in self._streamed[index].tensors:
-                    _put(held.module, held.key, self._ring[first + held.first : first + held.last].view(held.shape))
+                    _put(
+                        held.module,
+                        held.key,
+                        self._ring[first + held.first : first + held.last].view(held.shape),
+                    )
         self._now = self._finished = -1
         self._issued = 0
         self._lane.settle()
