@@ -25,6 +25,7 @@ from scheduler.board import Board
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
 from scheduler.feed_server import FeedServer
 from scheduler.leases import Leases
+from scheduler.outcomes import shunned
 from scheduler.policy import Policy, requirements
 from scheduler.watch import Watch
 
@@ -83,6 +84,7 @@ class Scheduler:
             leases,
             clock,
             holder=self._holders.get,
+            attended=lambda: frozenset(self._attending),
             spooled=self._clear_spool,
             changed=self._wake.set,
         )
@@ -125,6 +127,9 @@ class Scheduler:
     # --- recovery ---
     def _recover(self) -> None:
         nodes, cards = self._reader.nodes(), self._reader.cards()
+        for job_id, tries in self._reader.tries_of_open_jobs().items():
+            for card_id in shunned(tries):
+                self._policy.exclude(job_id, card_id)
         for attempt in self._reader.live_attempts():
             self._attend(attempt, self._reader.job(attempt.job_id), handed_over=True)
         self._watch.know(nodes, cards)
@@ -245,14 +250,14 @@ class Scheduler:
             try:
                 ended = await attendant.run()
                 break
-            except Exception:  # a surprise of one attempt must not end the others; the lease judges it
-                log.exception("attending attempt %s failed; trying again", attempt.id)
+            except Exception:  # the store itself does not work: nothing is lost by waiting for it
+                log.exception("how attempt %s ended could not be written down; trying again", attempt.id)
                 await asyncio.sleep(TICK_S)
         del self._attending[attempt.id]
         self._holders.pop(attempt.card_id, None)
         self._after(ended)
-        if ended.lost:
-            self._watch.doubt(attempt.card_id)
+        if ended.doubt is not None:
+            self._watch.doubt(attempt.card_id, ended.doubt)
         self._watch.refresh(attempt.card_id)
         self._wake.set()
         self._chore(self._forget(attempt.node_id, [attempt.id]))
