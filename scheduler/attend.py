@@ -9,11 +9,12 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from farm.artifacts import ArtifactStore
 from farm.clock import Clock
-from farm.errors import FarmError, NotFoundError
+from farm.errors import FarmError, NotFoundError, RenderFailedError
 from farm.events import Cancelled, Done, Event, Failed, Loading, Preview, Rendering, Step
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus
 from farm.states import AttemptMove, JobMove
@@ -31,8 +32,12 @@ log = logging.getLogger(__name__)
 
 FOLLOW_S = 5.0
 """How long a worker may hold an answer back while nothing happens. Each answer renews the lease."""
+FETCHES = 5
+"""How often a result is asked for from a node that answers otherwise. Each time takes up to a minute on a slow network."""
 AGAIN_S = 0.5
 """Pause before a node that did not answer is asked again, and after a surprise."""
+STORE_AGAIN_S = 10.0
+"""Pause before the head tries again to store a result that its disk refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +119,15 @@ class Attendant:
 
     async def _see_through(self) -> Ended:
         while True:
-            if self._lease_over():
-                return self._lost(
-                    f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s."
-                )
+            # Asked once more when the lease is over: it may be this process that stood still, and not the card.
+            last_time = self._lease_over()
             try:
-                events = await self._next_events()
+                events = await self._next_events(0.0 if last_time else FOLLOW_S)
             except NodeGoneError:
+                if last_time:
+                    return self._lost(
+                        f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s."
+                    )
                 await asyncio.sleep(AGAIN_S)
                 continue
             except NotFoundError as error:  # no card can help where the head itself has no picture
@@ -155,14 +162,14 @@ class Attendant:
     def _lease_over(self) -> bool:
         return self.attempt.id in self._desk.leases.expired(self._desk.clock.monotonic())
 
-    async def _next_events(self) -> Sequence[Event]:
-        """What the attempt said since, from its worker, or from the spool when the worker is gone."""
+    async def _next_events(self, wait_s: float) -> Sequence[Event]:
+        """What the attempt said since, from its worker, or from the spool when the worker is gone. Waits up to `wait_s` for news."""
         cluster, attempt = self._desk.cluster, self.attempt
         try:
             if not self._handed_over:
                 await self._start(await asyncio.to_thread(self._desk.artifacts.read, self.job.input_sha256))
             await self._pass_cancel_on()
-            return await cluster.follow(attempt.node_id, attempt.card_id, attempt.id, self._after, FOLLOW_S)
+            return await cluster.follow(attempt.node_id, attempt.card_id, attempt.id, self._after, wait_s)
         except (WorkerGoneError, UnknownAttemptError) as error:
             spooled = await cluster.replay(attempt.node_id, attempt.id, self._after)
             if any(isinstance(event, Done | Failed | Cancelled) for event in spooled):
@@ -225,21 +232,26 @@ class Attendant:
     async def _finish(self, done: Done) -> Ended | None:
         desk = self._desk
         desk.board.change(self.job.id, phase="verifying")
-        while True:
+        for fetched in count(1):
             try:
                 result = await collect(desk.cluster, desk.artifacts, self.attempt, self.job, done)
                 break
             except (NodeGoneError, WorkerGoneError):
-                if self._lease_over():
+                answering = desk.leases.answering(self.attempt.node_id, desk.clock.monotonic())
+                if self._lease_over() and not (answering and fetched < FETCHES):
                     return self._lost(
                         f"{self.attempt.card_name} finished, but its video could not be fetched."
                     )
                 await asyncio.sleep(AGAIN_S)
             except UnknownAttemptError:
                 return self._lost(f"{self.attempt.card_name} finished, but its video is no longer there.")
-            except FarmError as error:
+            except RenderFailedError as error:
                 log.exception("the result of attempt %s cannot be used", self.attempt.id)
                 return self._failed(FailureClass.INTERNAL, str(error), "")
+            except FarmError as error:  # the head's own disk: the result is good, and waits on its node
+                log.error("the result of attempt %s waits: %s", self.attempt.id, error)
+                self._hold_lease()
+                await asyncio.sleep(STORE_AGAIN_S)
         desk.writer.finish(self.attempt.id, result, desk.clock.now())
         return self._ended(JobStatus.FINISHED)
 
@@ -269,9 +281,9 @@ class Attendant:
     async def _turned_away(self, holder: str) -> Ended:
         """The card is still inside an attempt that was given up: that one is stopped, and the job waits for a free card."""
         reason = f"{self.attempt.card_name} was still busy with an attempt that was given up."
-        self._desk.writer.withdraw(self.attempt.id, reason, self._desk.clock.now())
         with suppress(NodeGoneError, WorkerGoneError):
             await self._desk.cluster.cancel(self.attempt.node_id, self.attempt.card_id, holder)
+        self._desk.writer.withdraw(self.attempt.id, reason, self._desk.clock.now())
         return self._ended_by(None, STRAY)
 
     def _earlier(self) -> list[Attempt]:

@@ -14,7 +14,7 @@ STOP_LEASES = 2
 ANSWER_LEASES = 10
 """A worker has ten leases to answer: it may be starting on a PC that reads its programs from a slow disk."""
 ENDED = "its worker ended"
-SILENT = "its worker does not answer"
+SILENT = "its worker does not answer yet"
 STRAY = "its worker still has to let go of an attempt that was given up"
 
 

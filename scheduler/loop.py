@@ -62,6 +62,7 @@ class Scheduler:
         self._view = FarmView(models, tiers)
         self._wake = asyncio.Event()
         self._stopping = False
+        self._fault: BaseException | None = None
         self._policy = Policy(self._judge)
         self._attending: dict[str, tuple[Attendant, asyncio.Task[None]]] = {}
         self._holders: dict[str, str] = {}
@@ -90,13 +91,15 @@ class Scheduler:
         )
 
     async def run(self) -> None:
-        """Recovers what the store remembers, then works until `stop`."""
+        """Recovers what the store remembers, then works until `stop`. Whatever it raises is for a new process to mend."""
         self._recover()
         await self._feed.start()
         watching = asyncio.create_task(self._watch.run())
         try:
             while not self._stopping:
                 self._wake.clear()
+                if self._fault is not None:
+                    raise self._fault
                 self.tick()
                 # Not wait_for: Python 3.11's swallows a cancel that comes together with the wake.
                 with suppress(TimeoutError):
@@ -242,7 +245,15 @@ class Scheduler:
         self._holders[attempt.card_id] = job.id
         attendant = Attendant(self._desk, attempt, job, handed_over=handed_over)
         self._watch.refresh(attempt.card_id)
-        self._attending[attempt.id] = (attendant, asyncio.create_task(self._see_through(attendant)))
+        task = asyncio.create_task(self._see_through(attendant))
+        task.add_done_callback(self._attended)
+        self._attending[attempt.id] = (attendant, task)
+
+    def _attended(self, task: asyncio.Task[None]) -> None:
+        """A fault here would leave a job in nobody's hands: the process ends, and its successor recovers from the store."""
+        if not task.cancelled() and task.exception() is not None:
+            self._fault = task.exception()
+            self._wake.set()
 
     async def _see_through(self, attendant: Attendant) -> None:
         attempt = attendant.attempt

@@ -14,11 +14,13 @@ from PIL import Image
 from farm import events
 from farm.artifacts import ArtifactStore
 from farm.catalogue.models import builtin_models
+from farm.errors import FarmError
 from farm.feed import from_line
 from farm.model import AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan, StageKind
 from farm.store.requests import RequestKind
 from farm.wire import Order
 from node_agent.encode import encode
+from scheduler import attend
 from scheduler.cluster import NodeGoneError
 from scheduler.doubts import STOP_LEASES
 from scheduler.loop import Scheduler
@@ -699,5 +701,121 @@ def test_a_surprise_that_stays_fails_the_attempt_after_a_lease_and_the_job_goes_
         first = bench.store.reader.attempts(job.id)[0]
         assert (first.status, first.failure_class) == (AttemptStatus.FAILED, FailureClass.INTERNAL)
         assert "RuntimeError" in (first.reason or "")
+
+    run(story)
+
+
+def test_a_scheduler_that_stood_still_longer_than_a_lease_asks_before_it_calls_an_attempt_lost(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    """A head that was paused for half a minute came back, saw all leases over, and gave up every render of the farm."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start(lease_s=30.0)
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        original = bench.cluster.follow
+        timed_out: list[str] = []
+
+        async def follow(*arguments: object) -> list[events.Event]:
+            if not timed_out:
+                timed_out.append("the call that was under way when the process was paused")
+                bench.clock.move(31.0)
+                raise NodeGoneError("n1")
+            return await original(*arguments)  # type: ignore[arg-type]  # passed on as they came
+
+        bench.cluster.follow = follow  # type: ignore[method-assign]  # as after a SIGSTOP and SIGCONT
+        await bench.until(lambda: bool(timed_out), "paused")
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished")
+        assert bench.tries(job) == [AttemptStatus.FINISHED]
+
+    run(story)
+
+
+def test_a_result_waits_on_its_node_while_the_head_s_disk_is_full(
+    run: Run, clip: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The full disk of the head counted as the attempt's failure: good clips were thrown away and rendered again, and again."""
+    monkeypatch.setattr(attend, "STORE_AGAIN_S", 0.01)
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start(lease_s=30.0)
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        original = bench.artifacts.put
+        refused: list[str] = []
+
+        def put(data: bytes, media_type: str) -> object:
+            refused.append(media_type)
+            bench.clock.move(20.0)
+            raise FarmError("The farm could not store a file: No space left on device.", "Delete old clips.")
+
+        monkeypatch.setattr(bench.artifacts, "put", put)
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: len(refused) > 5, "refused for longer than a lease")
+        assert bench.tries(job) == [AttemptStatus.ASSIGNED]
+        monkeypatch.setattr(bench.artifacts, "put", original)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "stored when there is room")
+        assert bench.tries(job) == [AttemptStatus.FINISHED]
+
+    run(story)
+
+
+def test_a_slow_network_does_not_lose_a_result_at_the_first_time_out(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    """One fetch may take longer than a lease: the first that timed out lost the finished attempt."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start(lease_s=30.0)
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        original = bench.cluster.read
+        slow: list[str] = []
+
+        async def read(node_id: str, attempt_id: str, name: str) -> bytes:
+            if len(slow) < 3:
+                slow.append(name)
+                bench.clock.move(60.0)
+                assert bench.scheduler is not None
+                await bench.scheduler._watch.round()  # the node answers all the while
+                raise NodeGoneError(node_id)
+            return await original(node_id, attempt_id, name)
+
+        bench.cluster.read = read  # type: ignore[method-assign]  # the network is slow
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "fetched in the end")
+        assert bench.tries(job) == [AttemptStatus.FINISHED]
+
+    run(story)
+
+
+def test_a_scheduler_that_cannot_queue_a_job_again_ends_and_its_successor_does(run: Run) -> None:
+    """The fault ended a task that nobody looked at: the job waited in the store, and no scheduler knew of it."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start()
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        assert bench.scheduler is not None
+        assert bench.task is not None
+        task = bench.task
+
+        def queue_again(_job_id: str) -> None:
+            raise OSError("disk I/O error")
+
+        bench.scheduler._queue_again = queue_again  # type: ignore[method-assign]  # the store cannot be read for a moment
+        bench.cluster.fail(card)
+        await bench.until(task.done, "the scheduler ends")
+        with pytest.raises(OSError, match="disk I/O"):
+            task.result()
+        await bench.start()
+        await bench.until(lambda: len(bench.cluster.starts) == 2, "its successor gives the job to a card")
+        assert bench.status(job) == JobStatus.RUNNING
 
     run(story)
