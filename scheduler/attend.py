@@ -250,6 +250,7 @@ class Attendant:
                 return self._failed(FailureClass.INTERNAL, str(error), "")
             except FarmError as error:  # the head's own disk: the result is good, and waits on its node
                 log.error("the result of attempt %s waits: %s", self.attempt.id, error)
+                desk.board.change(self.job.id, why=str(error))
                 self._hold_lease()
                 await asyncio.sleep(STORE_AGAIN_S)
         desk.writer.finish(self.attempt.id, result, desk.clock.now())

@@ -756,6 +756,9 @@ def test_a_result_waits_on_its_node_while_the_head_s_disk_is_full(
         monkeypatch.setattr(bench.artifacts, "put", put)
         bench.cluster.done(card, *clip)
         await bench.until(lambda: len(refused) > 5, "refused for longer than a lease")
+        assert bench.scheduler is not None
+        (live,) = bench.scheduler._board.snapshot().jobs
+        assert live.why == "The farm could not store a file: No space left on device. Delete old clips."
         assert bench.tries(job) == [AttemptStatus.ASSIGNED]
         monkeypatch.setattr(bench.artifacts, "put", original)
         await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "stored when there is room")
