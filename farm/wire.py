@@ -23,7 +23,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class CardReport:
-    """What a node says of one of its cards: `vram_gib` is nominal, `usable_gib` what the planner may use."""
+    """What a node says of one of its cards: `vram_gib` is nominal, `usable_gib` what the planner may use.
+
+    `answers`: whether its worker answered just now. `attempt_id`: what the worker is at, None if it is idle or does not answer.
+    """
 
     id: str
     kind: CardKind
@@ -33,11 +36,13 @@ class CardReport:
     compute_capability: tuple[int, int] | None = None
     models: tuple[str, ...] = ()
     trouble: str | None = None
+    answers: bool = True
+    attempt_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What a node says of itself. `spooled` are the attempts whose events or results wait on its disk; `at` is its wall time in seconds."""
+    """What a node says of itself. `spooled` are the attempts that have a directory on its disk; `at` is its wall time in seconds."""
 
     node_id: str
     name: str

@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import time
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -48,8 +49,7 @@ class NodeAgent:
         if time.monotonic() - self._probed > PROBE_EVERY_S:
             self._cards = probe.cards(self._identity.node_id, self._models)
             self._probed = time.monotonic()
-        for card in self._cards:
-            self._keep_worker(card)
+        cards = self._ask_workers(self._cards)
         return report_to_dict(
             NodeReport(
                 node_id=self._identity.node_id,
@@ -61,23 +61,39 @@ class NodeAgent:
                     "ray": ray.__version__,
                     "python": platform.python_version(),
                 },
-                cards=tuple(self._cards),
+                cards=cards,
                 spooled=self._spool.attempts(),
             )
         )
 
-    def _keep_worker(self, card: CardReport) -> None:
-        handle = self._workers.get(card.id)
-        if handle is not None:
-            try:
-                ray.get(handle.state.remote(), timeout=STATE_TIMEOUT_S)
-            except RayActorError:
-                log.warning("the worker of %s died, starting another", card.name)
-            except GetTimeoutError:
-                return  # busy importing or loading; the head's lease judges whether it is stuck
-            else:
-                return
-        self._workers[card.id] = self._start_worker(card)
+    def _ask_workers(self, cards: tuple[CardReport, ...]) -> tuple[CardReport, ...]:
+        """The cards, with what their workers say. Asks all at once, so that several slow ones take no longer than one."""
+        asked: dict[str, Any] = {}
+        for card in cards:
+            if card.id not in self._workers:
+                self._workers[card.id] = self._start_worker(card)
+            asked[card.id] = self._workers[card.id].state.remote()
+        if asked:
+            ray.wait(list(asked.values()), num_returns=len(asked), timeout=STATE_TIMEOUT_S)
+        return tuple(self._heard(card, asked[card.id]) for card in cards)
+
+    def _heard(self, card: CardReport, answer: Any) -> CardReport:
+        try:
+            state = ray.get(answer, timeout=0)
+        except GetTimeoutError:  # starting, or stuck: the head counts how long
+            return replace(card, answers=False)
+        except RayActorError:
+            log.warning("the worker of %s died, starting another", card.name)
+            self._workers[card.id] = self._start_worker(card)
+            return replace(card, answers=False)
+        return replace(card, attempt_id=state["attempt_id"])
+
+    def replace_worker(self, card_id: str) -> None:
+        """Ends a card's worker, whatever it is at. The next report starts another."""
+        worker = self._workers.pop(card_id, None)
+        if worker is not None:
+            log.warning("the worker of %s is replaced, as the head asked", card_id)
+            ray.kill(worker, no_restart=True)
 
     def _start_worker(self, card: CardReport) -> ActorHandle[Any]:
         environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -50,7 +50,7 @@ class Runner:
         """
         with self._lock:
             current = self._current
-            if current is not None and self._spool.ended(current.order.attempt_id):
+            if current is not None and current.over.is_set():
                 current.thread.join()  # who heard its last event may be quicker than its thread's last line
             if current is not None and current.thread.is_alive():
                 if current.order.attempt_id == order.attempt_id:
@@ -131,6 +131,8 @@ class _Attempt:
     def __init__(self, runner: Runner, order: Order, picture: bytes) -> None:
         self.order = order
         self.stop = threading.Event()
+        # Only the last event is left to write. Not read from the spool, which the head may have had removed already.
+        self.over = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"attempt-{order.attempt_id}", daemon=True)
         self._runner = runner
         self._picture = picture
@@ -195,6 +197,7 @@ class _Attempt:
             kind, message, remedy = explain(error)
             seq, at = self._next()
             final = events.Failed(attempt_id, seq, at, kind, message, remedy, traceback.format_exc())
+        self.over.set()
         try:
             self._spool.append(final)
         except FileNotFoundError:
