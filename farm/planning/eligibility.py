@@ -10,7 +10,7 @@ from typing import Literal
 
 from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Job, MemoryPlan, Tier
-from farm.planning.estimate import seconds
+from farm.planning.estimate import scale_of, seconds
 from farm.planning.memory import plans_for, smallest_peak_gib
 
 TiersMode = Literal["soft", "strict", "off"]
@@ -132,7 +132,9 @@ def check(job: Job, card: Card, view: FarmView) -> Verdict:
 
 def _plan(job: Job, card: Card, row: ModelRow) -> MemoryPlan | None:
     # The coefficients speak of GPUs; a CPU's memory is the PC's own, and offloading to itself saves nothing.
-    return MemoryPlan() if card.kind is CardKind.CPU else plans_for(row, job.settings, card.usable_gib)
+    if card.kind is CardKind.CPU:
+        return MemoryPlan()
+    return plans_for(row, job.settings, card.usable_gib, scale=scale_of(row, card))
 
 
 def why_pending(job: Job, cards: Iterable[Card], view: FarmView) -> str:

@@ -2,15 +2,14 @@
 
 A reference card's measured seconds are scaled by half the ratio of computing rates and half the ratio of
 memory bandwidths: a UNet step is bound by both. Held against an H200 it guesses within a factor of two;
-history and calibration make it sharp.
+history and calibration make it sharp. What a memory plan costs on top comes from the measured network.
 """
-
-from dataclasses import replace
 
 from farm.catalogue.cards import CardRow, find_card
 from farm.catalogue.models import ModelRow
+from farm.catalogue.networks import network
 from farm.model import Card, CardKind, MemoryPlan, RenderSettings
-from farm.planning.memory import TIME_FACTORS, is_guided
+from farm.planning.memory import Room, step_seconds
 
 _COMPUTE_SHARE = 0.5
 _CPU_TFLOPS = 0.5
@@ -26,12 +25,23 @@ def seconds(row: ModelRow, card: Card, settings: RenderSettings, plan: MemoryPla
     law = row.time
     if law.cpu_s_per_frame_megapixel is not None:
         return law.fixed_s + law.cpu_s_per_frame_megapixel * work
-    if law.reference_s_per_frame_step_megapixel is None:
+    if row.memory is None or law.reference_s_per_frame_step_megapixel is None:
         return law.fixed_s
-    passes = 1.0 if is_guided(settings) else 0.5
-    plan = plan if is_guided(settings) else replace(plan, guidance="together")
-    stepping = law.reference_s_per_frame_step_megapixel * work * settings.steps * passes * TIME_FACTORS[plan]
-    return law.fixed_s + stepping * slowness(card, law.reference_card)
+    return law.fixed_s + settings.steps * step_seconds(row, settings, plan, room_of(row, card))
+
+
+def room_of(row: ModelRow, card: Card) -> Room:
+    """What the planner must know of a card to choose a plan for a model."""
+    return Room(card.usable_gib or 0.0, scale=scale_of(row, card))
+
+
+def scale_of(row: ModelRow, card: Card) -> float:
+    """Seconds on `card` for each second on the card that the model's network was measured on; 1 without any measurement."""
+    law = row.time
+    if row.memory is None or law.reference_s_per_frame_step_megapixel is None:
+        return 1.0
+    per_work = law.reference_s_per_frame_step_megapixel / 2  # guided: two passes to a frame
+    return per_work / network(row.memory.network).step_per_work_s * slowness(card, law.reference_card)
 
 
 def slowness(card: Card, reference: str | None) -> float:
