@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from farm.model import CardKind, MemoryPlan, RenderSettings, StageKind
+from farm.model import CardKind, MemoryPlan, PcieLink, RenderSettings, StageKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class CardReport:
-    """What a node says of one of its cards: `vram_gib` is nominal, `usable_gib` what the planner may use."""
+    """What a node says of one of its cards: `vram_gib` is nominal, `usable_gib` what the planner may use; the rest as in `farm.model.Card`.
+
+    `tested` is False until the card's worker has run a first computation on it; before that it gets no work.
+    """
 
     id: str
     kind: CardKind
@@ -33,6 +36,12 @@ class CardReport:
     compute_capability: tuple[int, int] | None = None
     models: tuple[str, ...] = ()
     trouble: str | None = None
+    driver: str | None = None
+    pcie: PcieLink | None = None
+    bus_gb_s: float | None = None
+    ram_gib: float | None = None
+    notice: str | None = None
+    tested: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,8 @@ class NodeReport:
     versions: dict[str, str]
     cards: tuple[CardReport, ...]
     spooled: tuple[str, ...] = field(default=())
+    ram_gib: float | None = None
+    ram_free_gib: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ import logging
 import os
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import farm
@@ -20,6 +21,7 @@ from farm.wire import CardReport, NodeReport, report_to_dict, worker_name
 from node_agent import probe
 from node_agent.identity import load_identity
 from node_agent.spool import Spool
+from node_agent.standing import Standing, WorkerWord
 from node_agent.worker import CardWorkerActor, node_home, spool_root
 
 _ray: Any = ray  # some of its functions have no types
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 PROBE_EVERY_S = 10.0
 """Reading the cards takes milliseconds and files of weights may come and go; more often would only warm the PC."""
 STATE_TIMEOUT_S = 3.0
+"""How long a worker that starts or loads may keep its state to itself; the head's lease judges whether it is stuck."""
 
 
 class NodeAgent:
@@ -40,6 +43,7 @@ class NodeAgent:
         self._spool = Spool(spool_root(home))
         self._models = load_models(FarmSettings().models_file)
         self._workers: dict[str, ActorHandle[Any]] = {}
+        self._standings: dict[str, Standing] = {}
         self._cards: tuple[CardReport, ...] = ()
         self._probed = float("-inf")
 
@@ -48,8 +52,9 @@ class NodeAgent:
         if time.monotonic() - self._probed > PROBE_EVERY_S:
             self._cards = probe.cards(self._identity.node_id, self._models)
             self._probed = time.monotonic()
-        for card in self._cards:
-            self._keep_worker(card)
+        words = self._ask_workers()
+        cards = tuple(self._keep_worker(card, words) for card in self._cards)
+        ram_gib, ram_free_gib = probe.ram()
         return report_to_dict(
             NodeReport(
                 node_id=self._identity.node_id,
@@ -61,23 +66,49 @@ class NodeAgent:
                     "ray": ray.__version__,
                     "python": platform.python_version(),
                 },
-                cards=tuple(self._cards),
+                cards=cards,
                 spooled=self._spool.attempts(),
+                ram_gib=ram_gib,
+                ram_free_gib=ram_free_gib,
             )
         )
 
-    def _keep_worker(self, card: CardReport) -> None:
-        handle = self._workers.get(card.id)
-        if handle is not None:
+    def _ask_workers(self) -> dict[str, WorkerWord | None]:
+        """What each card's worker says; None for one whose process ended, no entry for one that is busy starting or loading.
+
+        All are asked at once: a PC with eight cards that start together must not keep the head waiting for one after the other.
+        """
+        asked: dict[Any, str] = {handle.state.remote(): card_id for card_id, handle in self._workers.items()}
+        if not asked:
+            return {}
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=STATE_TIMEOUT_S)
+        words: dict[str, WorkerWord | None] = {}
+        for answer in ready:
             try:
-                ray.get(handle.state.remote(), timeout=STATE_TIMEOUT_S)
+                words[asked[answer]] = WorkerWord.of(ray.get(answer))
             except RayActorError:
+                words[asked[answer]] = None
+        return words
+
+    def _keep_worker(self, card: CardReport, words: Mapping[str, WorkerWord | None]) -> CardReport:
+        """Makes sure of the card's worker; returns the card as it stands."""
+        standing = self._standings.setdefault(card.id, Standing())
+        now = time.monotonic()
+        if card.id in words:
+            word = words[card.id]
+            standing.hear(word, now)
+            if word is None:
                 log.warning("the worker of %s died, starting another", card.name)
-            except GetTimeoutError:
-                return  # busy importing or loading; the head's lease judges whether it is stuck
-            else:
-                return
-        self._workers[card.id] = self._start_worker(card)
+                del self._workers[card.id]
+        if standing.shall_retest(now):
+            log.info("testing %s again", card.name)
+            report = standing.of(card)
+            standing.renew()
+            _ray.kill(self._workers.pop(card.id))
+            return report  # in trouble until the fresh worker, started with the next report, says otherwise
+        if card.id not in self._workers:
+            self._workers[card.id] = self._start_worker(card)
+        return standing.of(card)
 
     def _start_worker(self, card: CardReport) -> ActorHandle[Any]:
         environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -91,7 +122,7 @@ class NodeAgent:
             get_if_exists=True,
             scheduling_strategy=here,
             runtime_env={"env_vars": environment},
-        ).remote(card.id, card.kind)
+        ).remote(card.id, card.kind, card.name, card.driver, card.compute_capability)
         return worker
 
     @ray.method(concurrency_group="io")

@@ -97,12 +97,23 @@ class Watch:
         seen = (report.name, report.address, tuple(cards))
         before = self._stored.get(report.node_id)
         if before is None or before[0] != seen or now - before[1] > STORE_EVERY_S:
-            node = Node(report.node_id, report.name, report.address, now, report.versions)
+            node = Node(
+                report.node_id,
+                report.name,
+                report.address,
+                now,
+                report.versions,
+                report.ram_gib,
+                report.ram_free_gib,
+            )
             self._registry.see_node(node, cards, now)
             self._stored[report.node_id] = (seen, now)
-        for card in cards:
+        for card, said in zip(cards, report.cards, strict=True):
             self._cards[card.id] = card
-            self._doubted.discard(card.id)  # reporting, the node made sure of each card's worker
+            if said.tested:
+                self._doubted.discard(card.id)  # reporting, the node made sure of each card's worker
+            else:
+                self._doubted.add(card.id)
         reported = {card.id for card in cards}
         for card in list(self._cards.values()):
             if card.node_id == report.node_id and card.id not in reported:
@@ -144,7 +155,12 @@ class Watch:
             live = LiveCard(live.id, live.node_id, live.node_name, live.name, "busy", job_id)
         elif doubted:
             live = LiveCard(
-                live.id, live.node_id, live.node_name, live.name, "starting", why="its worker ended"
+                live.id,
+                live.node_id,
+                live.node_name,
+                live.name,
+                "starting",
+                why="its worker is starting and tests it",
             )
         self._board.card(live)
 
@@ -161,4 +177,9 @@ def _card(node_id: str, said: CardReport) -> Card:
         compute_capability=said.compute_capability,
         models=frozenset(said.models),
         trouble=said.trouble,
+        driver=said.driver,
+        pcie=said.pcie,
+        bus_gb_s=said.bus_gb_s,
+        ram_gib=said.ram_gib,
+        notice=said.notice,
     )

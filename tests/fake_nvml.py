@@ -24,6 +24,9 @@ class FakeGpu:
     uuid: str | bytes
     memory_mib: int
     capability: tuple[int, int] = (7, 5)
+    generation_most: int = 3
+    lanes: int = 16
+    lanes_most: int = 16
     faults: dict[str, int] = field(default_factory=dict)
 
 
@@ -33,6 +36,7 @@ class FakeNvml:
 
     gpus: list[FakeGpu] = field(default_factory=list)
     init_error: int | None = None
+    driver: str | bytes | None = "550.120"
     started: int = 0
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +89,26 @@ class FakeNvml:
         def nvmlDeviceGetCudaComputeCapability(handle: FakeGpu) -> list[int]:  # noqa: N802
             return list(self._answer(handle, "nvmlDeviceGetCudaComputeCapability").capability)
 
+        def nvmlSystemGetDriverVersion() -> str | bytes:  # noqa: N802
+            self._check_started()
+            if self.driver is None:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+            return self.driver
+
+        def nvmlDeviceGetMaxPcieLinkGeneration(handle: FakeGpu) -> int:  # noqa: N802
+            return self._answer(handle, "nvmlDeviceGetMaxPcieLinkGeneration").generation_most
+
+        def nvmlDeviceGetMaxPcieLinkWidth(handle: FakeGpu) -> int:  # noqa: N802
+            return self._answer(handle, "nvmlDeviceGetMaxPcieLinkWidth").lanes_most
+
+        def nvmlDeviceGetCurrPcieLinkWidth(handle: FakeGpu) -> int:  # noqa: N802
+            return self._answer(handle, "nvmlDeviceGetCurrPcieLinkWidth").lanes
+
         return (
+            nvmlSystemGetDriverVersion,
+            nvmlDeviceGetMaxPcieLinkGeneration,
+            nvmlDeviceGetMaxPcieLinkWidth,
+            nvmlDeviceGetCurrPcieLinkWidth,
             nvmlInit,
             nvmlShutdown,
             nvmlDeviceGetCount,

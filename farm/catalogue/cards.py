@@ -5,9 +5,10 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Literal
 
 from pydantic import TypeAdapter
+
+from farm.catalogue.rules import Precision, compute_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +16,7 @@ class CardRow:
     """One card as its maker describes it.
 
     `vram_gb` is the nominal size; rates are dense TFLOPS: `fp32_tflops` of the shaders, `fp16_tflops` of the
-    tensor cores with 32-bit sums (what PyTorch uses) or, without tensor cores, of the shaders. `compute` says
-    in which the farm computes on it.
+    tensor cores with 32-bit sums (what PyTorch uses) or, without tensor cores, of the shaders.
     """
 
     name: str
@@ -26,7 +26,11 @@ class CardRow:
     fp16_tflops: float
     compute_capability: tuple[int, int]
     source: str
-    compute: Literal["fp16", "fp32"] = "fp16"
+
+    @property
+    def compute(self) -> Precision:
+        """In which of the two the farm computes on it, by the rules for old cards."""
+        return compute_precision(self.compute_capability, self.name)
 
     @property
     def compute_tflops(self) -> float:

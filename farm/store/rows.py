@@ -15,6 +15,7 @@ from farm.model import (
     JobStatus,
     MemoryPlan,
     Node,
+    PcieLink,
     RenderSettings,
     StageKind,
     Tier,
@@ -100,6 +101,8 @@ def node_from_row(row: RowMapping) -> Node:
         address=row["address"],
         last_seen=row["last_seen"],
         versions=dict(row["versions"]),
+        ram_gib=row["ram_gib"],
+        ram_free_gib=row["ram_free_gib"],
     )
 
 
@@ -109,6 +112,9 @@ def card_from_row(row: RowMapping) -> Card:
     if row["compute_capability"]:
         major, minor = row["compute_capability"].split(".")
         capability = (int(major), int(minor))
+    pcie = None
+    if row["pcie_generation"] is not None:
+        pcie = PcieLink(row["pcie_generation"], row["pcie_lanes"], row["pcie_lanes_most"])
     return Card(
         id=row["id"],
         node_id=row["node_id"],
@@ -121,4 +127,9 @@ def card_from_row(row: RowMapping) -> Card:
         models=frozenset(row["models"]),
         trouble=row["trouble"],
         last_seen=row["last_seen"],
+        driver=row["driver"],
+        pcie=pcie,
+        bus_gb_s=row["bus_gb_s"],
+        ram_gib=row["ram_gib"],
+        notice=row["notice"],
     )

@@ -61,6 +61,8 @@ nodes = sa.Table(
     sa.Column("versions", sa.JSON, nullable=False),
     sa.Column("joined_at", sa.Float, nullable=False),
     sa.Column("last_seen", sa.Float),
+    sa.Column("ram_gib", sa.Float),
+    sa.Column("ram_free_gib", sa.Float),
 )
 
 cards = sa.Table(
@@ -77,6 +79,13 @@ cards = sa.Table(
     sa.Column("models", sa.JSON, nullable=False),
     sa.Column("last_seen", sa.Float),
     sa.Column("trouble", sa.Text),
+    sa.Column("driver", sa.Text),
+    sa.Column("pcie_generation", sa.Integer),
+    sa.Column("pcie_lanes", sa.Integer),
+    sa.Column("pcie_lanes_most", sa.Integer),
+    sa.Column("bus_gb_s", sa.Float),
+    sa.Column("ram_gib", sa.Float),
+    sa.Column("notice", sa.Text),
 )
 
 attempts = sa.Table(

@@ -4,11 +4,12 @@ import inspect
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pynvml
 import pytest
 
 from farm.catalogue.models import builtin_models
-from farm.model import CardKind, Tier
+from farm.model import CardKind, PcieLink, Tier
 from farm.planning.tiers import band_of
 from farm.wire import CardReport
 from node_agent import probe
@@ -100,6 +101,32 @@ def test_without_a_driver_the_pc_is_a_cpu(monkeypatch: pytest.MonkeyPatch, code:
 def test_a_driver_without_cards_makes_the_pc_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     (card,) = probed(monkeypatch)
     assert card.id == "CPU-n1"
+
+
+def test_driver_slot_and_memory_of_the_pc_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    riser = replace(RTX_2060, generation_most=3, lanes=1, lanes_most=16)
+    (card,) = probed(monkeypatch, riser)
+    assert card.driver == "550.120"
+    assert card.pcie == PcieLink(3, 1, 16)
+    assert card.bus_gb_s == pytest.approx(0.74)
+    assert card.ram_gib is not None
+    assert card.ram_gib == pytest.approx(psutil.virtual_memory().total / 1024**3, abs=0.01)
+    assert not card.tested, "only its worker can say that it computes"
+
+
+def test_a_card_that_does_not_tell_of_its_slot_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = (
+        "nvmlDeviceGetMaxPcieLinkGeneration",
+        "nvmlDeviceGetMaxPcieLinkWidth",
+        "nvmlDeviceGetCurrPcieLinkWidth",
+    )
+    (card,) = probed(
+        monkeypatch, replace(RTX_2060, faults=dict.fromkeys(names, pynvml.NVML_ERROR_NOT_SUPPORTED))
+    )
+    assert (card.pcie, card.bus_gb_s) == (None, None)
+    library = FakeNvml([RTX_2060], driver=None)
+    library.install(monkeypatch)
+    assert probe.cards("n1", MODELS)[0].driver is None
 
 
 def test_a_card_that_fell_off_its_bus_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

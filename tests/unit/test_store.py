@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from farm.model import FailureClass, JobStatus, MemoryPlan
+from farm.model import Card, CardKind, FailureClass, JobStatus, MemoryPlan, Node, PcieLink, Tier
 from farm.states import JobMove
 from farm.store import schema
 from farm.store.engine import migrate, open_engine
@@ -40,6 +40,21 @@ def test_every_connection_is_opened_as_the_farm_needs_it(tmp_path: Path, writes:
         assert pragma("foreign_keys") == 1
         assert pragma("synchronous") == 2
         assert pragma("query_only") == int(not writes)
+
+
+def test_a_card_is_stored_with_all_that_its_pc_said_of_it(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    said = Card(
+        "GPU-1", "n1", CardKind.CUDA, "GTX 1080", 8.0, 7.4, Tier.PREVIEW, (6, 1), frozenset({"animatic"}), None, 5.0,
+        "550.120", PcieLink(3, 4, 16), 2.96, 15.6, "0.5 GiB less is used.",
+    )  # fmt: skip
+    node = Node("n1", "attic", "10.0.0.2", 5.0, {"ray": "2.60.0"}, 15.6, 9.25)
+    store.registry.see_node(node, [said], 5.0)
+    assert store.reader.cards() == [said]
+    assert store.reader.nodes() == [node]
+    bare = Card("GPU-1", "n1", CardKind.CUDA, "GTX 1080", last_seen=6.0)
+    store.registry.see_node(Node("n1", "attic", "10.0.0.2", 6.0), [bare], 6.0)
+    assert store.reader.cards() == [bare]
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
