@@ -117,6 +117,9 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         peak_gib=attempt.peak_gib,
         failure_class=attempt.failure_class,
         reason=attempt.reason,
+        notes=list(attempt.notes),
+        predicted_s=attempt.predicted_s,
+        predicted_gib=attempt.predicted_gib,
     )
 
 

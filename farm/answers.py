@@ -51,6 +51,9 @@ class AttemptView(Answer):
     peak_gib: float | None = None
     failure_class: FailureClass | None = None
     reason: str | None = None
+    notes: list[str] = []
+    predicted_s: float | None = None
+    predicted_gib: float | None = None
 
 
 class JobUrls(Answer):

@@ -199,7 +199,9 @@ class Attempt:
     """One try of a job's stage on a card. Every message about the try carries `id`.
 
     `stage_seconds` maps the parts of the work ("load", "encode_image", "denoise", "decode", ...) to seconds; `peak_gib`
-    is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU.
+    is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU. `memory_plan` is what really ran; `notes` say
+    what happened on the way, such as a step down to a leaner plan. `disturbed`: another program had its hand in the outcome, so that
+    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card.
     """
 
     id: str
@@ -219,3 +221,7 @@ class Attempt:
     peak_gib: float | None = None
     failure_class: FailureClass | None = None
     reason: str | None = None
+    notes: tuple[str, ...] = ()
+    disturbed: bool = False
+    predicted_s: float | None = None
+    predicted_gib: float | None = None

@@ -1,6 +1,7 @@
 """What this PC has: its NVIDIA cards through NVML (the only module that imports it), or its CPU as a card of its own kind."""
 
 import logging
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +15,12 @@ from farm.catalogue.models import ModelRow
 from farm.catalogue.rules import bus_gb_s
 from farm.model import CardKind, PcieLink
 from farm.wire import CardReport
+from node_agent.ladder import CONTEXT_GIB, Program
 from node_agent.pipelines.weights import has_weights
 
 log = logging.getLogger(__name__)
 
 GIB = 1024**3
-CONTEXT_GIB = 0.6
-"""What a CUDA context takes beside the allocator, GiB: 0.3 to 0.6 on a real card (measurements of the render engine)."""
 
 
 def cards(node_id: str, models: Mapping[str, ModelRow]) -> tuple[CardReport, ...]:
@@ -127,6 +127,38 @@ def _gpu(nvml: Any, index: int, runs: tuple[str, ...], driver: str | None) -> Ca
         ram_gib=ram()[0],
         tested=False,
     )
+
+
+def other_programs(card_id: str) -> tuple[Program, ...]:
+    """The other programs on a GPU, as far as the driver names them: nothing where it does not, as under WSL or in a container.
+
+    In a container the driver speaks of the processes of the PC, by numbers that are not ours; then this process, which is on the card,
+    is not among them, and none of them can be told from it.
+    """
+    with _nvml() as nvml:
+        if nvml is None:
+            return ()
+        try:
+            handle = nvml.nvmlDeviceGetHandleByUUID(card_id)
+        except nvml.NVMLError as error:
+            log.debug("no card %s: %s", card_id, error)
+            return ()
+        found: dict[int, Program] = {}
+        for read in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
+            for process in _reading(nvml, read, handle) or ():
+                used = process.usedGpuMemory
+                gib = used / GIB if used is not None else None
+                found[process.pid] = Program(process.pid, _program_name(nvml, process.pid), gib)
+        if found.pop(os.getpid(), None) is None:
+            return ()
+        return tuple(found.values())
+
+
+def _program_name(nvml: Any, pid: int) -> str:
+    try:
+        return Path(_text(nvml.nvmlSystemGetProcessName(pid)).split(" ")[0]).name or f"process {pid}"
+    except nvml.NVMLError:
+        return "a program of another user"
 
 
 def _link(nvml: Any, handle: Any) -> PcieLink | None:

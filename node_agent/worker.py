@@ -7,6 +7,7 @@ calls have a concurrency group of their own, so that they are answered while a f
 import logging
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from farm.events import to_dict
 from farm.model import CardKind
 from farm.settings import FarmSettings
 from farm.wire import order_from_dict
+from node_agent.probe import other_programs
 from node_agent.runner import Busy, Runner
 from node_agent.selftest import card_trouble
 from node_agent.spool import Spool
@@ -43,6 +45,11 @@ def node_home() -> Path:
     return home
 
 
+def _end() -> None:
+    """Ends this process at once: a broken CUDA may hang in the clean-up of an ordinary exit. What was said is on the disk."""
+    os._exit(1)
+
+
 class CardWorker:
     """Makes attempts on one card, which it tests first. `name`, `driver` and `capability` are what NVML says of the card."""
 
@@ -60,7 +67,14 @@ class CardWorker:
         self._card_id = card_id
         self._spool = Spool(spool_root(node_home()))
         models = load_models(FarmSettings().models_file)
-        self._runner = Runner(self._spool, models, "cpu" if kind == CardKind.CPU else "cuda:0", SystemClock())
+        self._runner = Runner(
+            self._spool,
+            models,
+            "cpu" if kind == CardKind.CPU else "cuda:0",
+            SystemClock(),
+            programs=partial(other_programs, card_id) if kind == CardKind.CUDA else tuple,
+            end=_end,
+        )
         self._tested = kind == CardKind.CPU
         self._trouble: str | None = None
         if not self._tested:  # beside the calls: importing torch takes seconds, and `state` must be answered
@@ -108,7 +122,7 @@ class CardWorker:
         return {
             "pid": os.getpid(),
             "attempt_id": self._runner.current,
-            "tested": self._tested,
+            "tested": self._tested and not self._runner.broken,
             "trouble": self._trouble,
         }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from farm.artifacts import ArtifactStore
 from farm.clock import Clock
 from farm.errors import FarmError
-from farm.events import Cancelled, Done, Event, Failed, Loading, Preview, Rendering, Step
+from farm.events import Cancelled, Done, Event, Failed, Loading, Note, Preview, Rendering, Retrying, Step
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus
 from farm.states import AttemptMove, JobMove
 from farm.store.reader import Reader
@@ -36,13 +36,17 @@ AGAIN_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the attempt left its job: `outcome` for one that failed or was lost, None for one that finished or was cancelled."""
+    """How the attempt left its job: `outcome` for one that failed or was lost, None for one that finished or was cancelled.
+
+    `worker_ends`: its worker's process ended with it, on purpose.
+    """
 
     attempt: Attempt
     job: Job
     status: JobStatus
     outcome: Outcome | None = None
     lost: bool = False
+    worker_ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +170,19 @@ class Attendant:
             case Preview():
                 if self._preview is None or self._preview.done():
                     self._preview = asyncio.create_task(self._fetch_preview())
+            case Retrying(plan=plan, reason=reason):
+                desk.writer.note(self.attempt.id, event.seq, reason, desk.clock.now(), plan=plan)
+                desk.board.change(job.id, done=0, seconds_per_step=None, eta_s=None)
+            case Note(text=text):
+                desk.writer.note(
+                    self.attempt.id, event.seq, text, desk.clock.now(), disturbed=event.disturbed
+                )
             case Done():
                 return await self._finish(event)
             case Failed():
                 reason = f"{event.message} {event.remedy}".strip()
-                return self._failed(event.failure_class, reason, event.detail)
+                ended = self._failed(event.failure_class, reason, event.detail, disturbed=event.disturbed)
+                return replace(ended, worker_ends=event.worker_ends)
             case Cancelled():
                 desk.writer.cancelled(self.attempt.id, desk.clock.now())
                 return self._ended(JobStatus.CANCELLED)
@@ -209,13 +221,21 @@ class Attendant:
         desk.writer.finish(self.attempt.id, result, desk.clock.now())
         return self._ended(JobStatus.FINISHED)
 
-    def _failed(self, failure_class: FailureClass, reason: str, detail: str) -> Ended:
+    def _failed(
+        self, failure_class: FailureClass, reason: str, detail: str, *, disturbed: bool = False
+    ) -> Ended:
         desk, attempt = self._desk, self.attempt
         outcome = after_failure(
             failure_class, reason, self._earlier(), desk.rivals(self.job, attempt.card_id), attempt.card_id
         )
         desk.writer.fail(
-            attempt.id, failure_class, outcome.reason, desk.clock.now(), then=outcome.then, detail=detail
+            attempt.id,
+            failure_class,
+            outcome.reason,
+            desk.clock.now(),
+            then=outcome.then,
+            detail=detail,
+            disturbed=disturbed,
         )
         return self._ended_by(outcome)
 

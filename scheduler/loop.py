@@ -251,7 +251,7 @@ class Scheduler:
         del self._attending[attempt.id]
         self._holders.pop(attempt.card_id, None)
         self._after(ended)
-        if ended.lost:
+        if ended.lost or ended.worker_ends:
             self._watch.doubt(attempt.card_id)
         self._watch.refresh(attempt.card_id)
         self._wake.set()

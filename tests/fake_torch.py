@@ -3,6 +3,7 @@
 Every name here is one of the real module; `tests/unit/test_selftest.py` holds it to that.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +65,9 @@ class FakeTorch:
     """What stays reserved however often the cache is emptied."""
     peak_gib: float = 0.0
     called: list[str] = field(default_factory=list)
+    on_empty_cache: Callable[[], None] = lambda: None
+    broken: bool = False
+    """A broken context: every call ends with its first error."""
 
     def module(self) -> Any:
         """The library as a module."""
@@ -89,9 +93,12 @@ class FakeTorch:
             raise RuntimeError(self.init_error)
 
     def _mem_get_info(self, _device: object = None) -> tuple[int, int]:
+        if self.broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         free = self.total_gib - self.others_gib - self.context_gib - self.reserved_gib
         return int(free * GIB), int(self.total_gib * GIB)
 
     def _empty_cache(self) -> None:
         self.called.append("empty_cache")
+        self.on_empty_cache()
         self.reserved_gib = min(self.reserved_gib, self.kept_gib)

@@ -90,6 +90,10 @@ def attempt_from_row(row: RowMapping) -> Attempt:
         peak_gib=row["peak_gib"],
         failure_class=FailureClass(row["failure_class"]) if row["failure_class"] else None,
         reason=row["reason"],
+        notes=tuple(row["notes"] or ()),
+        disturbed=bool(row["disturbed"]),
+        predicted_s=row["predicted_s"],
+        predicted_gib=row["predicted_gib"],
     )
 
 

@@ -108,6 +108,10 @@ attempts = sa.Table(
     sa.Column("peak_gib", sa.Float),
     sa.Column("failure_class", sa.Text),
     sa.Column("reason", sa.Text),
+    sa.Column("notes", sa.JSON),
+    sa.Column("disturbed", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    sa.Column("predicted_s", sa.Float),
+    sa.Column("predicted_gib", sa.Float),
     sa.UniqueConstraint("job_id", "number"),
     # The two promises that the scheduler must never break are the database's to keep.
     sa.Index("ix_attempts_one_live_per_job", "job_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),

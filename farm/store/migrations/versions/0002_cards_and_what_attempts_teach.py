@@ -21,6 +21,7 @@ NEW: dict[str, dict[str, type[Any]]] = {
         "ram_gib": sa.Float,
         "notice": sa.Text,
     },
+    "attempts": {"notes": sa.JSON, "predicted_s": sa.Float, "predicted_gib": sa.Float},
 }
 
 
@@ -29,9 +30,13 @@ def upgrade() -> None:
         with op.batch_alter_table(table, schema=None) as batch_op:
             for name, kind in columns.items():
                 batch_op.add_column(sa.Column(name, kind(), nullable=True))
+    with op.batch_alter_table("attempts", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("disturbed", sa.Boolean(), nullable=False, server_default=sa.false()))
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("attempts", schema=None) as batch_op:
+        batch_op.drop_column("disturbed")
     for table, columns in NEW.items():
         with op.batch_alter_table(table, schema=None) as batch_op:
             for name in columns:
