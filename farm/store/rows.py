@@ -31,6 +31,11 @@ def settings_to_json(settings: RenderSettings) -> dict[str, Any]:
     return found
 
 
+def settings_from_json(stored: dict[str, Any]) -> RenderSettings:
+    """Settings again."""
+    return _SETTINGS.validate_python(stored)
+
+
 def plan_to_json(plan: MemoryPlan) -> dict[str, Any]:
     """A memory plan as stored."""
     found: dict[str, Any] = _PLAN.dump_python(plan, mode="json")

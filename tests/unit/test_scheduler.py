@@ -312,6 +312,31 @@ def test_steps_down_the_ladder_are_kept_with_the_attempt_once_also_over_a_crash(
     run(story)
 
 
+def test_what_a_render_took_sharpens_the_next_prediction_and_is_remembered_over_a_restart(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        jobs = [bench.submit() for _ in range(2)]
+        await bench.start()
+        for number, job in enumerate(jobs, start=1):
+            await bench.until(lambda number=number: len(bench.cluster.starts) == number, "given to the card")
+            bench.cluster.done(card, *clip)  # 1.5 s, where the catalogue says 0.4 and a little
+            await bench.until(lambda job=job: bench.status(job) == JobStatus.FINISHED, "finished")
+        told = [bench.store.reader.attempts(job.id)[0].predicted_s or 0.0 for job in jobs]
+        assert told[0] == pytest.approx(0.405, abs=0.01)
+        assert told[0] * 2 < told[1] < 1.5
+        await bench.stop()
+        third = bench.submit()
+        await bench.start()
+        await bench.until(lambda: len(bench.cluster.starts) == 3, "given to the card")
+        remembered = bench.store.reader.attempts(third.id)[0]
+        assert remembered.predicted_s == pytest.approx(1.5, rel=0.15)
+        assert remembered.predicted_gib is None, "a CPU's memory is not predicted"
+
+    run(story)
+
+
 def test_a_card_whose_worker_ended_itself_gets_work_once_the_fresh_one_has_tested_it(
     run: Run, clip: tuple[bytes, bytes]
 ) -> None:
