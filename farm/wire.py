@@ -10,7 +10,10 @@ from farm.model import CardKind, MemoryPlan, PcieLink, RenderSettings, StageKind
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Head to card worker: make this attempt. The picture's bytes travel beside it and must have `input_sha256`."""
+    """Head to card worker: make this attempt. The picture's bytes travel beside it and must have `input_sha256`.
+
+    `predicted_s` is what the planner expects of the render, None where it expects nothing.
+    """
 
     attempt_id: str
     job_id: str
@@ -19,6 +22,7 @@ class Order:
     plan: MemoryPlan
     input_sha256: str
     draft: bool = False
+    predicted_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

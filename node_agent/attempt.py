@@ -29,6 +29,7 @@ from node_agent.ladder import (
 )
 from node_agent.meter import CardMemory, PeakMemory, Stopwatch
 from node_agent.pipelines.base import RenderRequest
+from node_agent.spill import find_spill
 
 if TYPE_CHECKING:
     from node_agent.runner import Runner
@@ -52,6 +53,8 @@ class Attempt:
         self._on_gpu = device.startswith("cuda")
         self._seq = 0
         self._last_step: tuple[float, int] | None = None
+        self._paces: list[float] = []
+        self._spilled = False
 
     # --- Report ---
     def part(self, name: str) -> AbstractContextManager[None]:
@@ -69,6 +72,8 @@ class Attempt:
         self._last_step = (now, done)
         seq, at = self._next()
         self._say(events.Step(self.order.attempt_id, seq, at, done, total, pace))
+        if pace is not None and self._runner.can_spill and not self._spilled:
+            self._look_for_spill(pace, total)
 
     def preview(self, jpeg: bytes) -> None:
         """Spools a small picture; see `Report`."""
@@ -82,6 +87,17 @@ class Attempt:
         self._say(
             events.Preview(self.order.attempt_id, seq, at, self._last_step[1] if self._last_step else 0)
         )
+
+    def _look_for_spill(self, pace: float, steps: int) -> None:
+        self._paces.append(pace)
+        predicted = self.order.predicted_s
+        expected = predicted / steps if predicted is not None and steps else None
+        spill = find_spill(self._paces, expected, self._memory.reading())
+        if spill is not None:
+            self._spilled = True
+            self._runner.spills += 1
+            seq, at = self._next()
+            self._say(events.Note(self.order.attempt_id, seq, at, spill.told, disturbed=True))
 
     def _check(self) -> None:
         if self.stop.is_set():
@@ -132,7 +148,7 @@ class Attempt:
                 plan = after.plan
                 spent = self._watch.seconds.get("earlier_tries", 0.0) + time.perf_counter() - began
                 self._watch.seconds = {"earlier_tries": spent}
-                self._last_step = None
+                self._last_step, self._paces = None, []
                 self._check()
                 self._retrying(plan, after.reason)
         except CancelledRenderError:

@@ -29,8 +29,8 @@ class Busy(Exception):  # noqa: N818 - not an error of anyone: the head learns t
 class Runner:
     """One card's worker, without its transport. `device` as torch names it: "cpu", "cuda:0".
 
-    `programs` names the other programs on the card. `end` ends this process: it is called when the process can serve its card no longer,
-    after the attempt's last word is on the disk.
+    `programs` names the other programs on the card. `can_spill`: Windows' driver may move its memory to RAM. `end` ends this process: it is
+    called when the process can serve its card no longer, after the attempt's last word is on the disk.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Runner:
         clock: Clock,
         *,
         programs: Callable[[], Sequence[Program]] = tuple,
+        can_spill: bool = False,
         end: Callable[[], None] = lambda: None,
     ) -> None:
         self._spool = spool
@@ -48,6 +49,8 @@ class Runner:
         self._device = device
         self._clock = clock
         self.programs = programs
+        self.can_spill = can_spill
+        self.spills = 0
         self.end = end
         self.broken = False
         self._lock = threading.Lock()

@@ -22,6 +22,7 @@ from farm.wire import order_from_dict
 from node_agent.probe import other_programs
 from node_agent.runner import Busy, Runner
 from node_agent.selftest import card_trouble
+from node_agent.spill import can_spill
 from node_agent.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class CardWorker:
             "cpu" if kind == CardKind.CPU else "cuda:0",
             SystemClock(),
             programs=partial(other_programs, card_id) if kind == CardKind.CUDA else tuple,
+            can_spill=kind == CardKind.CUDA and can_spill(),
             end=_end,
         )
         self._tested = kind == CardKind.CPU
@@ -124,6 +126,7 @@ class CardWorker:
             "attempt_id": self._runner.current,
             "tested": self._tested and not self._runner.broken,
             "trouble": self._trouble,
+            "spills": self._runner.spills,
         }
 
 

@@ -151,6 +151,7 @@ class Attendant:
             plan=attempt.memory_plan,
             input_sha256=job.input_sha256,
             draft=job.draft,
+            predicted_s=attempt.predicted_s,
         )
         picture = await asyncio.to_thread(self._desk.artifacts.read, job.input_sha256)
         await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, picture)

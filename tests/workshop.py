@@ -110,10 +110,20 @@ def set_up(
     device: str = "cpu",
     rows: Mapping[str, ModelRow] = ROWS,
     programs: Callable[[], Sequence[Program]] = tuple,
+    *,
+    can_spill: bool = False,
 ) -> Workshop:
     """A workshop on `device`, which knows the models of `rows`."""
     ends: list[int] = []
-    runner = Runner(spool, rows, device, SystemClock(), programs=programs, end=lambda: ends.append(1))
+    runner = Runner(
+        spool,
+        rows,
+        device,
+        SystemClock(),
+        programs=programs,
+        can_spill=can_spill,
+        end=lambda: ends.append(1),
+    )
     made = Workshop(runner, spool, ends=ends)
     module = ModuleType("node_agent.pipelines.scripted")
 

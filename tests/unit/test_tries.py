@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from farm.errors import BrokenPictureError
 from farm.events import Event
 from farm.model import FailureClass, MemoryPlan
 from farm.planning.memory import leaner, plans_of
+from node_agent import attempt as attempt_module
 from node_agent.ladder import Program
 from node_agent.pipelines.base import RenderRequest, Report
 from node_agent.runner import Busy
@@ -329,6 +331,36 @@ def test_a_fault_of_the_attempt_s_own_code_still_gives_it_an_end(
     last = failure(card.make())
     assert last.failure_class == FailureClass.INTERNAL
     assert "ZeroDivisionError" in last.message
+
+
+# --- memory moved to RAM ---
+@pytest.mark.parametrize("can_spill", [True, False])
+def test_an_attempt_that_spills_says_so_once_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes, can_spill: bool
+) -> None:
+    torch = FakeTorch(total_gib=6.0, reserved_gib=5.4)
+    monkeypatch.setitem(sys.modules, "torch", torch.module())
+    shop = set_up(Spool(tmp_path / "spool"), monkeypatch, "cuda:0", {"one": ROW}, can_spill=can_spill)
+    ticks = SimpleNamespace(now=0.0, perf_counter=lambda: ticks.now)
+    monkeypatch.setattr(attempt_module, "time", ticks)
+
+    def script(_request: RenderRequest, _report: Report) -> None:
+        ticks.now += 8.0
+
+    shop.script = script
+    asked = replace(order(picture, model="one"), predicted_s=8 * 1.5)
+    shop.runner.start(asked, picture)
+    told = ended(shop.spool)
+    assert told[-1].kind == "done"
+    notes = [event for event in told if isinstance(event, events.Note)]
+    if not can_spill:
+        assert (notes, shop.runner.spills) == ([], 0)
+        return
+    (note,) = notes
+    assert note.disturbed
+    assert "a step takes 8.0 s instead of 1.5 s" in note.text
+    assert shop.runner.spills == 1
+    assert [event.seq for event in told] == list(range(1, len(told) + 1))
 
 
 def test_on_a_cpu_there_is_no_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes) -> None:
