@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -24,14 +25,20 @@ def record(name: str, text: str, page: Path = PAGE) -> None:
     page.write_text(after)
 
 
-def _where() -> str:
-    commit = subprocess.run(
+@cache
+def commit() -> str:
+    """The commit that is measured. `run` asks at once: during minutes of measuring, the work may go on beside it."""
+    found = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 - git is the developer's own
         capture_output=True,
         text=True,
         check=False,
         cwd=PAGE.parent,
     ).stdout.strip()
+    return found or "unknown"
+
+
+def _where() -> str:
     cpu = next(
         (
             line.split(":", 1)[1].strip()
@@ -41,7 +48,7 @@ def _where() -> str:
         platform.machine(),
     )
     return (
-        f"*{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {os.cpu_count()} cores of {cpu}, "
+        f"*{datetime.now(UTC):%Y-%m-%d}, commit {commit()}, {os.cpu_count()} cores of {cpu}, "
         f"Python {platform.python_version()}, {platform.system()} {platform.release().split('-')[0]}.*"
     )
 

@@ -5,11 +5,14 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.record import commit
+
 ALL = ("overhead", "intake")
 
 
 def main() -> None:
     """Runs the benchmarks one after the other."""
+    print(f"measuring commit {commit()}", flush=True)
     for name in sys.argv[1:] or ALL:
         print(f"{name} ...", flush=True)
         with tempfile.TemporaryDirectory(prefix=f"farm-speed-{name}-") as root:

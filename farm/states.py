@@ -32,6 +32,8 @@ class AttemptMove(StrEnum):
     FAIL = "fail"
     LOSE = "lose"
     CANCEL = "cancel"
+    WITHDRAW = "withdraw"
+    """Taken back before its card began it: nothing was rendered, so it counts neither as a failure nor as a loss."""
 
 
 JOB_MOVES: dict[tuple[J, JobMove], J] = {
@@ -50,6 +52,7 @@ ATTEMPT_MOVES: dict[tuple[A, AttemptMove], A] = {
     (A.ASSIGNED, AttemptMove.LOAD): A.LOADING,
     (A.ASSIGNED, AttemptMove.RUN): A.RUNNING,
     (A.LOADING, AttemptMove.RUN): A.RUNNING,
+    (A.ASSIGNED, AttemptMove.WITHDRAW): A.CANCELLED,
     **{
         (live, move): end
         for live in (A.ASSIGNED, A.LOADING, A.RUNNING)

@@ -29,7 +29,8 @@ class Order:
 class CardReport:
     """What a node says of one of its cards: `vram_gib` is nominal, `usable_gib` what the planner may use; the rest as in `farm.model.Card`.
 
-    `tested` is False until the card's worker has run a first computation on it; before that it gets no work.
+    `tested` is False until the card's worker has run a first computation on it; before that it gets no work. `answers`: whether its worker
+    answered just now. `attempt_id`: what the worker is at, None if it is idle or does not answer.
     """
 
     id: str
@@ -46,11 +47,13 @@ class CardReport:
     ram_gib: float | None = None
     notice: str | None = None
     tested: bool = True
+    answers: bool = True
+    attempt_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What a node says of itself. `spooled` are the attempts whose events or results wait on its disk; `at` is its wall time in seconds."""
+    """What a node says of itself. `spooled` are the attempts that have a directory on its disk; `at` is its wall time in seconds."""
 
     node_id: str
     name: str

@@ -4,12 +4,12 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import farm
@@ -52,8 +52,7 @@ class NodeAgent:
         if time.monotonic() - self._probed > PROBE_EVERY_S:
             self._cards = probe.cards(self._identity.node_id, self._models)
             self._probed = time.monotonic()
-        words = self._ask_workers()
-        cards = tuple(self._keep_worker(card, words) for card in self._cards)
+        cards = self._ask_workers(self._cards)
         ram_gib, ram_free_gib = probe.ram()
         return report_to_dict(
             NodeReport(
@@ -73,42 +72,45 @@ class NodeAgent:
             )
         )
 
-    def _ask_workers(self) -> dict[str, WorkerWord | None]:
-        """What each card's worker says; None for one whose process ended, no entry for one that is busy starting or loading.
+    def _ask_workers(self, cards: tuple[CardReport, ...]) -> tuple[CardReport, ...]:
+        """The cards, with what their workers say. Asks all at once, so that several slow ones take no longer than one."""
+        asked: dict[str, Any] = {}
+        for card in cards:
+            if card.id not in self._workers:
+                self._workers[card.id] = self._start_worker(card)
+            asked[card.id] = self._workers[card.id].state.remote()
+        if asked:
+            ray.wait(list(asked.values()), num_returns=len(asked), timeout=STATE_TIMEOUT_S)
+        return tuple(self._heard(card, asked[card.id]) for card in cards)
 
-        All are asked at once: a PC with eight cards that start together must not keep the head waiting for one after the other.
-        """
-        asked: dict[Any, str] = {handle.state.remote(): card_id for card_id, handle in self._workers.items()}
-        if not asked:
-            return {}
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=STATE_TIMEOUT_S)
-        words: dict[str, WorkerWord | None] = {}
-        for answer in ready:
-            try:
-                words[asked[answer]] = WorkerWord.of(ray.get(answer))
-            except RayActorError:
-                words[asked[answer]] = None
-        return words
-
-    def _keep_worker(self, card: CardReport, words: Mapping[str, WorkerWord | None]) -> CardReport:
-        """Makes sure of the card's worker; returns the card as it stands."""
-        standing = self._standings.setdefault(card.id, Standing())
-        now = time.monotonic()
-        if card.id in words:
-            word = words[card.id]
-            standing.hear(word, now)
-            if word is None:
-                log.warning("the worker of %s died, starting another", card.name)
-                del self._workers[card.id]
+    def _heard(self, card: CardReport, answer: Any) -> CardReport:
+        standing, now = self._standings.setdefault(card.id, Standing()), time.monotonic()
+        try:
+            word = WorkerWord.of(ray.get(answer, timeout=0))
+        except GetTimeoutError:  # starting, or stuck: the head counts how long
+            return replace(standing.of(card), answers=False)
+        except RayActorError:
+            log.warning("the worker of %s died, starting another", card.name)
+            standing.hear(None, now)
+            self._workers[card.id] = self._start_worker(card)
+            return replace(standing.of(card), answers=False)
+        standing.hear(word, now)
+        report = replace(standing.of(card), attempt_id=word.attempt_id)
         if standing.shall_retest(now):
             log.info("testing %s again", card.name)
-            report = standing.of(card)
-            standing.renew()
-            _ray.kill(self._workers.pop(card.id))
-            return report  # in trouble until the fresh worker, started with the next report, says otherwise
-        if card.id not in self._workers:
-            self._workers[card.id] = self._start_worker(card)
-        return standing.of(card)
+            self._end_worker(card.id)  # the card stays in trouble until the fresh worker says otherwise
+        return report
+
+    def replace_worker(self, card_id: str) -> None:
+        """Ends a card's worker, whatever it is at. The next report starts another."""
+        log.warning("the worker of %s is replaced, as the head asked", card_id)
+        self._end_worker(card_id)
+
+    def _end_worker(self, card_id: str) -> None:
+        worker = self._workers.pop(card_id, None)
+        if worker is not None:
+            ray.kill(worker, no_restart=True)
+            self._standings.setdefault(card_id, Standing()).renew()
 
     def _start_worker(self, card: CardReport) -> ActorHandle[Any]:
         environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -43,6 +43,8 @@ class Attempt:
     def __init__(self, runner: "Runner", order: Order, picture: bytes) -> None:
         self.order = order
         self.stop = threading.Event()
+        # Only the last event is left to write. Not read from the spool, which the head may have had removed already.
+        self.over = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"attempt-{order.attempt_id}", daemon=True)
         self._runner = runner
         self._picture = picture
@@ -121,6 +123,7 @@ class Attempt:
         ends = isinstance(final, events.Failed) and final.worker_ends
         # Before the last word is out: who hears it must not be told that all is well.
         self._runner.broken = ends
+        self.over.set()
         try:
             self._spool.append(final)
         except FileNotFoundError:

@@ -67,7 +67,7 @@ class Runner:
             current = self._current
             if self.broken and not self._spool.events(order.attempt_id, 0):
                 raise Busy(current.order.attempt_id if current is not None else order.attempt_id)
-            if current is not None and self._spool.ended(current.order.attempt_id):
+            if current is not None and current.over.is_set():
                 current.thread.join()  # who heard its last event may be quicker than its thread's last line
             if current is not None and current.thread.is_alive():
                 if current.order.attempt_id == order.attempt_id:

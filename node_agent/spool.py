@@ -57,8 +57,10 @@ class Spool:
             self._changed.notify_all()
 
     def attempts(self) -> tuple[str, ...]:
-        """The attempts that have something here."""
-        return tuple(sorted(entry.name for entry in self.root.iterdir() if (entry / _EVENTS).exists()))
+        """The attempts that have a directory here, also those that were killed before their first event."""
+        return tuple(
+            sorted(entry.name for entry in self.root.iterdir() if entry.name.isalnum() and entry.is_dir())
+        )
 
     def events(self, attempt_id: str, after: int) -> list[Event]:
         """Events with a number above `after`. A half-written last line (power cut) is left out."""

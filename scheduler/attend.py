@@ -9,11 +9,12 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from farm.artifacts import ArtifactStore
 from farm.clock import Clock
-from farm.errors import FarmError
+from farm.errors import FarmError, NotFoundError, RenderFailedError
 from farm.events import Cancelled, Done, Event, Failed, Loading, Note, Preview, Rendering, Retrying, Step
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus
 from farm.states import AttemptMove, JobMove
@@ -22,6 +23,7 @@ from farm.store.writer import Writer
 from farm.wire import Order
 from scheduler.board import Board
 from scheduler.cluster import CardBusyError, Cluster, NodeGoneError, UnknownAttemptError, WorkerGoneError
+from scheduler.doubts import ENDED, STRAY
 from scheduler.leases import Leases
 from scheduler.outcomes import Outcome, after_failure, after_loss
 from scheduler.results import collect
@@ -30,23 +32,26 @@ log = logging.getLogger(__name__)
 
 FOLLOW_S = 5.0
 """How long a worker may hold an answer back while nothing happens. Each answer renews the lease."""
+FETCHES = 5
+"""How often a result is asked for from a node that answers otherwise. Each time takes up to a minute on a slow network."""
 AGAIN_S = 0.5
-"""Pause before a node that did not answer is asked again."""
+"""Pause before a node that did not answer is asked again, and after a surprise."""
+STORE_AGAIN_S = 10.0
+"""Pause before the head tries again to store a result that its disk refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the attempt left its job: `outcome` for one that failed or was lost, None for one that finished or was cancelled.
+    """How the attempt left its job: `outcome` for one that failed or was lost, None for any other.
 
-    `worker_ends`: its worker's process ended with it, on purpose.
+    `doubt` says why the card's worker must be heard before it gets work again, None where it need not.
     """
 
     attempt: Attempt
     job: Job
     status: JobStatus
     outcome: Outcome | None = None
-    lost: bool = False
-    worker_ends: bool = False
+    doubt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,9 @@ class Attendant:
     def __init__(self, desk: Desk, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
         """`handed_over`: a former scheduler may have given the attempt to its card already."""
         self._handed_over = handed_over
+        self._cancel_asked = job.cancel_requested
+        self._cancel_told = False
+        self._troubled_since: float | None = None
         self.attempt = attempt
         self.job = job
         self._desk = desk
@@ -78,11 +86,19 @@ class Attendant:
         self._preview: asyncio.Task[None] | None = None
 
     async def run(self) -> Ended:
-        """From the order to the end."""
-        self._desk.leases.hold(self.attempt.id, self._desk.clock.monotonic())
+        """From the order to the end. A surprise is tried again for as long as a lease runs; then the attempt has failed."""
+        self._hold_lease()
         self._desk.board.running(self.job, self.attempt, phase=str(self._status))
         try:
-            return await self._see_through()
+            while True:
+                try:
+                    return await self._see_through()
+                except Exception as error:  # a surprise of one attempt must not end the others
+                    log.exception("attending attempt %s met a surprise", self.attempt.id)
+                    ended = self._surprised(error)
+                    if ended is not None:
+                        return ended
+                await asyncio.sleep(AGAIN_S)
         finally:
             self._desk.leases.end(self.attempt.id)
             if self._preview is not None:
@@ -90,58 +106,81 @@ class Attendant:
             (self._desk.previews / f"{self.job.id}.jpg").unlink(missing_ok=True)
 
     async def cancel(self) -> None:
-        """Asks the card to stop. The attempt's own last word says whether it did."""
+        """Asks the card to stop, until it has heard it. The attempt's own last word says whether it did."""
+        self._cancel_asked = True
         with suppress(NodeGoneError, WorkerGoneError):
+            await self._pass_cancel_on()
+
+    async def _pass_cancel_on(self) -> None:
+        """A worker that does not have the attempt yet would not know what to stop."""
+        if self._cancel_asked and self._handed_over and not self._cancel_told:
             await self._desk.cluster.cancel(self.attempt.node_id, self.attempt.card_id, self.attempt.id)
+            self._cancel_told = True
 
     async def _see_through(self) -> Ended:
-        cancel_told = False
         while True:
-            if self._lease_over():
-                return self._lost(
-                    f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s."
-                )
+            # Asked once more when the lease is over: it may be this process that stood still, and not the card.
+            last_time = self._lease_over()
             try:
-                events = await self._next_events()
+                events = await self._next_events(0.0 if last_time else FOLLOW_S)
             except NodeGoneError:
+                if last_time:
+                    return self._lost(
+                        f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s."
+                    )
                 await asyncio.sleep(AGAIN_S)
                 continue
-            except CardBusyError:
-                return self._lost(f"{self.attempt.card_name} was busy with another attempt.")
+            except NotFoundError as error:  # no card can help where the head itself has no picture
+                return self._failed(FailureClass.BAD_INPUT, f"{error.message} {error.remedy}".strip(), "")
+            except CardBusyError as busy:
+                return await self._turned_away(busy.holder)
             except (WorkerGoneError, UnknownAttemptError):
                 return self._lost(
                     f"The worker of {self.attempt.card_name} ended in the middle of the render."
                 )
-            self._desk.leases.hold(self.attempt.id, self._desk.clock.monotonic())
-            if self.job.cancel_requested and not cancel_told:
-                cancel_told = True  # asked for before this scheduler was started
-                await self.cancel()
+            self._hold_lease()
             for event in events:
                 ended = await self._take(event)
                 if ended is not None:
                     return ended
+                self._after = max(self._after, event.seq)  # only now: what could not be taken in comes again
+            self._troubled_since = None
+
+    def _hold_lease(self) -> None:
+        self._desk.leases.hold(self.attempt.id, self._desk.clock.monotonic())
+
+    def _surprised(self, error: Exception) -> Ended | None:
+        now = self._desk.clock.monotonic()
+        if self._troubled_since is None:
+            self._troubled_since = now
+        self._hold_lease()  # the card is not to blame
+        if now - self._troubled_since <= self._desk.leases.lease_s:
+            return None
+        reason = f"The scheduler could not go on with this attempt: {type(error).__name__}."
+        return self._failed(FailureClass.INTERNAL, f"{reason} Its log has the trace.", "")
 
     def _lease_over(self) -> bool:
         return self.attempt.id in self._desk.leases.expired(self._desk.clock.monotonic())
 
-    async def _next_events(self) -> Sequence[Event]:
-        """What the attempt said since, from its worker, or from the spool when the worker is gone."""
+    async def _next_events(self, wait_s: float) -> Sequence[Event]:
+        """What the attempt said since, from its worker, or from the spool when the worker is gone. Waits up to `wait_s` for news."""
         cluster, attempt = self._desk.cluster, self.attempt
         try:
             if not self._handed_over:
-                await self._start()
-            return await cluster.follow(attempt.node_id, attempt.card_id, attempt.id, self._after, FOLLOW_S)
+                await self._start(await asyncio.to_thread(self._desk.artifacts.read, self.job.input_sha256))
+            await self._pass_cancel_on()
+            return await cluster.follow(attempt.node_id, attempt.card_id, attempt.id, self._after, wait_s)
         except (WorkerGoneError, UnknownAttemptError) as error:
             spooled = await cluster.replay(attempt.node_id, attempt.id, self._after)
             if any(isinstance(event, Done | Failed | Cancelled) for event in spooled):
                 return spooled
-            never_arrived = isinstance(error, UnknownAttemptError) and not spooled and self._after == 0
-            if self._handed_over and never_arrived:
-                self._handed_over = False
+            unknown = isinstance(error, UnknownAttemptError) and not spooled
+            if self._handed_over and unknown and self._status == AttemptStatus.ASSIGNED and self._after == 0:
+                self._handed_over = self._cancel_told = False
                 return []
             raise
 
-    async def _start(self) -> None:
+    async def _start(self, picture: bytes) -> None:
         attempt, job = self.attempt, self.job
         order = Order(
             attempt_id=attempt.id,
@@ -153,12 +192,10 @@ class Attendant:
             draft=job.draft,
             predicted_s=attempt.predicted_s,
         )
-        picture = await asyncio.to_thread(self._desk.artifacts.read, job.input_sha256)
         await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, picture)
         self._handed_over = True
 
     async def _take(self, event: Event) -> Ended | None:
-        self._after = max(self._after, event.seq)
         desk, job = self._desk, self.job
         match event:
             case Loading():
@@ -183,7 +220,7 @@ class Attendant:
             case Failed():
                 reason = f"{event.message} {event.remedy}".strip()
                 ended = self._failed(event.failure_class, reason, event.detail, disturbed=event.disturbed)
-                return replace(ended, worker_ends=event.worker_ends)
+                return replace(ended, doubt=ENDED) if event.worker_ends else ended
             case Cancelled():
                 desk.writer.cancelled(self.attempt.id, desk.clock.now())
                 return self._ended(JobStatus.CANCELLED)
@@ -204,21 +241,27 @@ class Attendant:
     async def _finish(self, done: Done) -> Ended | None:
         desk = self._desk
         desk.board.change(self.job.id, phase="verifying")
-        while True:
+        for fetched in count(1):
             try:
                 result = await collect(desk.cluster, desk.artifacts, self.attempt, self.job, done)
                 break
             except (NodeGoneError, WorkerGoneError):
-                if self._lease_over():
+                answering = desk.leases.answering(self.attempt.node_id, desk.clock.monotonic())
+                if self._lease_over() and not (answering and fetched < FETCHES):
                     return self._lost(
                         f"{self.attempt.card_name} finished, but its video could not be fetched."
                     )
                 await asyncio.sleep(AGAIN_S)
             except UnknownAttemptError:
                 return self._lost(f"{self.attempt.card_name} finished, but its video is no longer there.")
-            except FarmError as error:
+            except RenderFailedError as error:
                 log.exception("the result of attempt %s cannot be used", self.attempt.id)
                 return self._failed(FailureClass.INTERNAL, str(error), "")
+            except FarmError as error:  # the head's own disk: the result is good, and waits on its node
+                log.error("the result of attempt %s waits: %s", self.attempt.id, error)
+                desk.board.change(self.job.id, why=str(error))
+                self._hold_lease()
+                await asyncio.sleep(STORE_AGAIN_S)
         desk.writer.finish(self.attempt.id, result, desk.clock.now())
         return self._ended(JobStatus.FINISHED)
 
@@ -227,37 +270,46 @@ class Attendant:
     ) -> Ended:
         desk, attempt = self._desk, self.attempt
         outcome = after_failure(
-            failure_class, reason, self._earlier(), desk.rivals(self.job, attempt.card_id), attempt.card_id
+            attempt, failure_class, reason, self._earlier(), desk.rivals(self.job, attempt.card_id)
         )
         desk.writer.fail(
             attempt.id,
             failure_class,
-            outcome.reason,
+            reason,
             desk.clock.now(),
             then=outcome.then,
             detail=detail,
             disturbed=disturbed,
+            verdict=outcome.verdict,
         )
         return self._ended_by(outcome)
 
     def _lost(self, reason: str) -> Ended:
         outcome = after_loss(reason, self._earlier())
-        self._desk.writer.lose(self.attempt.id, outcome.reason, self._desk.clock.now(), then=outcome.then)
-        return replace(self._ended_by(outcome), lost=True)
+        self._desk.writer.lose(
+            self.attempt.id, reason, self._desk.clock.now(), then=outcome.then, verdict=outcome.verdict
+        )
+        return self._ended_by(outcome, ENDED)
+
+    async def _turned_away(self, holder: str) -> Ended:
+        """The card is still inside an attempt that was given up: that one is stopped, and the job waits for a free card."""
+        reason = f"{self.attempt.card_name} was still busy with an attempt that was given up."
+        with suppress(NodeGoneError, WorkerGoneError):
+            await self._desk.cluster.cancel(self.attempt.node_id, self.attempt.card_id, holder)
+        self._desk.writer.withdraw(self.attempt.id, reason, self._desk.clock.now())
+        return self._ended_by(None, STRAY)
 
     def _earlier(self) -> list[Attempt]:
-        return [
-            attempt for attempt in self._desk.reader.attempts(self.job.id) if attempt.id != self.attempt.id
-        ]
+        return [attempt for attempt in self._desk.reader.tries(self.job.id) if attempt.id != self.attempt.id]
 
-    def _ended_by(self, outcome: Outcome) -> Ended:
+    def _ended_by(self, outcome: Outcome | None, doubt: str | None = None) -> Ended:
         """The store may know better than the outcome: a cancelled job is not queued again."""
-        return self._ended(self._desk.reader.job(self.job.id).status, outcome)
+        return self._ended(self._desk.reader.job(self.job.id).status, outcome, doubt)
 
-    def _ended(self, status: JobStatus, outcome: Outcome | None = None) -> Ended:
-        why = outcome.reason if outcome is not None and outcome.then == JobMove.GIVE_UP else None
+    def _ended(self, status: JobStatus, outcome: Outcome | None = None, doubt: str | None = None) -> Ended:
+        why = outcome.verdict if outcome is not None and outcome.then == JobMove.GIVE_UP else None
         self._desk.board.ended(self.job.id, str(status), why)
-        return Ended(self.attempt, self.job, status, outcome)
+        return Ended(self.attempt, self.job, status, outcome, doubt)
 
 
 def _replace_file(path: Path, data: bytes) -> None:

@@ -19,7 +19,11 @@ class UnknownAttemptError(Exception):
 
 
 class CardBusyError(Exception):
-    """The card works on another attempt."""
+    """The card works on another attempt, `holder`."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(holder)
+        self.holder = holder
 
 
 class Cluster(Protocol):
@@ -49,6 +53,10 @@ class Cluster(Protocol):
 
     async def cancel(self, node_id: str, card_id: str, attempt_id: str) -> None:
         """Asks an attempt to stop."""
+        ...
+
+    async def replace_worker(self, node_id: str, card_id: str) -> None:
+        """Ends the process of a card's worker, whatever it is at; the node's next report starts another."""
         ...
 
     async def read(self, node_id: str, attempt_id: str, name: str) -> bytes:

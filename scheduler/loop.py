@@ -26,6 +26,7 @@ from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
 from scheduler.feed_server import FeedServer
 from scheduler.leases import Leases
 from scheduler.lessons import Lessons
+from scheduler.outcomes import shunned
 from scheduler.policy import Policy, requirements
 from scheduler.watch import Watch
 
@@ -63,6 +64,7 @@ class Scheduler:
         self._lessons = Lessons(reader, models)
         self._wake = asyncio.Event()
         self._stopping = False
+        self._fault: BaseException | None = None
         self._policy = Policy(self._judge)
         self._attending: dict[str, tuple[Attendant, asyncio.Task[None]]] = {}
         self._holders: dict[str, str] = {}
@@ -85,18 +87,21 @@ class Scheduler:
             leases,
             clock,
             holder=self._holders.get,
+            attended=lambda: frozenset(self._attending),
             spooled=self._clear_spool,
             changed=self._wake.set,
         )
 
     async def run(self) -> None:
-        """Recovers what the store remembers, then works until `stop`."""
+        """Recovers what the store remembers, then works until `stop`. Whatever it raises is for a new process to mend."""
         self._recover()
         await self._feed.start()
         watching = asyncio.create_task(self._watch.run())
         try:
             while not self._stopping:
                 self._wake.clear()
+                if self._fault is not None:
+                    raise self._fault
                 self.tick()
                 # Not wait_for: Python 3.11's swallows a cancel that comes together with the wake.
                 with suppress(TimeoutError):
@@ -127,6 +132,9 @@ class Scheduler:
     # --- recovery ---
     def _recover(self) -> None:
         nodes, cards = self._reader.nodes(), self._reader.cards()
+        for job_id, tries in self._reader.tries_of_open_jobs().items():
+            for card_id in shunned(tries):
+                self._policy.exclude(job_id, card_id)
         for attempt in self._reader.live_attempts():
             self._attend(attempt, self._reader.job(attempt.job_id), handed_over=True)
         self._watch.know(nodes, cards)
@@ -249,7 +257,15 @@ class Scheduler:
         self._holders[attempt.card_id] = job.id
         attendant = Attendant(self._desk, attempt, job, handed_over=handed_over)
         self._watch.refresh(attempt.card_id)
-        self._attending[attempt.id] = (attendant, asyncio.create_task(self._see_through(attendant)))
+        task = asyncio.create_task(self._see_through(attendant))
+        task.add_done_callback(self._attended)
+        self._attending[attempt.id] = (attendant, task)
+
+    def _attended(self, task: asyncio.Task[None]) -> None:
+        """A fault here would leave a job in nobody's hands: the process ends, and its successor recovers from the store."""
+        if not task.cancelled() and task.exception() is not None:
+            self._fault = task.exception()
+            self._wake.set()
 
     async def _see_through(self, attendant: Attendant) -> None:
         attempt = attendant.attempt
@@ -257,15 +273,15 @@ class Scheduler:
             try:
                 ended = await attendant.run()
                 break
-            except Exception:  # a surprise of one attempt must not end the others; the lease judges it
-                log.exception("attending attempt %s failed; trying again", attempt.id)
+            except Exception:  # the store itself does not work: nothing is lost by waiting for it
+                log.exception("how attempt %s ended could not be written down; trying again", attempt.id)
                 await asyncio.sleep(TICK_S)
         del self._attending[attempt.id]
         self._holders.pop(attempt.card_id, None)
         self._after(ended)
         self._learn(attempt.card_id, attendant.job.settings.model)
-        if ended.lost or ended.worker_ends:
-            self._watch.doubt(attempt.card_id)
+        if ended.doubt is not None:
+            self._watch.doubt(attempt.card_id, ended.doubt)
         self._watch.refresh(attempt.card_id)
         self._wake.set()
         self._chore(self._forget(attempt.node_id, [attempt.id]))

@@ -14,37 +14,59 @@ MAX_LOST = 5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`then` is the job's move; `avoid_card` keeps the job from the card it failed on; `reason` ends up on the job."""
+    """`then` is the job's move; `avoid_card` keeps the job from the card it failed on; `verdict` is what a job that is given up says."""
 
     then: JobMove
     avoid_card: bool
-    reason: str
+    verdict: str
 
 
 def after_failure(
-    failure_class: FailureClass, reason: str, earlier: Sequence[Attempt], other_cards: int, card_id: str
+    attempt: Attempt,
+    failure_class: FailureClass,
+    reason: str,
+    earlier: Sequence[Attempt],
+    other_cards: int,
 ) -> Outcome:
-    """What follows a failed attempt. `earlier` are the job's former attempts; `other_cards` could still take it besides this one."""
+    """What follows when `attempt` failed for `reason`.
+
+    `earlier` are the job's former attempts since a person last asked for a new try; `other_cards` could still take it besides this one.
+    """
     if failure_class == FailureClass.BAD_INPUT:
-        return Outcome(JobMove.GIVE_UP, avoid_card=False, reason=reason)
-    failed = [attempt for attempt in earlier if attempt.status == AttemptStatus.FAILED]
+        return Outcome(JobMove.GIVE_UP, avoid_card=False, verdict=reason)
+    failed = [one for one in earlier if one.status == AttemptStatus.FAILED]
+    told = [f"{one.card_name}: {one.reason}" for one in failed]
+    verdict = "; ".join([*told, f"{attempt.card_name}: {reason}"]) if told else reason
     if len(failed) + 1 >= MAX_FAILED:
-        told = [f"{attempt.card_name}: {attempt.reason}" for attempt in failed]
-        return Outcome(JobMove.GIVE_UP, avoid_card=False, reason="; ".join([*told, reason]))
-    if failure_class == FailureClass.INTERNAL:
-        again = [attempt for attempt in failed if attempt.card_id == card_id]
-        if not again:
-            return Outcome(JobMove.REQUEUE, avoid_card=False, reason=reason)
+        return Outcome(JobMove.GIVE_UP, avoid_card=False, verdict=verdict)
+    if not _shuns(failure_class, attempt.card_id, failed):
+        return Outcome(JobMove.REQUEUE, avoid_card=False, verdict=verdict)
     if other_cards == 0:
-        return Outcome(JobMove.GIVE_UP, avoid_card=False, reason=reason)
-    return Outcome(JobMove.REQUEUE, avoid_card=True, reason=reason)
+        return Outcome(JobMove.GIVE_UP, avoid_card=False, verdict=verdict)
+    return Outcome(JobMove.REQUEUE, avoid_card=True, verdict=verdict)
 
 
 def after_loss(reason: str, earlier: Sequence[Attempt]) -> Outcome:
-    """What follows a lost attempt: another one, unless losses pile up."""
+    """What follows a lost attempt: another one, unless losses pile up. `earlier` as in `after_failure`."""
     lost = sum(attempt.status == AttemptStatus.LOST for attempt in earlier)
     if lost + 1 >= MAX_LOST:
-        return Outcome(
-            JobMove.GIVE_UP, avoid_card=False, reason=f"{lost + 1} attempts were lost; the last: {reason}"
-        )
-    return Outcome(JobMove.REQUEUE, avoid_card=False, reason=reason)
+        verdict = f"{lost + 1} attempts were lost; the last: {reason}"
+        return Outcome(JobMove.GIVE_UP, avoid_card=False, verdict=verdict)
+    return Outcome(JobMove.REQUEUE, avoid_card=False, verdict=reason)
+
+
+def shunned(tries: Sequence[Attempt]) -> frozenset[str]:
+    """The cards that a job shall not go to again, read from its attempts; a restarted scheduler knows them from nowhere else."""
+    failed: list[Attempt] = []
+    cards: set[str] = set()
+    for attempt in tries:
+        if attempt.status == AttemptStatus.FAILED and attempt.failure_class is not None:
+            if _shuns(attempt.failure_class, attempt.card_id, failed):
+                cards.add(attempt.card_id)
+            failed.append(attempt)
+    return frozenset(cards)
+
+
+def _shuns(failure_class: FailureClass, card_id: str, failed: Sequence[Attempt]) -> bool:
+    """Whether a failure keeps the job from its card: a fault of ours only when it is not the first there."""
+    return failure_class != FailureClass.INTERNAL or any(one.card_id == card_id for one in failed)

@@ -97,6 +97,10 @@ class RayCluster:
         """Asks an attempt to stop."""
         await self._ask_worker(node_id, card_id, "cancel", attempt_id)
 
+    async def replace_worker(self, node_id: str, card_id: str) -> None:
+        """Ends the process of a card's worker."""
+        await _answer(self._agent(node_id).replace_worker.remote(card_id))
+
     async def read(self, node_id: str, attempt_id: str, name: str) -> bytes:
         """A file of an attempt's spool. Through the agent, so that it does not matter whether the worker still lives."""
         return bytes(await _answer(self._agent(node_id).read.remote(attempt_id, name), patience_s=60.0))
@@ -132,18 +136,25 @@ class RayCluster:
         if ray_id is None:
             raise NodeGoneError(node_id)
         name = worker_name(card_id, ray_id)
-        worker = self._workers.get(name)
-        if worker is None:
-            try:
-                worker = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
-            except ValueError as error:
-                raise WorkerGoneError(card_id) from error
-            self._workers[name] = worker
+        known = self._workers.get(name)
+        worker = known if known is not None else await self._find_worker(name)
         try:
             return await _answer(getattr(worker, method).remote(*arguments), patience_s=patience_s)
         except WorkerGoneError:
             self._workers.pop(name, None)
-            raise
+            if known is None:
+                raise
+        # The worker that was known may have died while it had nothing to do, and its node started another.
+        worker = await self._find_worker(name)
+        return await _answer(getattr(worker, method).remote(*arguments), patience_s=patience_s)
+
+    async def _find_worker(self, name: str) -> ActorHandle[Any]:
+        try:
+            worker: ActorHandle[Any] = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+        except ValueError as error:
+            raise WorkerGoneError(name) from error
+        self._workers[name] = worker
+        return worker
 
 
 async def _answer(reference: Any, patience_s: float = CALL_S) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from farm.clock import Clock
@@ -12,19 +13,25 @@ from farm.planning.tiers import band_of
 from farm.store.registry import Registry
 from farm.wire import CardReport, NodeReport
 from scheduler.board import Board
-from scheduler.cluster import Cluster, NodeGoneError
+from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
+from scheduler.doubts import Doubt, Doubts, Remedy
 from scheduler.leases import Leases
 from scheduler.policy import Policy
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
+"""Pause between two rounds, and the longest that a round waits: a node that takes longer is heard when it answers."""
 STORE_EVERY_S = 10.0
 """How often an unchanged node's `last_seen` is written."""
 
 
 class Watch:
-    """One per scheduler. `holder(card_id)` is the job that holds a card; `spooled(report)` hears what a node keeps."""
+    """One per scheduler.
+
+    `holder(card_id)` is the job that holds a card; `attended()` are the attempts that are seen through; `spooled(report)` hears what a
+    node keeps.
+    """
 
     def __init__(
         self,
@@ -36,6 +43,7 @@ class Watch:
         clock: Clock,
         *,
         holder: Callable[[str], str | None],
+        attended: Callable[[], frozenset[str]],
         spooled: Callable[[NodeReport], None],
         changed: Callable[[], None],
     ) -> None:
@@ -46,12 +54,14 @@ class Watch:
         self._leases = leases
         self._clock = clock
         self._holder = holder
+        self._attended = attended
         self._spooled = spooled
         self._changed = changed
         self._cards: dict[str, Card] = {}
         self._node_names: dict[str, str] = {}
         self._stored: dict[str, tuple[object, float]] = {}
-        self._doubted: set[str] = set()
+        self._doubts = Doubts(leases.lease_s)
+        self._asking: dict[str, asyncio.Task[None]] = {}
 
     def know(self, nodes: list[Node], cards: list[Card]) -> None:
         """What the store remembers from earlier: these cards exist, though nobody has heard from them yet."""
@@ -62,33 +72,73 @@ class Watch:
 
     async def run(self) -> None:
         """Watches until cancelled."""
-        while True:
-            try:
-                await self.round()
-            except Exception:  # the watch must outlive any surprise of a node
-                log.exception("a round of watching the nodes failed")
-            await asyncio.sleep(EVERY_S)
+        try:
+            while True:
+                try:
+                    await self.round()
+                except Exception:  # the watch must outlive any surprise of a node
+                    log.exception("a round of watching the nodes failed")
+                await asyncio.sleep(EVERY_S)
+        finally:
+            for task in self._asking.values():
+                task.cancel()
 
     async def round(self) -> None:
-        """Asks every connected node once."""
-        connected = await self._cluster.nodes()
-        await asyncio.gather(*(self._ask(node_id) for node_id in sorted(connected)))
+        """Asks every connected node that does not still owe an answer. One that hangs keeps none of the others waiting."""
+        for node_id in sorted(await self._cluster.nodes()):
+            if node_id not in self._asking:
+                self._asking[node_id] = asyncio.create_task(self._ask(node_id))
+        if self._asking:
+            await asyncio.wait(self._asking.values(), timeout=EVERY_S)
         for card_id in list(self._cards):
             self.refresh(card_id)
         self._changed()
 
     async def _ask(self, node_id: str) -> None:
+        standing, attended = self._doubts.standing(), self._attended()
         try:
             report = await self._cluster.report(node_id)
+            self._leases.heard(node_id, self._clock.monotonic())
+            self._take(report)
+            remedies = self._hear_workers(report, standing, attended)
+            self._spooled(report)
+            for said in report.cards:
+                self.refresh(said.id)
+            self._changed()  # the round may have ended without waiting for this node
+            for remedy in remedies:
+                await self._apply(node_id, remedy)
         except NodeGoneError:
             log.info("node %s did not answer", node_id)
-            return
         except Exception:  # one node's surprise, such as another version's report, must not stop the others
             log.exception("the report of node %s cannot be used", node_id)
-            return
-        self._leases.heard(node_id, self._clock.monotonic())
-        self._take(report)
-        self._spooled(report)
+        finally:
+            del self._asking[node_id]
+
+    def _hear_workers(
+        self, report: NodeReport, standing: dict[str, Doubt], attended: frozenset[str]
+    ) -> list[Remedy]:
+        now, attended = self._clock.monotonic(), attended | self._attended()
+        heard = (
+            self._doubts.hear(
+                said,
+                standing=standing,
+                attended=attended,
+                held=self._holder(said.id) is not None,
+                now=now,
+            )
+            for said in report.cards
+        )
+        return [remedy for remedy in heard if remedy is not None]
+
+    async def _apply(self, node_id: str, remedy: Remedy) -> None:
+        with suppress(WorkerGoneError):
+            if remedy.what == "stop":
+                await self._cluster.cancel(node_id, remedy.card_id, remedy.stray)
+            else:
+                log.warning(
+                    "the worker of card %s neither stopped nor answered: replacing it", remedy.card_id
+                )
+                await self._cluster.replace_worker(node_id, remedy.card_id)
 
     def _take(self, report: NodeReport) -> None:
         now = self._clock.now()
@@ -108,20 +158,16 @@ class Watch:
             )
             self._registry.see_node(node, cards, now)
             self._stored[report.node_id] = (seen, now)
-        for card, said in zip(cards, report.cards, strict=True):
+        for card in cards:
             self._cards[card.id] = card
-            if said.tested:
-                self._doubted.discard(card.id)  # reporting, the node made sure of each card's worker
-            else:
-                self._doubted.add(card.id)
         reported = {card.id for card in cards}
         for card in list(self._cards.values()):
             if card.node_id == report.node_id and card.id not in reported:
                 self._cards[card.id] = replace(card, trouble="its PC no longer has it")
 
-    def doubt(self, card_id: str) -> None:
-        """The card's worker may be gone: no work for it until its node has reported again."""
-        self._doubted.add(card_id)
+    def doubt(self, card_id: str, why: str) -> None:
+        """The card's worker may be gone or busy: no work for it until its node has reported that it is idle."""
+        self._doubts.add(card_id, why)
 
     def refresh(self, card_id: str) -> None:
         """Tells policy and board how a card stands now."""
@@ -132,8 +178,8 @@ class Watch:
         answering = self._leases.answering(card.node_id, now)
         silence = self._leases.silence(card.node_id, now)
         job_id = self._holder(card_id)
-        doubted = card_id in self._doubted
-        free = answering and not doubted and job_id is None and card.trouble is None
+        doubt = self._doubts.about(card_id)
+        free = answering and doubt is None and job_id is None and card.trouble is None
         self._policy.set_card(card, free=free)
         live = LiveCard(
             card.id, card.node_id, self._node_names.get(card.node_id, card.node_id), card.name, "idle"
@@ -153,15 +199,8 @@ class Watch:
             )
         elif job_id is not None:
             live = LiveCard(live.id, live.node_id, live.node_name, live.name, "busy", job_id)
-        elif doubted:
-            live = LiveCard(
-                live.id,
-                live.node_id,
-                live.node_name,
-                live.name,
-                "starting",
-                why="its worker is starting and tests it",
-            )
+        elif doubt is not None:
+            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "starting", why=doubt.why)
         self._board.card(live)
 
 

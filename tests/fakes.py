@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from farm import events
 from farm.events import Event
@@ -41,13 +41,19 @@ class FakeWorker:
 
 @dataclass
 class FakeCluster:
-    """Nodes and cards in memory, as `scheduler.cluster.Cluster`. `gone` nodes do not answer."""
+    """Nodes and cards in memory, as `scheduler.cluster.Cluster`. `gone` nodes do not answer.
+
+    Of cards: `stuck` workers do not answer their node, `stubborn` ones do not stop when told to.
+    """
 
     cards: dict[str, list[CardReport]] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     workers: dict[str, FakeWorker] = field(default_factory=dict)
     starts: list[tuple[str, Order]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    stuck: set[str] = field(default_factory=set)
+    stubborn: set[str] = field(default_factory=set)
+    replaced: list[str] = field(default_factory=list)
     on_start: Callable[[str, Order], None] = lambda _card, _order: None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -129,10 +135,15 @@ class FakeCluster:
             raise NodeGoneError(node_id)
         for card in self.cards[node_id]:
             self.workers[card.id].alive = True
+        cards = tuple(self._heard(card) for card in self.cards[node_id])
         spooled = {attempt for card in self.cards[node_id] for attempt in self.workers[card.id].said}
-        return NodeReport(
-            node_id, node_id, "127.0.0.1", 0.0, {}, tuple(self.cards[node_id]), tuple(sorted(spooled))
-        )
+        return NodeReport(node_id, node_id, "127.0.0.1", 0.0, {}, cards, tuple(sorted(spooled)))
+
+    def _heard(self, card: CardReport) -> CardReport:
+        order = self.workers[card.id].order
+        if card.id in self.stuck:
+            return replace(card, answers=False)
+        return replace(card, attempt_id=order.attempt_id if order is not None else None)
 
     async def start(self, node_id: str, card_id: str, order: Order, picture: bytes) -> None:
         worker = self._worker(card_id)
@@ -176,8 +187,16 @@ class FakeCluster:
     async def cancel(self, node_id: str, card_id: str, attempt_id: str) -> None:
         worker = self._worker(card_id)
         worker.cancelled.add(attempt_id)
-        if worker.order is not None and worker.order.attempt_id == attempt_id:
+        at_it = worker.order is not None and worker.order.attempt_id == attempt_id
+        if at_it and card_id not in self.stubborn:
             self.say(card_id, lambda name, seq: events.Cancelled(name, seq, 0.0))
+
+    async def replace_worker(self, node_id: str, card_id: str) -> None:
+        if node_id in self.gone:
+            raise NodeGoneError(node_id)
+        self.replaced.append(card_id)
+        self.stuck.discard(card_id)
+        self.kill_worker(card_id)
 
     async def read(self, node_id: str, attempt_id: str, name: str) -> bytes:
         if node_id in self.gone:

@@ -43,9 +43,9 @@ def open_engine(url: str, *, writes: bool) -> Engine:
     return engine
 
 
-def migrate(url: str) -> None:
-    """Brings the database to the newest schema; creates it where there is none. Safe to call again."""
+def migrate(url: str, to: str = "head") -> None:
+    """Brings the database to the newest schema, or up to revision `to`; creates it where there is none. Safe to call again."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

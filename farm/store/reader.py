@@ -165,6 +165,28 @@ class Reader:
             )
         return [attempt_from_row(row) for row in rows]
 
+    def tries(self, job_id: str) -> list[Attempt]:
+        """The attempts that count for or against a job: those since a person last asked for a new try."""
+        return self._tries(schema.jobs.c.id == job_id)
+
+    def tries_of_open_jobs(self) -> dict[str, list[Attempt]]:
+        """The attempts that count, of each queued or running job that has any."""
+        found: dict[str, list[Attempt]] = {}
+        for attempt in self._tries(schema.jobs.c.status.in_((JobStatus.QUEUED, JobStatus.RUNNING))):
+            found.setdefault(attempt.job_id, []).append(attempt)
+        return found
+
+    def _tries(self, of_jobs: sa.ColumnElement[bool]) -> list[Attempt]:
+        jobs, attempts = schema.jobs, schema.attempts
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(attempts)
+                .join(jobs, attempts.c.job_id == jobs.c.id)
+                .where(of_jobs, attempts.c.number > jobs.c.retried_after)
+                .order_by(jobs.c.seq, attempts.c.number)
+            ).mappings()
+            return [attempt_from_row(row) for row in rows]
+
     def last_attempts(self, job_ids: list[str]) -> dict[str, Attempt]:
         """The newest attempt of each of these jobs that has one."""
         attempts = schema.attempts

@@ -41,6 +41,8 @@ jobs = sa.Table(
     sa.Column("idempotency_key", sa.Text),
     sa.Column("request_sha256", sa.Text),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
+    # The number of the last attempt before a person asked for a new try: failures and losses up to it count no longer.
+    sa.Column("retried_after", sa.Integer, nullable=False, default=0, server_default="0"),
     sa.Column("unplaceable", sa.Text),
     sa.Column("finished_at", sa.Float),
     sa.Column("video_sha256", sa.Text),

@@ -194,17 +194,41 @@ class Writer:
         then: JobMove,
         detail: str = "",
         disturbed: bool = False,
+        verdict: str | None = None,
     ) -> bool:
-        """The attempt failed; `then` says what becomes of the job: `REQUEUE` or `GIVE_UP`. `disturbed`: nothing is learned from it."""
+        """The attempt failed for `reason`; `then` says what becomes of the job: `REQUEUE` or `GIVE_UP`. `disturbed`: it teaches nothing.
+
+        `verdict` is what a job that is given up says of itself, where that is more than this attempt's reason.
+        """
         values: dict[str, object] = {"failure_class": failure_class, "reason": reason}
         if disturbed:
             values["disturbed"] = True
-        return self._end(attempt_id, AttemptMove.FAIL, values, now, then, reason, detail)
+        return self._end(attempt_id, AttemptMove.FAIL, values, now, then, reason, detail, verdict)
 
-    def lose(self, attempt_id: str, reason: str, now: float, *, then: JobMove = JobMove.REQUEUE) -> bool:
-        """Nobody answers for the attempt any more; its job is queued again unless `then` gives it up."""
+    def lose(
+        self,
+        attempt_id: str,
+        reason: str,
+        now: float,
+        *,
+        then: JobMove = JobMove.REQUEUE,
+        verdict: str | None = None,
+    ) -> bool:
+        """Nobody answers for the attempt any more; its job is queued again unless `then` gives it up. `verdict` as in `fail`."""
         values: dict[str, object] = {"failure_class": FailureClass.NODE_LOST, "reason": reason}
-        return self._end(attempt_id, AttemptMove.LOSE, values, now, then, reason)
+        return self._end(attempt_id, AttemptMove.LOSE, values, now, then, reason, verdict=verdict)
+
+    def withdraw(self, attempt_id: str, reason: str, now: float) -> bool:
+        """The card did not begin the attempt; its job is queued again as if it had not been assigned."""
+        return self._end(
+            attempt_id,
+            AttemptMove.WITHDRAW,
+            {"reason": reason},
+            now,
+            JobMove.REQUEUE,
+            reason,
+            told="withdrawn",
+        )
 
     def cancelled(self, attempt_id: str, now: float) -> bool:
         """The attempt stopped because its job was asked to."""
@@ -225,9 +249,18 @@ class Writer:
             return bool(moved)
 
     def retry(self, job_id: str, now: float) -> bool:
-        """Queues a failed or cancelled job again."""
+        """Queues a failed or cancelled job again. What went wrong before counts no longer."""
         with self._engine.begin() as connection:
-            cleared: dict[str, object] = {"finished_at": None, "failure": None, "cancel_requested": False}
+            attempts = schema.attempts
+            tried = sa.select(sa.func.coalesce(sa.func.max(attempts.c.number), 0)).where(
+                attempts.c.job_id == job_id
+            )
+            cleared: dict[str, object] = {
+                "finished_at": None,
+                "failure": None,
+                "cancel_requested": False,
+                "retried_after": tried.scalar_subquery(),
+            }
             moved = self._move_job(connection, job_id, JobMove.RETRY, cleared)
             if moved:
                 self._tell(connection, job_id, None, now, "queued", "to be tried again")
@@ -273,6 +306,8 @@ class Writer:
         job_move: JobMove,
         reason: str,
         detail: str = "",
+        verdict: str | None = None,
+        told: str | None = None,
     ) -> bool:
         with self._engine.begin() as connection:
             job_id = self._move_attempt(connection, attempt_id, move, {**values, "finished_at": now})
@@ -288,9 +323,9 @@ class Writer:
                 of_job["finished_at"] = now
                 of_job["cancel_requested"] = False
             if job_move == JobMove.GIVE_UP:
-                of_job["failure"] = reason
+                of_job["failure"] = verdict or reason
             self._move_job(connection, job_id, job_move, of_job)
-            ended = after(AttemptStatus.RUNNING, move)
+            ended = told or after(AttemptStatus.ASSIGNED, move)  # from where every end is legal
             self._tell(
                 connection,
                 job_id,

@@ -36,6 +36,7 @@ class Farm(RuleBasedStateMachine):
         self.attempt_status: dict[str, AttemptStatus] = {}
         self.attempt_of: dict[str, tuple[str, str]] = {}
         self.results: dict[str, str] = {}
+        self.before_retry: dict[str, set[str]] = {}
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -77,6 +78,7 @@ class Farm(RuleBasedStateMachine):
         if moved:
             self.job_status[job] = JobStatus.QUEUED
             self.cancel_asked.discard(job)
+            self.before_retry[job] = {name for name, (its, _) in self.attempt_of.items() if its == job}
 
     # --- the scheduler ---
     @rule(target=attempts, job=jobs, card=integers(0, CARDS - 1))
@@ -155,6 +157,15 @@ class Farm(RuleBasedStateMachine):
         )
 
     @rule(attempt=attempts)
+    def turned_away(self, attempt: str) -> None:
+        """The card did not begin it. A late one, after the attempt's first word, changes nothing."""
+        assigned = self.attempt_status[attempt] == AttemptStatus.ASSIGNED
+        moved = self.store.writer.withdraw(attempt, "busy", self._time())
+        assert moved == assigned
+        if moved:
+            self._end(attempt, moved, AttemptStatus.CANCELLED, JobStatus.QUEUED)
+
+    @rule(attempt=attempts)
     def stopped(self, attempt: str) -> None:
         self._end(
             attempt,
@@ -194,6 +205,9 @@ class Farm(RuleBasedStateMachine):
         for job in jobs:
             numbers = sorted(row.number for row in attempts.values() if row.job_id == job)
             assert numbers == list(range(1, len(numbers) + 1))
+            counted = {attempt.id for attempt in self.store.reader.tries(job)}
+            made = {row.id for row in attempts.values() if row.job_id == job}
+            assert counted == made - self.before_retry.get(job, set()), "a retry begins to count anew"
 
 
 Farm.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

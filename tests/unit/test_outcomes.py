@@ -1,12 +1,13 @@
 """The whole truth table of what follows a failed or a lost attempt; `test_policy.py` has the telling cases."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
 from farm.model import Attempt, AttemptStatus, FailureClass
 from farm.states import JobMove
-from scheduler.outcomes import MAX_FAILED, MAX_LOST, Outcome, after_failure, after_loss
+from scheduler.outcomes import MAX_FAILED, MAX_LOST, Outcome, after_failure, after_loss, shunned
 
 HERE = "here"
 
@@ -28,20 +29,69 @@ def expected(kind: FailureClass, earlier: list[str], others: int) -> tuple[JobMo
 def test_the_table_of_failures(kind: FailureClass) -> None:
     histories: list[list[str]] = [[], [HERE], ["there"], [HERE, "there"], ["there", "yonder"]]
     for earlier, others in product(histories, (0, 1, 3)):
-        outcome = after_failure(kind, "Now.", [tried(name) for name in earlier], others, HERE)
+        outcome = after_failure(tried(HERE), kind, "Now.", [tried(name) for name in earlier], others)
         assert (outcome.then, outcome.avoid_card) == expected(kind, earlier, others), (earlier, others)
-        assert "Now." in outcome.reason
+        assert "Now." in outcome.verdict
 
 
 @pytest.mark.parametrize("kind", sorted(set(FailureClass) - {FailureClass.BAD_INPUT}))
-def test_giving_up_after_three_failures_tells_all_reasons(kind: FailureClass) -> None:
+def test_giving_up_after_three_failures_tells_all_cards_and_reasons(kind: FailureClass) -> None:
+    """The third card's name was missing."""
     earlier = [tried("first", reason="Too hot."), tried("second", reason="Too cold.")]
-    outcome = after_failure(kind, "Too old.", earlier, 7, HERE)
+    outcome = after_failure(tried("third"), kind, "Too old.", earlier, 7)
     assert outcome == Outcome(
         JobMove.GIVE_UP,
         avoid_card=False,
-        reason="the first card: Too hot.; the second card: Too cold.; Too old.",
+        verdict="the first card: Too hot.; the second card: Too cold.; the third card: Too old.",
     )
+
+
+def test_a_job_given_up_for_want_of_another_card_tells_of_all_it_was_on() -> None:
+    first = tried("first", reason="Too hot.")
+    assert after_failure(tried("second"), FailureClass.OUT_OF_MEMORY, "Too small.", [first], 0) == Outcome(
+        JobMove.GIVE_UP,
+        avoid_card=False,
+        verdict="the first card: Too hot.; the second card: Too small.",
+    )
+    assert after_failure(tried("first"), FailureClass.OUT_OF_MEMORY, "Too small.", [], 0) == Outcome(
+        JobMove.GIVE_UP, avoid_card=False, verdict="Too small."
+    )
+
+
+@pytest.mark.parametrize(
+    ("history", "cards"),
+    [
+        ([], set()),
+        ([("a", FailureClass.INTERNAL)], set()),
+        ([("a", FailureClass.INTERNAL), ("b", FailureClass.INTERNAL)], set()),
+        ([("a", FailureClass.INTERNAL), ("a", FailureClass.INTERNAL)], {"a"}),
+        ([("a", FailureClass.OUT_OF_MEMORY), ("b", FailureClass.MISSING_WEIGHTS)], {"a", "b"}),
+        ([("a", FailureClass.NODE_LOST)], set()),
+    ],
+)
+def test_the_cards_a_job_shuns_can_be_read_from_its_attempts(
+    history: list[tuple[str, FailureClass]], cards: set[str]
+) -> None:
+    tries = [
+        replace(
+            tried(card, AttemptStatus.LOST if kind is FailureClass.NODE_LOST else AttemptStatus.FAILED),
+            failure_class=kind,
+        )
+        for card, kind in history
+    ]
+    assert shunned(tries) == cards
+
+
+@pytest.mark.parametrize("kind", list(FailureClass))
+def test_what_is_read_from_the_attempts_is_what_was_decided(kind: FailureClass) -> None:
+    """A restarted scheduler must send a job neither to more cards nor to fewer than the one before."""
+    histories: list[list[str]] = [[], [HERE], ["there"]]
+    for earlier in histories:
+        before = [replace(tried(name), failure_class=kind) for name in earlier]
+        decided = after_failure(tried(HERE), kind, "Now.", before, 3)
+        if decided.then is JobMove.REQUEUE:
+            now = replace(tried(HERE), failure_class=kind)
+            assert (HERE in shunned([*before, now])) == decided.avoid_card
 
 
 def test_attempts_that_were_lost_or_cancelled_are_no_failures() -> None:
@@ -50,7 +100,7 @@ def test_attempts_that_were_lost_or_cancelled_are_no_failures() -> None:
         for status in (AttemptStatus.LOST, AttemptStatus.CANCELLED)
         for _ in range(MAX_FAILED)
     ]
-    assert after_failure(FailureClass.INTERNAL, "Now.", earlier, 0, HERE).then is JobMove.REQUEUE
+    assert after_failure(tried(HERE), FailureClass.INTERNAL, "Now.", earlier, 0).then is JobMove.REQUEUE
 
 
 @pytest.mark.parametrize("lost", range(MAX_LOST + 2))
@@ -59,7 +109,7 @@ def test_the_fifth_loss_is_the_last(lost: int) -> None:
     earlier += [tried("failed"), tried("failed")]  # failures are counted apart
     outcome = after_loss("The PC is gone.", earlier)
     if lost + 1 < MAX_LOST:
-        assert outcome == Outcome(JobMove.REQUEUE, avoid_card=False, reason="The PC is gone.")
+        assert outcome == Outcome(JobMove.REQUEUE, avoid_card=False, verdict="The PC is gone.")
     else:
         assert outcome.then is JobMove.GIVE_UP
-        assert outcome.reason == f"{lost + 1} attempts were lost; the last: The PC is gone."
+        assert outcome.verdict == f"{lost + 1} attempts were lost; the last: The PC is gone."

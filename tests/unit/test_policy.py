@@ -227,14 +227,14 @@ def test_what_follows_a_failure(
     kind: FailureClass, earlier: list[str], others: int, then: JobMove, avoid: bool
 ) -> None:
     before = [tried(AttemptStatus.FAILED, name) for name in earlier]
-    outcome = after_failure(kind, "It broke.", before, others, "a")
+    outcome = after_failure(tried(AttemptStatus.FAILED), kind, "It broke.", before, others)
     assert (outcome.then, outcome.avoid_card) == (then, avoid)
 
 
 def test_giving_up_after_three_failures_names_each() -> None:
     before = [tried(AttemptStatus.FAILED, "b", "Too hot."), tried(AttemptStatus.FAILED, "c", "Too cold.")]
-    outcome = after_failure(FailureClass.INTERNAL, "Too old.", before, 3, "a")
-    assert outcome.reason == "card b: Too hot.; card c: Too cold.; Too old."
+    outcome = after_failure(tried(AttemptStatus.FAILED), FailureClass.INTERNAL, "Too old.", before, 3)
+    assert outcome.verdict == "card b: Too hot.; card c: Too cold.; card a: Too old."
 
 
 def test_losses_are_forgiven_four_times() -> None:

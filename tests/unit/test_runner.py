@@ -99,6 +99,30 @@ def test_an_attempt_whose_process_ended_in_the_middle_is_not_waited_for(
     assert runner.follow("A2", 0, 60.0) is None
 
 
+def test_a_worker_that_has_said_its_last_word_is_not_busy_though_the_head_cleared_its_spool_at_once(
+    runner: Runner, spool: Spool, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was over was read from the spool, which a quick head had removed: the next attempt was turned away."""
+    said, go = threading.Event(), threading.Event()
+    append = spool.append
+
+    def slow(event: Event) -> None:
+        append(event)
+        if event.kind in events.FINAL_KINDS and event.attempt_id == "A1":
+            said.set()
+            go.wait(LIMIT_S)
+
+    monkeypatch.setattr(spool, "append", slow)  # its thread takes a while to end
+    runner.start(order(picture), picture)
+    assert said.wait(LIMIT_S)
+    spool.forget("A1")
+    later = threading.Timer(0.05, go.set)
+    later.start()
+    runner.start(order(picture, "A2"), picture)
+    later.join()
+    assert isinstance(ended(spool, "A2")[-1], events.Done)
+
+
 def test_a_card_makes_one_attempt_at_a_time_and_a_cancel_stops_it_at_its_next_step(
     runner: Runner, spool: Spool, picture: bytes
 ) -> None:

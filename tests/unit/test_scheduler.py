@@ -14,10 +14,15 @@ from PIL import Image
 from farm import events
 from farm.artifacts import ArtifactStore
 from farm.catalogue.models import builtin_models
+from farm.errors import FarmError
 from farm.feed import from_line
-from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan
+from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan, StageKind
 from farm.store.requests import RequestKind
+from farm.wire import Order
 from node_agent.encode import encode
+from scheduler import attend
+from scheduler.cluster import NodeGoneError
+from scheduler.doubts import STOP_LEASES
 from scheduler.loop import Scheduler
 from tests.fakes import FakeCluster, MovedClock
 from tests.storage import SETTINGS, Storage, open_storage
@@ -70,6 +75,12 @@ class Bench:
 
     def status(self, job: Job) -> JobStatus:
         return self.store.reader.job(job.id).status
+
+    def tries(self, job: Job) -> list[AttemptStatus]:
+        return [attempt.status for attempt in self.store.reader.attempts(job.id)]
+
+    def free(self) -> set[str]:
+        return set() if self.scheduler is None else set(self.scheduler._policy._free)
 
     async def start(self, lease_s: float = 30.0) -> None:
         self.scheduler = Scheduler(
@@ -541,5 +552,374 @@ def test_the_feed_tells_a_job_s_life_to_its_readers(run: Run, clip: tuple[bytes,
         await read_until(lambda: seen[-1][0] == "finished")
         assert seen[0] == ("queued", 0)
         writer.close()
+
+    run(story)
+
+
+def test_a_card_that_comes_back_inside_a_lost_attempt_costs_the_job_nothing_more(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    """A node came back after its lease: each new attempt met the worker inside the lost one, and after five the job was given up."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        bench.cluster.stubborn.add(card)
+        job = bench.submit()
+        await bench.start(lease_s=30.0)
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        bench.cluster.gone.add("n1")
+        bench.clock.move(31.0)
+        await bench.until(lambda: bench.tries(job) == [AttemptStatus.LOST], "the lease ended")
+        bench.cluster.gone.clear()
+        lost = bench.cluster.starts[0][1].attempt_id
+        await bench.until(lambda: bench.cluster.workers[card].cancelled == {lost}, "told to stop")
+        assert bench.tries(job) == [AttemptStatus.LOST]
+        assert bench.status(job) == JobStatus.QUEUED
+        bench.clock.move(30.0 * STOP_LEASES + 1.0)
+        await bench.until(lambda: bench.cluster.replaced == [card], "its worker is replaced")
+        await bench.until(lambda: len(bench.cluster.starts) == 2, "given to the new worker")
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished")
+        assert bench.tries(job) == [AttemptStatus.LOST, AttemptStatus.FINISHED]
+
+    run(story)
+
+
+def a_stray() -> Order:
+    return Order("STRAY", "J0", StageKind.GENERATE, SETTINGS, MemoryPlan(), "ab" * 32)
+
+
+def test_a_card_found_busy_at_the_start_takes_the_attempt_back_and_stops_the_one_that_holds_it(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    """An order of a former life reached the worker late, between its node's report and the next start: counted as a loss."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        await bench.start()
+        await bench.until(lambda: bench.free() == {card}, "the card is free")
+        bench.cluster.workers[card].order = a_stray()
+        job = bench.submit()
+        await bench.until(lambda: bench.cluster.workers[card].cancelled == {"STRAY"}, "the stray is stopped")
+        assert bench.tries(job) == [AttemptStatus.CANCELLED]
+        (first,) = bench.store.reader.attempts(job.id)
+        assert first.reason == "CPU 0 of n1 was still busy with an attempt that was given up."
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "begun when the worker is idle")
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished")
+        assert bench.tries(job) == [AttemptStatus.CANCELLED, AttemptStatus.FINISHED]
+
+    run(story)
+
+
+def test_a_job_cancelled_while_its_card_turned_it_away_stays_cancelled(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        await bench.start()
+        await bench.until(lambda: bench.free() == {card}, "the card is free")
+        bench.cluster.workers[card].order = a_stray()
+        job = bench.submit()
+        original = bench.cluster.start
+
+        async def start(node_id: str, card_id: str, order: Order, picture: bytes) -> None:
+            bench.store.requests.ask(RequestKind.CANCEL, job.id, 5.0)
+            await original(node_id, card_id, order, picture)
+
+        bench.cluster.start = start  # type: ignore[method-assign]  # a person cancels in this moment
+        await bench.until(lambda: bench.status(job) == JobStatus.CANCELLED, "cancelled")
+        assert bench.tries(job) == [AttemptStatus.CANCELLED]
+
+    run(story)
+
+
+def test_a_job_that_a_person_tries_again_counts_its_failures_anew(run: Run) -> None:
+    """The failures before the retry counted on: the first new one gave the job up."""
+
+    async def story(bench: Bench) -> None:
+        first, second = bench.cluster.add_node("n1", cards=2)
+        job = bench.submit()
+        await bench.start()
+        for number in (1, 2):
+            await bench.until(lambda number=number: len(bench.cluster.starts) == number, "started")  # type: ignore[misc]
+            bench.cluster.fail(bench.cluster.starts[-1][0], FailureClass.OUT_OF_MEMORY, "Too small.")
+        await bench.until(lambda: bench.status(job) == JobStatus.FAILED, "given up: no card is left")
+        assert bench.store.reader.job(job.id).failure == ("CPU 0 of n1: Too small.; CPU 1 of n1: Too small.")
+        bench.store.requests.ask(RequestKind.RETRY, job.id, 6.0)
+        for number in (3, 4):
+            await bench.until(lambda number=number: len(bench.cluster.starts) == number, "tried again")  # type: ignore[misc]
+            bench.cluster.fail(bench.cluster.starts[-1][0], FailureClass.OUT_OF_MEMORY, "Still too small.")
+        await bench.until(lambda: bench.status(job) == JobStatus.FAILED, "given up again")
+        assert {card for card, _ in bench.cluster.starts[2:]} == {first, second}
+        assert bench.store.reader.job(job.id).failure == (
+            "CPU 0 of n1: Still too small.; CPU 1 of n1: Still too small."
+        )
+
+    run(story)
+
+
+def test_a_restarted_scheduler_remembers_which_cards_a_job_failed_on(run: Run) -> None:
+    """It lived in memory only: after a restart the job went back to the card that is too small for it."""
+
+    async def story(bench: Bench) -> None:
+        bench.cluster.add_node("n1")
+        bench.cluster.add_node("n2")
+        job = bench.submit()
+        await bench.start()
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to a card")
+        first = bench.cluster.starts[0][0]
+        other = ({"CPU-n1-0", "CPU-n2-0"} - {first}).pop()
+        bench.cluster.gone.add(bench.cluster._node_of(other))
+        bench.clock.move(11.0)  # the other is silent by now
+        await bench.until(lambda: bench.free() == set(), "no card is free")
+        bench.cluster.fail(first, FailureClass.OUT_OF_MEMORY, "Too small.")
+        await bench.until(lambda: bench.status(job) == JobStatus.QUEUED, "waits for the other card")
+        await bench.crash()
+        await bench.start()
+        await bench.until(lambda: bench.free() == {first}, "the first card is free")
+        bench.cluster.gone.clear()
+        await bench.until(lambda: len(bench.cluster.starts) == 2, "given to the other")
+        assert bench.cluster.starts[1][0] == other
+
+    run(story)
+
+
+def test_a_cancel_reaches_a_node_that_did_not_answer_when_it_was_asked_for(run: Run) -> None:
+    """Asked for while the network was cut for a moment, it was forgotten, and the job rendered to its end."""
+
+    async def story(bench: Bench) -> None:
+        bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start()
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        original = bench.cluster.cancel
+        failed: list[str] = []
+
+        async def cancel(node_id: str, card_id: str, attempt_id: str) -> None:
+            failed.append(attempt_id)
+            bench.cluster.cancel = original  # type: ignore[method-assign]  # the next one gets through
+            raise NodeGoneError(node_id)
+
+        bench.cluster.cancel = cancel  # type: ignore[method-assign]  # the network is cut for a moment
+        bench.store.requests.ask(RequestKind.CANCEL, job.id, 5.0)
+        await bench.until(lambda: bench.status(job) == JobStatus.CANCELLED, "stopped")
+        assert failed == [bench.cluster.starts[0][1].attempt_id]
+
+    run(story)
+
+
+def test_a_cancel_before_the_card_has_the_attempt_stops_it_there(run: Run) -> None:
+    """The worker knew nothing of the attempt yet, so there was nothing to stop, and nobody told it again."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        original = bench.cluster.start
+        begun, go = asyncio.Event(), asyncio.Event()
+
+        async def start(node_id: str, card_id: str, order: Order, picture: bytes) -> None:
+            begun.set()
+            await go.wait()
+            await original(node_id, card_id, order, picture)
+
+        bench.cluster.start = start  # type: ignore[method-assign]  # the order takes a while
+        await bench.start()
+        await bench.until(begun.is_set, "the order is on its way")
+        bench.store.requests.ask(RequestKind.CANCEL, job.id, 5.0)
+        await bench.until(lambda: bench.store.requests.waiting() == [], "the wish is taken in")
+        assert bench.cluster.workers[card].cancelled == set()
+        go.set()
+        await bench.until(lambda: bench.status(job) == JobStatus.CANCELLED, "stopped")
+
+    run(story)
+
+
+def test_a_job_whose_picture_is_gone_fails_at_once_and_says_so(run: Run) -> None:
+    """It stayed "running" for ever: the hand-over failed once a second, and each try renewed the lease."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        bench.artifacts.delete(job.input_sha256)
+        await bench.start()
+        await bench.until(lambda: bench.status(job) == JobStatus.FAILED, "failed")
+        assert bench.tries(job) == [AttemptStatus.FAILED]
+        assert "is not in the farm's store" in (bench.store.reader.job(job.id).failure or "")
+        await bench.until(lambda: bench.free() == {card}, "the card takes the next")
+
+    run(story)
+
+
+def test_a_result_that_could_not_be_taken_in_at_once_is_taken_in_later(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    """Its event counted as heard before it was dealt with: after a surprise the attempt was lost, and its clip thrown away."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start()
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        original = bench.store.writer.finish
+        surprises = iter([OSError(28, "No space left on device"), RuntimeError("database is locked")])
+
+        def finish(*arguments: object) -> bool:
+            for surprise in surprises:
+                raise surprise
+            return original(*arguments)  # type: ignore[arg-type]  # passed on as they came
+
+        bench.store.writer.finish = finish  # type: ignore[method-assign]  # the head's disk is full for a while
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished all the same")
+        assert bench.tries(job) == [AttemptStatus.FINISHED]
+
+    run(story)
+
+
+def test_a_surprise_that_stays_fails_the_attempt_after_a_lease_and_the_job_goes_on(run: Run) -> None:
+    """Each try renewed the lease, so that an attempt the scheduler could not deal with held its card for ever."""
+
+    async def story(bench: Bench) -> None:
+        bench.cluster.add_node("n1")
+        job = bench.submit()
+        original = bench.cluster.start
+        tried: list[str] = []
+
+        async def start(node_id: str, card_id: str, order: Order, picture: bytes) -> None:
+            tried.append(order.attempt_id)
+            if len(set(tried)) == 1:
+                raise RuntimeError("another version's order")
+            await original(node_id, card_id, order, picture)
+
+        bench.cluster.start = start  # type: ignore[method-assign]  # the first attempt cannot be handed over
+        await bench.start(lease_s=30.0)
+        await bench.until(lambda: len(tried) == 2, "tried again")
+        assert bench.tries(job) == [AttemptStatus.ASSIGNED]
+        bench.clock.move(20.0)  # each time within the lease, which the tries hold
+        so_far = len(tried)
+        await bench.until(lambda: len(tried) > so_far, "and again")
+        bench.clock.move(20.0)
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "the next attempt is handed over")
+        first = bench.store.reader.attempts(job.id)[0]
+        assert (first.status, first.failure_class) == (AttemptStatus.FAILED, FailureClass.INTERNAL)
+        assert "RuntimeError" in (first.reason or "")
+
+    run(story)
+
+
+def test_a_scheduler_that_stood_still_longer_than_a_lease_asks_before_it_calls_an_attempt_lost(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    """A head that was paused for half a minute came back, saw all leases over, and gave up every render of the farm."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start(lease_s=30.0)
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        original = bench.cluster.follow
+        timed_out: list[str] = []
+
+        async def follow(*arguments: object) -> list[events.Event]:
+            if not timed_out:
+                timed_out.append("the call that was under way when the process was paused")
+                bench.clock.move(31.0)
+                raise NodeGoneError("n1")
+            return await original(*arguments)  # type: ignore[arg-type]  # passed on as they came
+
+        bench.cluster.follow = follow  # type: ignore[method-assign]  # as after a SIGSTOP and SIGCONT
+        await bench.until(lambda: bool(timed_out), "paused")
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished")
+        assert bench.tries(job) == [AttemptStatus.FINISHED]
+
+    run(story)
+
+
+def test_a_result_waits_on_its_node_while_the_head_s_disk_is_full(
+    run: Run, clip: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The full disk of the head counted as the attempt's failure: good clips were thrown away and rendered again, and again."""
+    monkeypatch.setattr(attend, "STORE_AGAIN_S", 0.01)
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start(lease_s=30.0)
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        original = bench.artifacts.put
+        refused: list[str] = []
+
+        def put(data: bytes, media_type: str) -> object:
+            refused.append(media_type)
+            bench.clock.move(20.0)
+            raise FarmError("The farm could not store a file: No space left on device.", "Delete old clips.")
+
+        monkeypatch.setattr(bench.artifacts, "put", put)
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: len(refused) > 5, "refused for longer than a lease")
+        assert bench.scheduler is not None
+        (live,) = bench.scheduler._board.snapshot().jobs
+        assert live.why == "The farm could not store a file: No space left on device. Delete old clips."
+        assert bench.tries(job) == [AttemptStatus.ASSIGNED]
+        monkeypatch.setattr(bench.artifacts, "put", original)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "stored when there is room")
+        assert bench.tries(job) == [AttemptStatus.FINISHED]
+
+    run(story)
+
+
+def test_a_slow_network_does_not_lose_a_result_at_the_first_time_out(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    """One fetch may take longer than a lease: the first that timed out lost the finished attempt."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start(lease_s=30.0)
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        original = bench.cluster.read
+        slow: list[str] = []
+
+        async def read(node_id: str, attempt_id: str, name: str) -> bytes:
+            if len(slow) < 3:
+                slow.append(name)
+                bench.clock.move(60.0)
+                assert bench.scheduler is not None
+                await bench.scheduler._watch.round()  # the node answers all the while
+                raise NodeGoneError(node_id)
+            return await original(node_id, attempt_id, name)
+
+        bench.cluster.read = read  # type: ignore[method-assign]  # the network is slow
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "fetched in the end")
+        assert bench.tries(job) == [AttemptStatus.FINISHED]
+
+    run(story)
+
+
+def test_a_scheduler_that_cannot_queue_a_job_again_ends_and_its_successor_does(run: Run) -> None:
+    """The fault ended a task that nobody looked at: the job waited in the store, and no scheduler knew of it."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start()
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        assert bench.scheduler is not None
+        assert bench.task is not None
+        task = bench.task
+
+        def queue_again(_job_id: str) -> None:
+            raise OSError("disk I/O error")
+
+        bench.scheduler._queue_again = queue_again  # type: ignore[method-assign]  # the store cannot be read for a moment
+        bench.cluster.fail(card)
+        await bench.until(task.done, "the scheduler ends")
+        with pytest.raises(OSError, match="disk I/O"):
+            task.result()
+        await bench.start()
+        await bench.until(lambda: len(bench.cluster.starts) == 2, "its successor gives the job to a card")
+        assert bench.status(job) == JobStatus.RUNNING
 
     run(story)

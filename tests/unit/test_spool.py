@@ -80,7 +80,20 @@ FINAL: list[Event] = [
 
 def test_the_order_lies_beside_the_events(spool: Spool) -> None:
     assert order_from_dict(json.loads((spool.directory("A1") / "order.json").read_text())) == ORDER
-    assert spool.attempts() == ()  # ordered, and nothing said yet
+
+
+def test_an_attempt_that_was_killed_before_its_first_word_is_listed_and_so_can_be_forgotten(
+    spool: Spool,
+) -> None:
+    """Only attempts with events were listed: the directory of a worker killed before its first event stayed for ever."""
+    (spool.root / "A2").mkdir()  # killed before even its order was written
+    (spool.root / "lost+found").mkdir()
+    (spool.root / "note").write_text("not an attempt")
+    assert spool.attempts() == ("A1", "A2")
+    for attempt in spool.attempts():
+        spool.forget(attempt)
+    assert spool.attempts() == ()
+    assert sorted(entry.name for entry in spool.root.iterdir()) == ["lost+found", "note"]
 
 
 def test_zeros_left_by_a_power_cut_are_left_out(spool: Spool) -> None:

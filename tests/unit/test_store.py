@@ -9,13 +9,24 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from farm.model import Card, CardKind, FailureClass, JobStatus, MemoryPlan, Node, PcieLink, Tier
-from farm.states import JobMove
+from farm.model import (
+    AttemptStatus,
+    Card,
+    CardKind,
+    FailureClass,
+    Job,
+    JobStatus,
+    MemoryPlan,
+    Node,
+    PcieLink,
+    Tier,
+)
+from farm.states import AttemptMove, JobMove
 from farm.store import schema
 from farm.store.engine import migrate, open_engine
 from farm.store.requests import KeyReusedError, NewJob, Requests
 from farm.store.writer import Assignment, Result
-from tests.storage import PICTURE, SETTINGS, open_storage
+from tests.storage import PICTURE, SETTINGS, Storage, open_storage
 
 
 def test_the_migrations_make_the_tables_of_the_schema(tmp_path: Path) -> None:
@@ -197,6 +208,82 @@ def test_a_failure_that_gives_up_says_why_on_the_job_and_in_its_story(tmp_path: 
         "failed",
         "It broke.\nTraceback ...",
     )
+
+
+def _fail(store: Storage, attempt_id: str, job: Job, then: JobMove) -> None:
+    won = store.writer.assign([Assignment(attempt_id, job.id, "n1", "CPU-n1-0", "CPU", MemoryPlan())], 2.0)
+    assert [attempt.id for attempt in won] == [attempt_id]
+    assert store.writer.fail(attempt_id, FailureClass.INTERNAL, "It broke.", 3.0, then=then)
+
+
+def test_attempts_count_from_the_last_retry_on(tmp_path: Path) -> None:
+    """A job that a person had tried again was given up at its first failure, for what had gone wrong before."""
+    store = open_storage(tmp_path)
+    store.add_cards(1)
+    job, other = store.submit(), store.submit()
+    _fail(store, "A1", job, JobMove.REQUEUE)
+    _fail(store, "A2", job, JobMove.GIVE_UP)
+    assert [attempt.id for attempt in store.reader.tries(job.id)] == ["A1", "A2"]
+    assert store.writer.retry(job.id, 4.0)
+    assert store.reader.tries(job.id) == []
+    assert store.reader.tries_of_open_jobs() == {}
+    _fail(store, "A3", job, JobMove.REQUEUE)
+    assert [attempt.id for attempt in store.reader.tries(job.id)] == ["A3"]
+    _fail(store, "B1", other, JobMove.GIVE_UP)  # ended, so nobody asks any more what it went through
+    found = store.reader.tries_of_open_jobs()
+    assert {name: [attempt.id for attempt in tries] for name, tries in found.items()} == {job.id: ["A3"]}
+    assert [attempt.id for attempt in store.reader.attempts(job.id)] == ["A1", "A2", "A3"], "all are history"
+
+
+def test_a_farm_of_the_first_version_keeps_its_jobs_through_the_migration(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'farm.sqlite3'}"
+    migrate(url, "0001")
+    with open_engine(url, writes=True).begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO jobs (id, status, settings, model, tier, priority, anywhere, draft, input_sha256, input_media_type,"
+            " created_at, submitted_by, cancel_requested) VALUES ('J1', 'failed', '{}', 'animatic', 'preview', 0, 0, 1, 'ab',"
+            " 'image/png', 1.0, '', 0)"
+        )
+    migrate(url)
+    with open_engine(url, writes=True).begin() as connection:
+        assert connection.exec_driver_sql("SELECT seq, id, retried_after FROM jobs").all() == [(1, "J1", 0)]
+        connection.exec_driver_sql("DELETE FROM jobs")
+    store = open_storage(tmp_path)
+    job = store.submit()
+    assert store.reader.seq(job.id) == 2, "numbers are still never given twice"
+
+
+def test_a_withdrawn_attempt_leaves_its_job_as_if_it_had_not_been_assigned(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    (card,) = store.add_cards(1)
+    job = store.submit()
+    store.writer.assign([Assignment("A1", job.id, "n1", card.id, card.name, MemoryPlan())], 2.0)
+    assert store.writer.withdraw("A1", "The card was busy.", 3.0)
+    assert store.reader.job(job.id).status == JobStatus.QUEUED
+    (attempt,) = store.reader.attempts(job.id)
+    assert (attempt.status, attempt.reason, attempt.failure_class) == (
+        AttemptStatus.CANCELLED,
+        "The card was busy.",
+        None,
+    )
+    last = store.reader.story(job.id)[-1]
+    assert (last.what, last.detail) == ("withdrawn", "The card was busy.")
+    store.writer.assign([Assignment("A2", job.id, "n1", card.id, card.name, MemoryPlan())], 4.0)
+    store.writer.progress("A2", AttemptMove.LOAD, 5.0, 1)
+    assert not store.writer.withdraw("A2", "The card was busy.", 6.0), "it began: it cannot be taken back"
+    assert store.reader.job(job.id).status == JobStatus.RUNNING
+
+
+def test_an_attempt_keeps_its_own_reason_where_the_job_tells_of_several(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    (card,) = store.add_cards(1)
+    job = store.submit()
+    store.writer.assign([Assignment("A1", job.id, "n1", card.id, card.name, MemoryPlan())], 2.0)
+    store.writer.fail(
+        "A1", FailureClass.INTERNAL, "Too old.", 3.0, then=JobMove.GIVE_UP, verdict="x: Too hot.; y: Too old."
+    )
+    assert store.reader.job(job.id).failure == "x: Too hot.; y: Too old."
+    assert store.reader.attempts(job.id)[0].reason == "Too old."
 
 
 def test_writers_in_two_processes_never_fail_for_a_lock(tmp_path: Path) -> None:

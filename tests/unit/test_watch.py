@@ -2,22 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from farm.feed import FeedMessage, LiveCard
-from farm.model import Card, Job, MemoryPlan
+from farm.model import Card, Job, MemoryPlan, StageKind
 from farm.planning.eligibility import Verdict
-from farm.wire import NodeReport
+from farm.wire import NodeReport, Order
+from scheduler import watch
 from scheduler.board import Board
+from scheduler.doubts import ANSWER_LEASES, ENDED, SILENT, STOP_LEASES, STRAY
 from scheduler.leases import SILENT_AFTER_S, Leases
 from scheduler.policy import Policy
 from scheduler.watch import Watch
 from tests.fakes import FakeCluster, MovedClock
-from tests.storage import Storage, open_storage
+from tests.storage import SETTINGS, Storage, open_storage
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Post:
     leases: Leases = field(default_factory=lambda: Leases(30.0))
     told: list[FeedMessage] = field(default_factory=list)
     holders: dict[str, str] = field(default_factory=dict)
+    attended: set[str] = field(default_factory=set)
     reports: list[NodeReport] = field(default_factory=list)
     changes: list[int] = field(default_factory=list)
 
@@ -44,6 +47,7 @@ class Post:
             self.leases,
             self.clock,
             holder=self.holders.get,
+            attended=lambda: frozenset(self.attended),
             spooled=self.reports.append,
             changed=lambda: self.changes.append(1),
         )
@@ -56,6 +60,10 @@ class Post:
 
     def free(self) -> set[str]:
         return set(self.policy._free)
+
+
+def order(attempt_id: str) -> Order:
+    return Order(attempt_id, "J1", StageKind.GENERATE, SETTINGS, MemoryPlan(), "ab" * 32)
 
 
 def _anything(_job: Job, _card: Card) -> Verdict:
@@ -121,12 +129,167 @@ def test_cards_of_the_store_wait_for_their_node(post: Post) -> None:
 def test_a_doubted_card_waits_for_its_node_s_next_report(post: Post) -> None:
     (card,) = post.cluster.add_node("n1")
     post.round()
-    post.watch.doubt(card)
+    post.watch.doubt(card, "its worker ended")
     post.watch.refresh(card)
     assert post.free() == set()
     assert post.live(card).state == "starting"
     post.round()
     assert post.free() == {card}
+
+
+def test_a_worker_inside_an_attempt_that_nobody_attends_is_told_to_stop_and_gets_no_work_until_it_has(
+    post: Post,
+) -> None:
+    (card,) = post.cluster.add_node("n1")
+    post.cluster.workers[card].order = order("A1")
+    post.cluster.stubborn.add(card)
+    post.attended.add("A1")
+    post.round()
+    assert post.cluster.workers[card].cancelled == set()
+    post.attended.clear()
+    post.round()
+    assert post.cluster.workers[card].cancelled == {"A1"}
+    assert post.free() == set()
+    assert (post.live(card).state, post.live(card).why) == ("starting", STRAY)
+    post.cluster.stubborn.clear()
+    post.round()  # told once more, and now it stops
+    assert post.free() == set()
+    post.round()
+    assert post.free() == {card}
+    assert post.cluster.replaced == []
+
+
+def test_a_worker_that_does_not_stop_is_replaced_after_its_grace(post: Post) -> None:
+    (card,) = post.cluster.add_node("n1")
+    post.cluster.workers[card].order = order("A1")
+    post.cluster.stubborn.add(card)
+    post.round()
+    post.clock.move(STOP_LEASES * 30.0)
+    post.round()
+    assert post.cluster.replaced == []
+    post.clock.move(0.5)
+    post.round()
+    assert post.cluster.replaced == [card]
+    post.round()
+    assert post.free() == {card}
+
+
+def test_a_worker_that_does_not_answer_gets_no_work_and_is_replaced_after_its_grace(post: Post) -> None:
+    """A hung worker kept its card free: each job waited for its lease there, and after five was given up."""
+    (card,) = post.cluster.add_node("n1")
+    post.cluster.stuck.add(card)
+    post.round()
+    assert post.free() == set()
+    assert (post.live(card).state, post.live(card).why) == ("starting", SILENT)
+    post.clock.move(ANSWER_LEASES * 30.0)
+    post.round()
+    assert post.cluster.replaced == []
+    post.clock.move(0.5)
+    post.round()
+    assert post.cluster.replaced == [card]
+    post.round()
+    assert post.free() == {card}
+
+
+def test_a_worker_too_busy_to_answer_is_left_to_the_lease_of_its_attempt(post: Post) -> None:
+    (card,) = post.cluster.add_node("n1")
+    post.holders[card] = "J1"
+    post.cluster.stuck.add(card)
+    for _ in range(3):
+        post.round()
+        post.clock.move(ANSWER_LEASES * 30.0)
+    assert post.cluster.replaced == []
+    assert post.live(card).state == "busy"
+
+
+def test_a_report_that_was_asked_for_before_the_doubt_does_not_take_it_away(post: Post) -> None:
+    """The attempt was lost while its node's report was under way: what that report said of the card was old already."""
+    (card,) = post.cluster.add_node("n1")
+    post.round()
+    original = post.cluster.report
+
+    async def report(node_id: str) -> NodeReport:
+        said = await original(node_id)
+        post.watch.doubt(card, ENDED)
+        return said
+
+    post.cluster.report = report  # type: ignore[method-assign]  # the loss comes in between
+    post.round()
+    assert post.free() == set()
+    post.cluster.report = original  # type: ignore[method-assign]
+    post.round()
+    assert post.free() == {card}
+
+
+def test_an_attempt_that_ended_while_the_report_was_under_way_is_no_stray(post: Post) -> None:
+    (card,) = post.cluster.add_node("n1")
+    post.cluster.workers[card].order = order("A1")
+    post.attended.add("A1")
+    original = post.cluster.report
+
+    async def report(node_id: str) -> NodeReport:
+        said = await original(node_id)
+        post.attended.clear()
+        return said
+
+    post.cluster.report = report  # type: ignore[method-assign]  # the end comes in between
+    post.round()
+    assert post.free() == {card}
+    assert post.cluster.workers[card].cancelled == set()
+
+
+def test_a_node_that_hangs_does_not_silence_the_others(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round waited for its slowest node, ten seconds for one that hung; by then all others counted as not answering."""
+    monkeypatch.setattr(watch, "EVERY_S", 0.01)
+    post.cluster.add_node("hangs")
+    (card,) = post.cluster.add_node("works")
+    original = post.cluster.report
+    asked: list[str] = []
+
+    async def report(node_id: str) -> NodeReport:
+        asked.append(node_id)
+        if node_id == "hangs":
+            await asyncio.Event().wait()
+        return await original(node_id)
+
+    post.cluster.report = report  # type: ignore[method-assign]  # one node owes its answer for ever
+
+    async def rounds() -> None:
+        for _ in range(3):
+            post.clock.move(SILENT_AFTER_S + 1.0)
+            await asyncio.wait_for(post.watch.round(), 10.0)
+            assert post.free() == {card}
+
+    asyncio.run(rounds())
+    assert asked == ["hangs", "works", "works", "works"], "a node that owes an answer is not asked again"
+
+
+def test_a_late_answer_counts_when_it_comes(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "EVERY_S", 0.01)
+    (card,) = post.cluster.add_node("n1")
+    original = post.cluster.report
+
+    async def story() -> None:
+        answer = asyncio.Event()
+
+        async def report(node_id: str) -> NodeReport:
+            await answer.wait()
+            return await original(node_id)
+
+        post.cluster.report = report  # type: ignore[method-assign]  # takes longer than a round
+        await post.watch.round()
+        assert post.free() == set()
+        told = len(post.changes)
+        answer.set()
+        await asyncio.wait_for(_until(lambda: post.free() == {card}), 10.0)
+        assert len(post.changes) > told, "the scheduler is woken"
+
+    asyncio.run(story())
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    while not holds():
+        await asyncio.sleep(0)
 
 
 def test_a_card_that_its_pc_no_longer_reports_gets_no_work(post: Post) -> None:

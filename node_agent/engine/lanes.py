@@ -1,0 +1,109 @@
+"""How bytes get from the host to the card while the card computes: a side stream with events on a GPU, at once on a CPU."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Copy = Callable[[], None]
+"""Enqueues the copies of one unit on the current stream."""
+
+
+class Lane(Protocol):
+    """Order between copying and computing. `index` is a unit's place in the order of computation."""
+
+    def bring(self, index: int, after: int | None, copy: Copy) -> None:
+        """Copies unit `index`, not before the computation of unit `after` (None: no need to wait)."""
+        ...
+
+    def wait(self, index: int) -> None:
+        """Lets what is computed next wait for the copy of unit `index`."""
+        ...
+
+    def done(self, index: int) -> None:
+        """All of unit `index`'s computation was given to the device."""
+        ...
+
+    def settle(self) -> None:
+        """Lets copying wait for all computation given so far."""
+        ...
+
+
+class DirectLane:
+    """For a CPU: a copy happens when it is asked for. What would be overwritten too early on a GPU is overwritten too early here."""
+
+    def bring(self, index: int, after: int | None, copy: Copy) -> None:
+        """See `Lane`."""
+        del index, after
+        copy()
+
+    def wait(self, index: int) -> None:
+        """See `Lane`."""
+
+    def done(self, index: int) -> None:
+        """See `Lane`."""
+
+    def settle(self) -> None:
+        """See `Lane`."""
+
+
+class CudaLane:
+    """For a GPU: copies on a stream of their own, two events for each unit."""
+
+    def __init__(self, device: torch.device, units: int) -> None:
+        """Events for `units` units."""
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._ready = [torch.cuda.Event() for _ in range(units)]
+        self._done = [torch.cuda.Event() for _ in range(units)]
+
+    def bring(self, index: int, after: int | None, copy: Copy) -> None:
+        """See `Lane`."""
+        if after is not None:
+            self._stream.wait_event(self._done[after])
+        with torch.cuda.stream(self._stream):
+            copy()
+        self._ready[index].record(self._stream)
+
+    def wait(self, index: int) -> None:
+        """See `Lane`."""
+        torch.cuda.current_stream(self._device).wait_event(self._ready[index])
+
+    def done(self, index: int) -> None:
+        """See `Lane`."""
+        self._done[index].record(torch.cuda.current_stream(self._device))
+
+    def settle(self) -> None:
+        """See `Lane`."""
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+
+
+def lane_for(device: torch.device, units: int) -> Lane:
+    """The lane of a device."""
+    return CudaLane(device, units) if device.type == "cuda" else DirectLane()
+
+
+class SlowBus:
+    """Makes copies as slow as a bus of `gb_s` GB/s, for measurements: the side stream waits after each. GPUs only.
+
+    Called after the copies of a unit with their bytes, on the lane's stream. `clock_hz` is the rate of `torch.cuda._sleep`'s cycles.
+    """
+
+    def __init__(self, gb_s: float, bus_gb_s: float, clock_hz: float) -> None:
+        """`bus_gb_s`: what the bus really does."""
+        self._seconds_per_byte = max(0.0, 1 / gb_s - 1 / bus_gb_s) / 1e9
+        self._clock_hz = clock_hz
+
+    def __call__(self, nbytes: int) -> None:
+        """Waits as long as the slow bus would have taken more."""
+        torch.cuda._sleep(int(nbytes * self._seconds_per_byte * self._clock_hz))  # noqa: SLF001 - torch has no public one
+
+
+AfterCopy = Callable[[int], None]
+"""Called on the lane's stream after a unit's copies, with their bytes."""
+
+
+def copy_flat(target: Tensor, source: Tensor) -> None:
+    """Copies bytes without waiting where the source is pinned."""
+    target.copy_(source, non_blocking=True)

@@ -1,0 +1,116 @@
+"""Cuts a network into units: groups of modules whose weights come and go together.
+
+A unit is brought in before its first module runs and may be overwritten when the next unit's first module runs. So the modules of a
+unit must run without another unit's in between. Cutting goes down the tree of modules until a part is small enough, and never into one
+that runs in pieces: its parts take turns for each piece.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from node_agent.engine.chunking import is_cut, stream_groups
+
+UNIT_BYTES: Final = 32 * 1024**2
+"""Modules up to this size are not cut further. Smaller units would need more hooks, larger ones a larger ring."""
+SMALL_BYTES: Final = 1024**2
+"""What is smaller stays on the card: together a few dozen MiB, not worth a copy each."""
+ALIGNMENT: Final = 256
+"""Elements, 512 bytes in fp16. What torch's allocator gives too: kernels choose by alignment, and must choose for streamed weights as
+for others."""
+OWN: Final = "(own)"
+"""Ends the name of a unit of tensors that a module holds beside its children: no call of a module of theirs says when they are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One tensor of a unit: its full name in the network, the module that has it under `key`, and its first element in the unit."""
+
+    name: str
+    module: nn.Module
+    key: str
+    shape: torch.Size
+    first: int
+
+    @property
+    def last(self) -> int:
+        """One past its last element in the unit."""
+        return self.first + self.shape.numel()
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Weights that come and go together, packed into `elements` elements of one type, each tensor aligned."""
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    tensors: tuple[Held, ...]
+    elements: int
+
+
+def cut(network: nn.Module) -> list[Unit]:
+    """The units of a network in the order of its tree, which need not be that of computation. Every tensor is in exactly one unit."""
+    names = {id(module): name for name, module in network.named_modules()}
+    taken: set[int] = set()
+    units = [_unit(name, modules, taken, names) for name, modules in _groups("", network)]
+    for name, module in network.named_modules():  # tensors that a module holds beside its children
+        if any(id(tensor) not in taken for _, tensor in own_tensors(module)):
+            units.append(_unit(f"{name}{OWN}", (module,), taken, names, deep=False))
+    return [unit for unit in units if unit.tensors]
+
+
+def may_stream(unit: Unit) -> bool:
+    """Whether a unit is worth a copy in each pass, and its one module's call tells when it is needed."""
+    return not unit.name.endswith(OWN) and unit.elements * 2 > SMALL_BYTES
+
+
+def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters and floating-point buffers that a module has itself."""
+    yield from module.named_parameters(recurse=False)
+    for key, buffer in module.named_buffers(recurse=False):
+        if buffer.is_floating_point():
+            yield key, buffer
+
+
+def _groups(name: str, module: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, ...]]]:
+    groups = stream_groups(module)
+    if groups is not None and _nbytes(module) > UNIT_BYTES:
+        for number, group in enumerate(groups):
+            yield f"{name}#{number}", group
+        return
+    children = list(module.named_children())
+    if not children or is_cut(module) or (_nbytes(module) <= UNIT_BYTES and not _is_list(module)):
+        yield name, (module,)
+        return
+    for child_name, child in children:
+        yield from _groups(f"{name}.{child_name}".lstrip("."), child)
+
+
+def _is_list(module: nn.Module) -> bool:
+    """Whether the module is a mere list, whose own `forward` is never called."""
+    return isinstance(module, nn.ModuleList | nn.ModuleDict)
+
+
+def _nbytes(module: nn.Module) -> int:
+    return sum(
+        tensor.numel() * tensor.element_size() for part in module.modules() for _, tensor in own_tensors(part)
+    )
+
+
+def _unit(
+    name: str, modules: tuple[nn.Module, ...], taken: set[int], names: dict[int, str], *, deep: bool = True
+) -> Unit:
+    held: list[Held] = []
+    at = 0
+    for top in modules:
+        for module in top.modules() if deep else (top,):
+            for key, tensor in own_tensors(module):
+                if id(tensor) in taken:  # two names for one tensor
+                    continue
+                taken.add(id(tensor))
+                held.append(Held(f"{names[id(module)]}.{key}".lstrip("."), module, key, tensor.shape, at))
+                at += -(-tensor.numel() // ALIGNMENT) * ALIGNMENT
+    return Unit(name, modules, tuple(held), at)
