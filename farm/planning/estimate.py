@@ -10,11 +10,15 @@ from farm.catalogue.models import ModelRow
 from farm.catalogue.networks import network
 from farm.model import Card, CardKind, MemoryPlan, RenderSettings
 from farm.planning.memory import Room, step_seconds
+from farm.planning.rules import precision_for
 
 _COMPUTE_SHARE = 0.5
 _CPU_TFLOPS = 0.5
 _CPU_BANDWIDTH_GB_S = 40.0
 """Guesses for a desktop: what eight AVX2 cores sustain, and two channels of DDR4-2666 (42.7 at most)."""
+
+_OTHERS_RAM_GIB = 3.0
+"""What the system and a worker take of a PC's memory beside the weights that stream: torch and CUDA alone are 1.5 to 2 GiB."""
 
 _UNKNOWN_SLOWNESS = 2.0  # a card that no table knows: better a pleasant surprise than a promise broken
 
@@ -27,12 +31,13 @@ def seconds(row: ModelRow, card: Card, settings: RenderSettings, plan: MemoryPla
         return law.fixed_s + law.cpu_s_per_frame_megapixel * work
     if row.memory is None or law.reference_s_per_frame_step_megapixel is None:
         return law.fixed_s
-    return law.fixed_s + settings.steps * step_seconds(row, settings, plan, room_of(row, card))
+    return law.fixed_s + settings.steps * step_seconds(row, settings, plan, room_of(row, card, 0.0))
 
 
-def room_of(row: ModelRow, card: Card) -> Room:
-    """What the planner must know of a card to choose a plan for a model."""
-    return Room(card.usable_gib or 0.0, scale=scale_of(row, card))
+def room_of(row: ModelRow, card: Card, usable_gib: float) -> Room:
+    """What the planner must know of a card to choose a plan for a model that may take `usable_gib` of it."""
+    ram = None if card.ram_gib is None else max(0.0, card.ram_gib - _OTHERS_RAM_GIB)
+    return Room(usable_gib, ram, card.bus_gb_s, scale_of(row, card), precision_for(card))
 
 
 def scale_of(row: ModelRow, card: Card) -> float:

@@ -157,25 +157,6 @@ def best_plan(row: ModelRow, settings: RenderSettings, room: Room) -> Choice | N
     return Choice(best[1], peak_gib(row, settings, best[1]), best[0])
 
 
-def plans_for(
-    row: ModelRow,
-    settings: RenderSettings,
-    usable_gib: float | None,
-    *,
-    ram_gib: float | None = None,
-    bus_gb_s: float | None = None,
-    scale: float = 8.7,
-    precision: Literal["fp16", "fp32"] = "fp16",
-) -> MemoryPlan | None:
-    """The fastest plan whose peak fits, or None. A model that needs no GPU memory fits anywhere."""
-    if row.memory is None:
-        return MemoryPlan()
-    if usable_gib is None:
-        return None
-    found = best_plan(row, settings, Room(usable_gib, ram_gib, bus_gb_s, scale, precision))
-    return None if found is None else found.plan
-
-
 def leaner(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> MemoryPlan | None:
     """The fastest plan that takes a tenth less than `plan`, in the same precision; None if there is none. For a render that ran out of memory."""
     if row.memory is None:

@@ -88,7 +88,7 @@ def test_a_verdict_carries_the_plan_and_the_time() -> None:
 def test_each_reason_in_words() -> None:
     farm = view(*ALL, failed={"j1": frozenset({RTX_3060.id})})
     assert check(job(NATIVE), GTX_1050, farm).reasons == (
-        "needs 1.7 GiB, GTX 1050 has 1.4 usable",
+        "needs 1.5 GiB, GTX 1050 has 1.4 usable",
         "it is quality work, GTX 1050 is kept for post work",
     )
     assert check(job(), RTX_3060, farm).reasons == ("it failed on RTX 3060 before",)
@@ -100,7 +100,7 @@ def test_each_reason_in_words() -> None:
     bare = replace(RTX_2070S, models=frozenset(), usable_gib=None)
     assert check(job(), bare, farm).reasons == (
         "i2vgen-xl is not installed on the PC of RTX 2070 Super",
-        "needs 1.0 GiB, and the memory of RTX 2070 Super is not known yet",
+        "needs 1.2 GiB, and the memory of RTX 2070 Super is not known yet",
     )
     gone = check(job(replace(STANDARD, model="svd-xt")), H100, farm)
     assert gone.reasons[0] == "the farm knows no model called svd-xt"
@@ -112,8 +112,8 @@ def test_why_pending_in_words() -> None:
     assert why_pending(job(), [RTX_3060], view(RTX_3060)) == "Waits for RTX 3060, which is busy."
     assert why_pending(job(), ALL, view(*ALL)) == "Waits for one of 3 cards that can run it; all are busy."
     assert why_pending(job(NATIVE), [GTX_1050], view(GTX_1050)) == (
-        "No card can run it. The nearest is GTX 1050: needs 1.7 GiB, GTX 1050 has 1.4 usable. "
-        "Ask for 6 frames at 1280 x 704."
+        "No card can run it. The nearest is GTX 1050: needs 1.5 GiB, GTX 1050 has 1.4 usable. "
+        "Ask for 15 frames at 1280 x 704."
     )
     assert why_pending(job(), [CPU], view(CPU)).endswith(
         "Choose the preset 'draft', or add a PC with an NVIDIA card."
@@ -134,7 +134,7 @@ def test_why_pending_in_words() -> None:
 
 def test_the_advice_holds() -> None:
     """What `why_pending` says would fit does fit, and one frame more does not."""
-    fitting, over = (replace(NATIVE, frames=frames) for frames in (6, 7))
+    fitting, over = (replace(NATIVE, frames=frames) for frames in (15, 16))
     assert takers(fitting, GTX_1050) == ["GTX 1050"]
     assert takers(over, GTX_1050) == []
 
@@ -144,7 +144,7 @@ def test_unplaceable() -> None:
     assert unplaceable(job(NATIVE), ALL, view(*ALL)) is None
     why = unplaceable(job(NATIVE), [CPU, GTX_1050], view(CPU, GTX_1050))
     assert why is not None
-    assert "needs 1.7 GiB, GTX 1050 has 1.4 usable" in why
+    assert "needs 1.5 GiB, GTX 1050 has 1.4 usable" in why
 
 
 CARDS = st.builds(
