@@ -80,13 +80,14 @@ def network_from_dict(name: str, data: dict[str, Any]) -> Network:
         return Network(
             name,
             data["measured"],
-            *map(float, data["step"]),
+            float(data["step"][0]),
+            float(data["step"][1]),
             tuple(UnitRow(*unit) for unit in data["units"]),
             tuple(LayerRow(*layer) for layer in data["layers"]),
             float(data["between"]),
             tuple((float(width), int(count)) for width, count in data["widths"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"The measurements of the network {name} cannot be used: {error!r}.",
             "Make them again with `farm calibrate`.",

@@ -26,7 +26,7 @@ from farm.planning.residency import smallest_ring_mib, staying
 from farm.planning.stepping import pass_seconds
 
 KEPT: Final = 1.08
-"""What the allocator reserves over what it hands out, besides weights: 1.03 to 1.28 measured on an H100, and held down by the worker's cap."""
+"""What the allocator reserves over what it hands out, besides weights: 1.03 to 1.28 measured on an H100, held down by the worker's cap."""
 KEPT_MIB: Final = 32.0
 
 PIECES_MIB: Final = (0, 2048, 1024, 512, 256, 128, 64)
@@ -50,7 +50,8 @@ FP32: Final = 2
 class Room:
     """What a card and its PC have: `usable_gib` for the allocator, `ram_gib` for weights in host memory, the bus, and the card's speed.
 
-    `scale` is seconds on this card for one second on the measured card (H100). Unknown values (None) are taken as plenty; the bus as PCIe 3 x8.
+    `scale` is seconds on this card for one second on the measured card (H100). Unknown memory (None) is taken as plenty, an unknown bus
+    as PCIe 3 x8.
     """
 
     usable_gib: float
@@ -158,7 +159,7 @@ def best_plan(row: ModelRow, settings: RenderSettings, room: Room) -> Choice | N
 
 
 def leaner(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> MemoryPlan | None:
-    """The fastest plan that takes a tenth less than `plan`, in the same precision; None if there is none. For a render that ran out of memory."""
+    """The fastest plan that takes a tenth less than `plan`, in the same precision, for a render that ran out; None if there is none."""
     if row.memory is None:
         return None
     found = best_plan(row, settings, Room(0.9 * peak_gib(row, settings, plan), precision=plan.precision))

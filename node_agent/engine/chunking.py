@@ -40,7 +40,7 @@ _FEED_FORWARD: Final = 18
 
 
 def _resnet_working(module: Any, x: Tensor) -> int:
-    return 2 * (module.in_channels + module.out_channels) * len(x) * x.shape[2] * x.shape[3]
+    return int(2 * (module.in_channels + module.out_channels) * len(x) * x.shape[2] * x.shape[3])
 
 
 def _run_resnet(module: Any, forward: Run, pieces: int, x: Tensor, temb: Any = None, **kwargs: Any) -> Any:
@@ -85,7 +85,7 @@ def _attention_working(module: Any, x: Tensor) -> int:
     whole_picture = x.dim() == 4 and module.group_norm is not None and module.spatial_norm is None
     if not whole_picture or x.shape[1] // module.heads <= WIDEST_FUSED_HEAD:
         return 0
-    return 4 * len(x) * module.heads * (x.shape[2] * x.shape[3]) ** 2
+    return int(4 * len(x) * module.heads * (x.shape[2] * x.shape[3]) ** 2)
 
 
 def _run_attention(module: Any, forward: Run, pieces: int, x: Tensor, *args: Any, **kwargs: Any) -> Any:

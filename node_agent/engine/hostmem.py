@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
+_cuda: Any = torch.cuda  # half of it has no types
 
 
 class HostMemory:
@@ -24,7 +25,7 @@ class HostMemory:
         self._unpin: Any = None
         if device.type != "cuda" or nbytes == 0:
             return
-        runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch has no types for it
+        runtime: Any = _cuda.cudart()
         answer = runtime.cudaHostRegister(self.bytes.data_ptr(), nbytes, 0)
         if int(answer) == 0:
             # Also when nobody closes it: memory that is freed while it is registered cannot be registered again.

@@ -50,7 +50,7 @@ class Placement:
         self._tiling = Chunking(self._parts["vae"].module) if "vae" in self._parts else None
 
     def arrange(self, plan: MemoryPlan, stay: frozenset[str] | None = None) -> None:
-        """Changes over to `plan`; `stay` names the denoiser's units that stay on the card, by default as many as the plan's share, in order.
+        """Changes over to `plan`; `stay` names the denoiser's units that stay on the card, by default as many as its share, evenly.
 
         With everything as it is already, it does nothing.
         """

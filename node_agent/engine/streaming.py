@@ -280,14 +280,14 @@ class StreamedNetwork:
 
 
 def _get(module: nn.Module, key: str) -> Any:
-    return module._parameters[key] if key in module._parameters else module._buffers[key]  # noqa: SLF001
+    return module._parameters[key] if key in module._parameters else module._buffers[key]
 
 
 def _put(module: nn.Module, key: str, value: Any) -> None:
     """Sets a parameter or buffer without torch's checks of its type and device, which the meta device would fail."""
-    if key in module._parameters:  # noqa: SLF001
+    if key in module._parameters:
         if not isinstance(value, nn.Parameter):
             value = nn.Parameter(value, requires_grad=False)
-        module._parameters[key] = value  # noqa: SLF001
+        module._parameters[key] = value
     else:
-        module._buffers[key] = value  # noqa: SLF001
+        module._buffers[key] = value
