@@ -57,6 +57,17 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """There is a new checkpoint in the spool, under the name `checkpoint.safetensors`, of the render after `step`."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    step: int
+    kind: Literal["checkpoint"] = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
 class SpooledFile:
     """A file that waits in the worker's spool: its name there, SHA-256 and size in bytes."""
 
@@ -104,7 +115,7 @@ class Cancelled:
     kind: Literal["cancelled"] = "cancelled"
 
 
-Event = Loading | Rendering | Step | Preview | Done | Failed | Cancelled
+Event = Loading | Rendering | Step | Preview | Checkpoint | Done | Failed | Cancelled
 FINAL_KINDS = frozenset({"done", "failed", "cancelled"})
 """After one of these an attempt says nothing more."""
 

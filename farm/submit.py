@@ -235,8 +235,11 @@ def _preset(
     usual = presets[default]
     if given.model is None or given.model not in models or usual.model == given.model:
         return usual
-    # A farm's own model may have no preset; then the usual one's numbers are where to begin.
-    return next((preset for preset in presets.values() if preset.model == given.model), usual)
+    # A model may have no preset; then that of a model of its kind (svd for svd-xt), else the usual one's numbers are where to begin.
+    kind = models[given.model].pipeline
+    found = [one for one in presets.values() if one.model == given.model]
+    found += [one for one in presets.values() if one.model in models and models[one.model].pipeline == kind]
+    return found[0] if found else usual
 
 
 def _model(

@@ -169,6 +169,16 @@ class _Attempt:
             events.Preview(self.order.attempt_id, seq, at, self._last_step[1] if self._last_step else 0)
         )
 
+    def checkpoint(self, step: int, state: bytes) -> None:
+        self._check()
+        target = self._spool.directory(self.order.attempt_id) / "checkpoint.safetensors"
+        half = target.with_suffix(".half")
+        with _unless_forgotten():
+            half.write_bytes(state)
+            half.replace(target)
+        seq, at = self._next()
+        self._say(events.Checkpoint(self.order.attempt_id, seq, at, step))
+
     def _check(self) -> None:
         if self.stop.is_set():
             raise CancelledRenderError("The render was cancelled.")

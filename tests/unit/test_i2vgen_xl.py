@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from farm.catalogue.models import read_models
-from farm.errors import CancelledRenderError, MissingWeightsError, RenderFailedError
+from farm.errors import BrokenPictureError, CancelledRenderError, MissingWeightsError
 from farm.model import MemoryPlan, RenderSettings
 from node_agent.pipelines import i2vgen_xl
 from node_agent.pipelines.base import RenderRequest
@@ -30,6 +30,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from node_agent.pipelines.diffusion import i2vgen, pictures  # noqa: E402  # needs torch
+from node_agent.pipelines.diffusion import model as diffusion_model  # noqa: E402
 from node_agent.pipelines.diffusion.placement import Placement, compute_dtype  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -63,6 +64,7 @@ class Recorder:
     parts: list[str] = field(default_factory=list)
     steps: list[tuple[int, int]] = field(default_factory=list)
     previews: list[bytes] = field(default_factory=list)
+    checkpoints: list[tuple[int, bytes]] = field(default_factory=list)
     open_parts: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -80,6 +82,9 @@ class Recorder:
 
     def preview(self, jpeg: bytes) -> None:
         self.previews.append(jpeg)
+
+    def checkpoint(self, step: int, state: bytes) -> None:
+        self.checkpoints.append((step, state))
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +229,9 @@ def test_the_frames_are_those_of_the_stock_pipeline(
 
     decoded = []
     monkeypatch.setattr(
-        i2vgen, "as_frame", lambda x, n, **rest: decoded.append(x.clone()) or pictures.as_frame(x, n, **rest)
+        diffusion_model,
+        "as_frame",
+        lambda x, n, **rest: decoded.append(x.clone()) or pictures.as_frame(x, n, **rest),
     )
     # Of this picture every side scales to a whole number of pixels: see the test of the crop.
     image = photograph(90, 130)
@@ -435,7 +442,7 @@ def test_latents_that_are_no_numbers_fail_in_the_first_step(altered: Path, value
     edit_tensors(altered, "unet", lambda tensors: tensors["conv_out.bias"].fill_(value))
     report = Recorder()
 
-    with pytest.raises(RenderFailedError, match=r"no number .* in step 1") as caught:
+    with pytest.raises(BrokenPictureError, match=r"no number .* in step 1") as caught:
         clip(open_small(altered), report=report)
 
     assert "another card" in caught.value.remedy
@@ -445,7 +452,7 @@ def test_latents_that_are_no_numbers_fail_in_the_first_step(altered: Path, value
 def test_a_frame_that_is_no_numbers_fails(altered: Path) -> None:
     edit_tensors(altered, "vae", lambda tensors: tensors["decoder.conv_out.bias"].fill_(float("nan")))
 
-    with pytest.raises(RenderFailedError, match="Frame 1 came out of the decoder as no number"):
+    with pytest.raises(BrokenPictureError, match="Frame 1 came out of the decoder as no number"):
         clip(open_small(altered))
 
 
@@ -457,7 +464,7 @@ def test_black_frames_fail_unless_the_picture_is_of_one_colour_too(altered: Path
     edit_tensors(altered, "vae", blacken)
     model = open_small(altered)
 
-    with pytest.raises(RenderFailedError, match=r"Frame 1 came out all of one colour \(RGB 0, 0, 0\)"):
+    with pytest.raises(BrokenPictureError, match=r"Frame 1 came out all of one colour \(RGB 0, 0, 0\)"):
         clip(model)
     assert (clip(model, image=Image.new("RGB", (80, 80))) == 0).all()
 

@@ -46,12 +46,13 @@ class Placement:
         self._release()
 
     @contextmanager
-    def on_device(self, name: str) -> Iterator[None]:
+    def on_device(self, name: str, precision: Literal["fp32"] | None = None) -> Iterator[None]:
         """Holds a part on the device. Enter it before inference mode, whose tensors cannot be moved.
 
-        The weights do not change, so leaving just drops the device's copy: nothing travels back over the bus.
+        With `precision` "fp32" the part computes in single precision for so long. The weights do not change, so
+        leaving just drops the device's copy: nothing travels back over the bus.
         """
-        if self._mode == "resident" or self._device.type == "cpu":
+        if precision is None and (self._mode == "resident" or self._device.type == "cpu"):
             yield
             return
         at_home = [
@@ -63,7 +64,8 @@ class Placement:
         ]
         try:
             for module, key, tensor in at_home:
-                copy = tensor.to(self._device)
+                wider = precision == "fp32" and tensor.is_floating_point()
+                copy = tensor.to(self._device, torch.float32 if wider else tensor.dtype)
                 is_parameter = isinstance(tensor, nn.Parameter)
                 setattr(module, key, nn.Parameter(copy, requires_grad=False) if is_parameter else copy)
             yield

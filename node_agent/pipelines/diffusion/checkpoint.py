@@ -1,0 +1,93 @@
+"""Reads a model's checkpoint from the disk into its parts, by the stock pipeline, and holds it to what the parts need."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from farm.catalogue.models import ModelRow
+from farm.errors import MissingWeightsError
+from node_agent.pipelines.weights import (
+    VARIANT,
+    Layout,
+    check_weights,
+    find_weights,
+    read_header,
+    weight_file,
+)
+
+_STORED_AS = {"F16", "BF16", "F32"}
+"""The types a weight may be stored in. Others would be cast without a word, and mean something else (fp8 has scales)."""
+
+
+def read_parts(row: ModelRow, layout: Layout, dtype: torch.dtype) -> SimpleNamespace:
+    """Reads the checkpoint of `row` into host memory; returns its parts under their names in `model_index.json`.
+
+    Raises:
+        MissingWeightsError: it is not there, not whole, or not of this model.
+    """
+    directory = find_weights(row.source)
+    check_weights(directory, row.pipeline)
+    with _quiet():
+        stock: Any = getattr(diffusers, layout.pipeline_class)
+        try:
+            pipeline = stock.from_pretrained(
+                directory, variant=VARIANT, dtype=dtype, use_safetensors=True, local_files_only=True
+            )
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+            raise MissingWeightsError(
+                f"Cannot load {row.title} from {directory}: {error}",
+                "Fetch the checkpoint again: it is not that of this model.",
+            ) from error
+    parts = SimpleNamespace(**{name: getattr(pipeline, name) for name in (*layout.weighted, *layout.others)})
+    for name, library in layout.weighted.items():
+        part = getattr(parts, name).eval()
+        _check_stored(part, weight_file(directory / name, library))
+    return parts
+
+
+def _check_stored(module: Any, file: Path) -> None:
+    """Holds a weight file to its module: what is missing would be left at random values with a mere warning."""
+    # transformers 5 leaves out the text model's own prefix, which the published files have.
+    stored = {name.removeprefix("text_model."): entry for name, entry in read_header(file).items()}
+    wanted = {name.removeprefix("text_model."): tensor for name, tensor in module.state_dict().items()}
+    lacking = sorted(name for name in wanted if name not in stored)
+    if lacking:
+        raise _misfit(f"{file} lacks {len(lacking)} of the model's tensors, the first of them {lacking[0]}.")
+    for name, tensor in sorted(wanted.items()):
+        shape, kind = tuple(stored[name]["shape"]), stored[name]["dtype"]
+        if shape != tuple(tensor.shape):
+            raise _misfit(
+                f"{file} has the tensor {name} in the shape {shape}, the model in {tuple(tensor.shape)}."
+            )
+        if tensor.is_floating_point() and kind not in _STORED_AS:
+            raise _misfit(
+                f"{file} has the tensor {name} as {kind}; weights are read as {', '.join(sorted(_STORED_AS))}."
+            )
+
+
+def _misfit(what: str) -> MissingWeightsError:
+    return MissingWeightsError(what, "Fetch the checkpoint again: it is not that of this model.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and warnings of the libraries in a worker's output: what matters is checked here."""
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()
