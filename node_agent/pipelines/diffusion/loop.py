@@ -50,7 +50,7 @@ def denoise(
     stamp: resume.Stamp,
     state: resume.State | None,
 ) -> torch.Tensor:
-    """Takes the noise away step by step and returns the clip's latents. The scheduler's timesteps are set already.
+    """Takes the noise away step by step and returns the clip's latents. The scheduler is new, its timesteps set.
 
     `generator` is the job's own, for schedulers that draw. `stamp` marks the checkpoints; with a `state` the loop goes on from
     there, and gives the latents that it would have given without a break.
@@ -67,7 +67,7 @@ def denoise(
             raise StaleCheckpointError("The checkpoint does not fit this model.", resume.REMEDY)
         done, latents = state.step, state.latents.to(latents)
         generator.set_state(state.generator)
-        resume.restore(scheduler, state.scheduler, untouched, latents.device)
+        resume.restore(scheduler, state, untouched, latents.device)
         report.step(done, len(timesteps))
     scale = getattr(scheduler, "scale_model_input", lambda sample, _timestep: sample)
     draws = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
@@ -78,8 +78,9 @@ def denoise(
         check_latents(latents, number)
         report.step(number, len(timesteps))
         if number % CHECKPOINT_EVERY == 0 or number == len(timesteps):
-            changed = resume.changes(scheduler, untouched)
-            reached = resume.State(number, latents, generator.get_state(), changed)
+            kept = resume.changes(scheduler, untouched)
+            kind = type(scheduler).__name__
+            reached = resume.State(number, latents, generator.get_state(), kind, kept)
             report.checkpoint(number, resume.pack(reached, stamp))
         if number % PREVIEW_EVERY == 1:
             clean = getattr(result, "pred_original_sample", None)

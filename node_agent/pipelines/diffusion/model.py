@@ -83,7 +83,8 @@ class DiffusionModel(ABC):
         picture = self._crop(request.image, request.settings)
         generator = torch.Generator("cpu").manual_seed(request.settings.seed)
         work = self._prepare(picture, request, generator, report)
-        scheduler = self._loaded.scheduler
+        # A new scheduler for each render: what an earlier one left in it would be in no checkpoint.
+        scheduler = self._loaded.scheduler.from_config(self._loaded.scheduler.config)
         with (
             self._timed(report, "denoise"),
             self._place.on_device(self.denoiser),

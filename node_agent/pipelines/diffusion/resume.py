@@ -1,7 +1,9 @@
 """A render's checkpoint: all that another card needs to go on with it after a step, as safetensors bytes.
 
-The file holds the latents, the generator's state and what stepping has changed in the scheduler. Its metadata names the
-format, the model, a fingerprint of settings and picture, the step, and a digest over all: safetensors have none of their own.
+The file holds the latents, the generator's state and what stepping has changed in the scheduler. Its metadata has one entry,
+`render`, a JSON object: the format, the model, a fingerprint of settings and picture, the step, the scheduler's changes, and a
+digest over all, for safetensors have none of their own. One entry, because several come in a random order: equal states are
+equal bytes.
 """
 
 import hashlib
@@ -18,7 +20,7 @@ from farm.catalogue.models import ModelRow
 from farm.errors import StaleCheckpointError
 from node_agent.pipelines.base import RenderRequest
 
-FORMAT: Final = "1"
+FORMAT: Final = 1
 """Counts up when older checkpoints cannot be gone on from any more, also for a change of the loop or of a model's arithmetic."""
 
 REMEDY: Final = "The render starts from the beginning."
@@ -37,12 +39,16 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a render stands after `step` (counted from 1). `scheduler` maps the attributes that stepping changed."""
+    """Where a render stands after `step` (counted from 1).
+
+    `kept` maps the attributes that stepping changed in the scheduler, which is of the class `scheduler`.
+    """
 
     step: int
     latents: torch.Tensor
     generator: torch.Tensor
-    scheduler: Mapping[str, Value]
+    scheduler: str
+    kept: Mapping[str, Value]
 
 
 def stamp_of(row: ModelRow, request: RenderRequest) -> Stamp:
@@ -71,15 +77,17 @@ def pack(state: State, stamp: Stamp) -> bytes:
 
     put("latents", state.latents)
     put("generator", state.generator)
-    scheduler = {name: plain(f"scheduler.{name}", value) for name, value in state.scheduler.items()}
-    metadata = {
+    kept = {name: plain(f"kept.{name}", value) for name, value in state.kept.items()}
+    facts = {
         "format": FORMAT,
         "model": stamp.model,
         "fingerprint": stamp.fingerprint,
-        "step": str(state.step),
-        "scheduler": json.dumps(scheduler),
+        "step": state.step,
+        "scheduler": state.scheduler,
+        "kept": kept,
     }
-    return save(tensors, {**metadata, "digest": _digest(tensors, metadata)})
+    facts["digest"] = _digest(tensors, facts)
+    return save(tensors, {"render": json.dumps(facts, sort_keys=True)})
 
 
 def unpack(data: bytes, stamp: Stamp) -> State:
@@ -90,16 +98,16 @@ def unpack(data: bytes, stamp: Stamp) -> State:
     """
     try:
         length = int.from_bytes(data[:8], "little")
-        metadata = dict(json.loads(data[8 : 8 + length])["__metadata__"])
+        facts = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["render"])
         tensors = load(data)
-        digest = metadata.pop("digest")
-        if metadata["format"] != FORMAT:
-            raise _stale(f"is of format {metadata['format']}, and this farm reads {FORMAT}")
-        if digest != _digest(tensors, metadata):
+        digest = facts.pop("digest")
+        if facts["format"] != FORMAT:
+            raise _stale(f"is of format {facts['format']}, and this farm reads {FORMAT}")
+        if digest != _digest(tensors, facts):
             raise _stale("is damaged")
-        if metadata["model"] != stamp.model:
-            raise _stale(f"is of the model {metadata['model']}, not {stamp.model}")
-        if metadata["fingerprint"] != stamp.fingerprint:
+        if facts["model"] != stamp.model:
+            raise _stale(f"is of the model {facts['model']}, not {stamp.model}")
+        if facts["fingerprint"] != stamp.fingerprint:
             raise _stale("is of a render with other settings or another picture")
 
         def value_of(stored: Any) -> Value:
@@ -107,9 +115,11 @@ def unpack(data: bytes, stamp: Stamp) -> State:
                 return tensors[stored["tensor"]]
             return [value_of(one) for one in stored] if isinstance(stored, list) else stored
 
-        scheduler = {name: value_of(stored) for name, stored in json.loads(metadata["scheduler"]).items()}
+        kept = {name: value_of(stored) for name, stored in facts["kept"].items()}
         torch.Generator("cpu").set_state(tensors["generator"])  # refuses what is no state
-        return State(int(metadata["step"]), tensors["latents"], tensors["generator"], scheduler)
+        return State(
+            int(facts["step"]), tensors["latents"], tensors["generator"], str(facts["scheduler"]), kept
+        )
     except (
         SafetensorError,
         ValueError,
@@ -141,22 +151,22 @@ def changes(scheduler: Any, untouched: Mapping[str, Value]) -> dict[str, Value]:
     }
 
 
-def restore(
-    scheduler: Any, changed: Mapping[str, Value], untouched: Mapping[str, Value], device: torch.device
-) -> None:
+def restore(scheduler: Any, state: State, untouched: Mapping[str, Value], device: torch.device) -> None:
     """Puts the changes back into a scheduler whose timesteps have just been set.
 
     Raises:
-        StaleCheckpointError: it has no such attribute.
+        StaleCheckpointError: they are of another scheduler.
     """
-    if not changed.keys() <= untouched.keys():
-        raise _stale("is of another scheduler")
-    for name, value in changed.items():
+    # Some attributes are made by stepping; but nothing may take the place of a method or of the configuration.
+    fits = all(name in untouched or not hasattr(scheduler, name) for name in state.kept)
+    if state.scheduler != type(scheduler).__name__ or not fits:
+        raise _stale(f"is of another scheduler ({state.scheduler})")
+    for name, value in state.kept.items():
         setattr(scheduler, name, _copy(value, device))
 
 
-def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
-    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+def _digest(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> str:
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
