@@ -11,10 +11,10 @@ from node_agent.pipelines.weights import Layout
 LAYOUT = Layout(
     "I2VGenXLPipeline",
     weighted={
-        "text_encoder": "transformers",
-        "image_encoder": "transformers",
-        "unet": "diffusers",
-        "vae": "diffusers",
+        "text_encoder": ("transformers", "CLIPTextModel"),
+        "image_encoder": ("transformers", "CLIPVisionModelWithProjection"),
+        "unet": ("diffusers", "I2VGenXLUNet"),
+        "vae": ("diffusers", "AutoencoderKL"),
     },
     others=frozenset(("feature_extractor", "scheduler", "tokenizer")),
 )

@@ -10,7 +10,11 @@ from node_agent.pipelines.weights import Layout
 
 LAYOUT = Layout(
     "StableVideoDiffusionPipeline",
-    weighted={"image_encoder": "transformers", "unet": "diffusers", "vae": "diffusers"},
+    weighted={
+        "image_encoder": ("transformers", "CLIPVisionModelWithProjection"),
+        "unet": ("diffusers", "UNetSpatioTemporalConditionModel"),
+        "vae": ("diffusers", "AutoencoderKLTemporalDecoder"),
+    },
     others=frozenset(("feature_extractor", "scheduler")),
 )
 

@@ -49,12 +49,12 @@ _BYTES_OF: Final = {
 class Layout:
     """What `model_index.json` of a checkpoint must say; each model's file has its own, as `LAYOUT`.
 
-    `pipeline_class` is the stock pipeline's name, `weighted` the parts with weights and the library of each ("diffusers" or
-    "transformers"), `others` the parts without.
+    `pipeline_class` is the stock pipeline's name; `weighted` the parts with weights and the library ("diffusers" or
+    "transformers") and class of each; `others` the parts without, of whatever class the checkpoint says.
     """
 
     pipeline_class: str
-    weighted: Mapping[str, str]
+    weighted: Mapping[str, tuple[str, str]]
     others: frozenset[str]
 
 
@@ -132,6 +132,12 @@ def check_weights(directory: Path, pipeline: str) -> None:
     absent = sorted(name for name in {*layout.weighted, *layout.others} if not _part(index, name))
     if absent:
         raise MissingWeightsError(f"{index_file} does not name {', '.join(absent)}.", _again(directory))
+    for name, wanted in layout.weighted.items():
+        if _part(index, name) != wanted:
+            raise MissingWeightsError(
+                f"{index_file} names another {name}: {_part(index, name)}, not {wanted}.",
+                "Set the model's `source` to a checkpoint of this model.",
+            )
     for name in index:
         part = _part(index, name)
         if part:

@@ -490,7 +490,7 @@ def test_weights_of_other_shapes_are_refused(altered: Path) -> None:
     config = json.loads((altered / "unet" / "config.json").read_text())
     (altered / "unet" / "config.json").write_text(json.dumps({**config, "cross_attention_dim": 64}))
 
-    with pytest.raises(MissingWeightsError, match="Cannot load I2VGen-XL, small random weights from"):
+    with pytest.raises(MissingWeightsError, match=r"in the shape \(.*\), the model in \("):
         open_small(altered).load(MemoryPlan(), Recorder())
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,26 +38,28 @@ def read_parts(row: ModelRow, layout: Layout, dtype: torch.dtype) -> SimpleNames
     check_weights(directory, row.pipeline)
     with _quiet():
         stock: Any = getattr(diffusers, layout.pipeline_class)
+        for name, (library, class_name) in layout.weighted.items():
+            _check_fits(directory / name, library, class_name)
         try:
             pipeline = stock.from_pretrained(
                 directory, variant=VARIANT, dtype=dtype, use_safetensors=True, local_files_only=True
             )
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-            raise MissingWeightsError(
-                f"Cannot load {row.title} from {directory}: {error}",
-                "Fetch the checkpoint again: it is not that of this model.",
-            ) from error
-    parts = SimpleNamespace(**{name: getattr(pipeline, name) for name in (*layout.weighted, *layout.others)})
-    for name, library in layout.weighted.items():
-        part = getattr(parts, name).eval()
-        _check_stored(part, weight_file(directory / name, library))
-    return parts
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+            raise _misfit(f"Cannot load {row.title} from {directory}: {error}") from error
+    for name in layout.weighted:
+        getattr(pipeline, name).eval()
+    return SimpleNamespace(**{name: getattr(pipeline, name) for name in (*layout.weighted, *layout.others)})
 
 
-def _check_stored(module: Any, file: Path) -> None:
-    """Holds a weight file to its module: what is missing would be left at random values with a mere warning."""
+def _check_fits(directory: Path, library: str, class_name: str) -> None:
+    """Holds a part's weight file to its module, before it is read.
+
+    The libraries would leave what is missing at random values, cast a wrong type, and say of a wrong shape only that there is one.
+    """
+    file = weight_file(directory, library)
     # transformers 5 leaves out the text model's own prefix, which the published files have.
     stored = {name.removeprefix("text_model."): entry for name, entry in read_header(file).items()}
+    module = _skeleton(directory, library, class_name)
     wanted = {name.removeprefix("text_model."): tensor for name, tensor in module.state_dict().items()}
     lacking = sorted(name for name in wanted if name not in stored)
     if lacking:
@@ -71,6 +74,21 @@ def _check_stored(module: Any, file: Path) -> None:
             raise _misfit(
                 f"{file} has the tensor {name} as {kind}; weights are read as {', '.join(sorted(_STORED_AS))}."
             )
+
+
+def _skeleton(directory: Path, library: str, class_name: str) -> Any:
+    """The part's module as its configuration says, without memory for its weights."""
+    kind: Any = getattr(import_module(library), class_name)
+    try:
+        with torch.device("meta"):
+            if library == "diffusers":
+                return kind.from_config(kind.load_config(directory, local_files_only=True))
+            return kind(kind.config_class.from_pretrained(directory, local_files_only=True))
+    except (
+        Exception
+    ) as error:  # whatever a wrong number leads to; no weights are read here, so memory is not at fault
+        said = " ".join(str(error).split())
+        raise _misfit(f"{directory / 'config.json'} does not make a {class_name}: {said}.") from error
 
 
 def _misfit(what: str) -> MissingWeightsError:
