@@ -300,3 +300,11 @@ def test_a_model_without_a_prompt_asks_for_none_and_begins_with_numbers_of_its_k
     assert found.preset == preset
     for name in ("width", "height", "frames", "steps", "guidance", "fps"):
         assert getattr(found.settings, name) == getattr(row, name)
+
+
+def test_a_farm_s_own_model_of_the_usual_preset_s_kind_begins_with_that_preset() -> None:
+    own = {**builtin_models(), "mine": replace(builtin_models()["i2vgen-xl"], name="mine")}
+    sent = {"model": "mine", "prompt": "a fox"}
+    found = parse_settings(sent, models=own, presets=presets(), default_preset="quality", random_seed=1)
+
+    assert (found.settings.model, found.settings.width, found.settings.steps) == ("mine", 768, 80)
