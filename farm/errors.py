@@ -69,6 +69,10 @@ class BrokenPictureError(RenderFailedError):
     """The model ran and its picture is black or not a number."""
 
 
+class StaleCheckpointError(FarmError):
+    """The checkpoint is damaged, or of another job, model or format: the render must start from the beginning."""
+
+
 class EncodingFailedError(FarmError):
     """ffmpeg could not write the clip: the disk is full, or ffmpeg cannot run here. The frames were good."""
 

@@ -57,6 +57,17 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """There is a new checkpoint in the spool, under the name `checkpoint.safetensors`, of the render after `step`."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    step: int
+    kind: Literal["checkpoint"] = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
 class Retrying:
     """The attempt goes on from its beginning under another memory plan, on the same card; `reason` is for people."""
 
@@ -134,7 +145,7 @@ class Cancelled:
     kind: Literal["cancelled"] = "cancelled"
 
 
-Event = Loading | Rendering | Step | Preview | Retrying | Note | Done | Failed | Cancelled
+Event = Loading | Rendering | Step | Preview | Checkpoint | Retrying | Note | Done | Failed | Cancelled
 FINAL_KINDS = frozenset({"done", "failed", "cancelled"})
 """After one of these an attempt says nothing more."""
 

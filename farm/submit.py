@@ -235,8 +235,12 @@ def _preset(
     usual = presets[default]
     if given.model is None or given.model not in models or usual.model == given.model:
         return usual
-    # A farm's own model may have no preset; then the usual one's numbers are where to begin.
-    return next((preset for preset in presets.values() if preset.model == given.model), usual)
+    # A model may have no preset; then one of a model of its kind (svd for svd-xt) is where to begin, else the usual one.
+    kind = models[given.model].pipeline
+    known = [preset for preset in (usual, *presets.values()) if preset.model in models]
+    found = [preset for preset in known if preset.model == given.model]
+    found += [preset for preset in known if models[preset.model].pipeline == kind]
+    return found[0] if found else usual
 
 
 def _model(

@@ -90,6 +90,17 @@ class Attempt:
             events.Preview(self.order.attempt_id, seq, at, self._last_step[1] if self._last_step else 0)
         )
 
+    def checkpoint(self, step: int, state: bytes) -> None:
+        """Spools what another card needs to go on; see `Report`."""
+        self._check()
+        target = self._spool.directory(self.order.attempt_id) / "checkpoint.safetensors"
+        half = target.with_suffix(".half")
+        with _unless_forgotten():
+            half.write_bytes(state)
+            half.replace(target)
+        seq, at = self._next()
+        self._say(events.Checkpoint(self.order.attempt_id, seq, at, step))
+
     def _look_for_spill(self, pace: float, steps: int) -> None:
         self._paces.append(pace)
         predicted = self.order.predicted_s

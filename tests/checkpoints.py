@@ -1,13 +1,13 @@
 """Writes small checkpoints with random weights, of the classes and in the file layout of the real ones.
 
-The small I2VGen-XL has every tensor name, part, configuration and file of `ali-vilab/i2vgen-xl` (variant
-fp16). Only widths shrink, so that it takes 4 MB and renders 64x64 on a CPU. Torch is imported inside the
-functions: who only wants `small_row_toml` does without it.
+The small I2VGen-XL has every tensor name, part, configuration and file of `ali-vilab/i2vgen-xl`, the small SVD
+those of `stabilityai/stable-video-diffusion-img2vid` (variant fp16). Only widths shrink, so that they take a few MB
+and render 64x64 on a CPU. Torch is imported inside the functions: who only wants `small_row_toml` does without it.
 """
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,55 @@ IMAGE_SMALL: dict[str, Any] = {
     "projection_dim": 32,
 }
 
+SVD_UNET_FULL: dict[str, Any] = {"num_frames": 14}
+"""The real UNet is the class's defaults: 320/640/1280/1280 channels, 5/10/20/20 heads."""
+
+SVD_UNET_SMALL: dict[str, Any] = {
+    "num_frames": 14,
+    "sample_size": 8,
+    "block_out_channels": (32, 64, 96, 96),
+    "num_attention_heads": (2, 4, 4, 4),
+    "cross_attention_dim": 32,
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 24,
+}
+"""The class has groups of 32 channels built in."""
+
+SVD_VAE_FULL: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 768,
+    "force_upcast": True,
+}
+
+SVD_VAE_SMALL: dict[str, Any] = {**SVD_VAE_FULL, "block_out_channels": (32, 64, 96, 96), "sample_size": 64}
+
+SVD_SCHEDULER: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "interpolation_type": "linear",
+    "prediction_type": "v_prediction",
+    "sigma_max": 700.0,
+    "sigma_min": 0.002,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "timestep_type": "continuous",
+    "use_karras_sigmas": True,
+}
+
+SVD_MODEL_INDEX: dict[str, Any] = {
+    "_class_name": "StableVideoDiffusionPipeline",
+    "_diffusers_version": "0.24.0.dev0",
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+    "unet": ["diffusers", "UNetSpatioTemporalConditionModel"],
+    "vae": ["diffusers", "AutoencoderKLTemporalDecoder"],
+}
+
 MODEL_INDEX: dict[str, Any] = {
     "_class_name": "I2VGenXLPipeline",
     "_diffusers_version": "0.26.0.dev0",
@@ -120,11 +169,19 @@ _MERGES = ["t h", "th e</w>", "a n", "an d</w>", "i n", "in g</w>", "w a", "l k"
 
 def small_i2vgen(cache: Path) -> Path:
     """The small I2VGen-XL checkpoint under `cache`, written at the first call and found again at the next."""
-    target = cache / "i2vgen-xl-small"
+    return _once(cache / "i2vgen-xl-small", write_small_i2vgen)
+
+
+def small_svd(cache: Path) -> Path:
+    """The small SVD checkpoint under `cache`, written at the first call and found again at the next."""
+    return _once(cache / "svd-small", write_small_svd)
+
+
+def _once(target: Path, write: Callable[[Path], Path]) -> Path:
     if not target.exists():
-        unfinished = cache / "i2vgen-xl-small.unfinished"
+        unfinished = target.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        write_small_i2vgen(unfinished).rename(target)
+        write(unfinished).rename(target)
     return target
 
 
@@ -150,9 +207,7 @@ def write_small_i2vgen(target: Path, seed: int = 0) -> Path:
             "text_encoder": CLIPTextModel(text_config),
             "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_SMALL)),
         }
-        for name, part in parts.items():
-            _leave_no_weight_at_rest(part)
-            part.half().save_pretrained(target / name, variant="fp16", safe_serialization=True)
+        _save(parts, target)
     _prefix_tensor_names(target / "text_encoder" / "model.fp16.safetensors", "text_model.")
     scheduler: Any = DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
@@ -164,18 +219,52 @@ def write_small_i2vgen(target: Path, seed: int = 0) -> Path:
         prediction_type="v_prediction",
     )
     scheduler.save_pretrained(target / "scheduler")
-    (target / "feature_extractor").mkdir()
     _write_json(target / "feature_extractor" / "preprocessor_config.json", _FEATURE_EXTRACTOR)
     _write_json(target / "model_index.json", MODEL_INDEX)
     return target
 
 
-def small_row_toml(name: str, directory: Path) -> str:
+def write_small_svd(target: Path, seed: int = 0) -> Path:
+    """Writes the small SVD checkpoint into the directory `target`, which it makes, and returns it."""
+    import torch
+    from diffusers import (
+        AutoencoderKLTemporalDecoder,
+        EulerDiscreteScheduler,
+        UNetSpatioTemporalConditionModel,
+    )
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    target.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]), _silent():
+        torch.manual_seed(seed)
+        _save(
+            {
+                "unet": UNetSpatioTemporalConditionModel(**SVD_UNET_SMALL),
+                "vae": AutoencoderKLTemporalDecoder(**SVD_VAE_SMALL),
+                "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_SMALL)),
+            },
+            target,
+        )
+    scheduler: Any = EulerDiscreteScheduler(**SVD_SCHEDULER)
+    scheduler.save_pretrained(target / "scheduler")
+    _write_json(target / "feature_extractor" / "preprocessor_config.json", _FEATURE_EXTRACTOR)
+    _write_json(target / "model_index.json", SVD_MODEL_INDEX)
+    return target
+
+
+def _save(parts: dict[str, Any], target: Path) -> None:
+    for name, part in parts.items():
+        _leave_no_weight_at_rest(part)
+        part.half().save_pretrained(target / name, variant="fp16", safe_serialization=True)
+
+
+def small_row_toml(name: str, directory: Path, pipeline: str = "i2vgen_xl") -> str:
     """A row in the shape of `farm/catalogue/models.toml` for a small checkpoint in `directory`."""
+    title, multiple = {"i2vgen_xl": ("I2VGen-XL", 8), "svd": ("Stable Video Diffusion", 64)}[pipeline]
     return f"""\
 [{name}]
-title = "I2VGen-XL, small random weights"
-pipeline = "i2vgen_xl"
+title = "{title}, small random weights"
+pipeline = "{pipeline}"
 source = {json.dumps(str(directory))}
 licence = "Apache-2.0 (generated)"
 draft = false
@@ -183,18 +272,12 @@ devices = ["cpu", "cuda"]
 tensor_needed = true
 
 [{name}.limits]
-multiple = 8
+multiple = {multiple}
 min_side = 64
 max_side = 256
 max_pixels = 65536
 max_frames = 16
 max_steps = 50
-
-[{name}.memory]
-resident_gib = 0.01
-unet_gib = 0.003
-activation_gib_per_frame_megapixel = 0.1
-reserve_factor = 1.2
 
 [{name}.time]
 fixed_s = 5.0
@@ -252,6 +335,7 @@ def _byte_letters() -> list[str]:
 
 
 def _write_json(file: Path, value: object) -> None:
+    file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -54,8 +54,6 @@ class Placement:
 
         With everything as it is already, it does nothing.
         """
-        if self._device.type == "cpu":  # its memory is the PC's own: nothing to stream, and one precision
-            plan = replace(plan, precision="fp32", weights_on_card=1.0, ring_mib=0)
         if plan.weights_on_card < 1.0 and stay is None:
             stay = self._first(plan.weights_on_card)
         if plan.weights_on_card >= 1.0:
@@ -80,8 +78,6 @@ class Placement:
     def on_device(self, name: str, precision: Precision | None = None) -> Iterator[None]:
         """Holds a part on the card, computing in the plan's precision or in `precision`."""
         wanted = precision or self._plan.precision
-        if self._device.type == "cpu":
-            wanted = "fp32"
         self._bring(name, wanted)
         try:
             yield

@@ -1,7 +1,8 @@
 """The narrow protocol between a card worker and a model. Adding a model is one file beside this one plus one catalogue row.
 
-A module `node_agent.pipelines.<pipeline>` has `open_model(row, device) -> VideoModel`. Nothing heavy (torch, diffusers) is
-imported at the module's top level: a CPU node without torch must be able to list it.
+A module `node_agent.pipelines.<pipeline>` has `open_model(row, device) -> VideoModel`, and where the model has weights, `LAYOUT`
+(see `weights.Layout`). Nothing heavy (torch, diffusers) is imported at the module's top level: a CPU node without torch must be
+able to list it. docs/decisions/0010 says what a diffusion model's file holds.
 """
 
 from collections.abc import Iterator
@@ -22,11 +23,16 @@ Frame = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class RenderRequest:
-    """What to render. `image` is RGB, upright, of any size: the model crops it to the settings' shape."""
+    """What to render. `image` is RGB, upright, of any size: the model crops it to the settings' shape.
+
+    `resume`: a checkpoint that a render of the same settings and picture gave, on whatever card; None begins at the beginning.
+    A model that gives no checkpoints takes no notice of it.
+    """
 
     settings: RenderSettings
     image: Image.Image
     plan: MemoryPlan
+    resume: bytes | None = None
 
 
 class Report(Protocol):
@@ -37,11 +43,18 @@ class Report(Protocol):
         ...
 
     def step(self, done: int, total: int) -> None:
-        """Says that `done` of `total` steps are done. Called at least once per step, so that a cancel takes hold."""
+        """Says that `done` of `total` steps are done. Called at least once per step, so that a cancel takes hold.
+
+        A render that goes on from a checkpoint first says which step that is of.
+        """
         ...
 
     def preview(self, jpeg: bytes) -> None:
         """Shows a small picture (JPEG, at most 320 pixels wide) of the clip so far."""
+        ...
+
+    def checkpoint(self, step: int, state: bytes) -> None:
+        """Keeps what the render needs to go on after `step`, here or on another card (`RenderRequest.resume`)."""
         ...
 
 
@@ -62,7 +75,8 @@ class VideoModel(Protocol):
         The same request gives the same frames on the same device.
 
         Raises:
-            RenderFailedError: the model ran and gave no usable picture (black, NaN).
+            BrokenPictureError: the model ran and its picture is black or not a number.
+            StaleCheckpointError: `request.resume` is damaged, or of another render; raised before any work.
         """
         ...
 

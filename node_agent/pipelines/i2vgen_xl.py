@@ -6,6 +6,18 @@ The work is in `diffusion.i2vgen`, which needs torch.
 from farm.catalogue.models import ModelRow
 from farm.errors import ConfigurationError
 from node_agent.pipelines.base import VideoModel
+from node_agent.pipelines.weights import Layout
+
+LAYOUT = Layout(
+    "I2VGenXLPipeline",
+    weighted={
+        "text_encoder": ("transformers", "CLIPTextModel"),
+        "image_encoder": ("transformers", "CLIPVisionModelWithProjection"),
+        "unet": ("diffusers", "I2VGenXLUNet"),
+        "vae": ("diffusers", "AutoencoderKL"),
+    },
+    others=frozenset(("feature_extractor", "scheduler", "tokenizer")),
+)
 
 
 def open_model(row: ModelRow, device: str) -> VideoModel:

@@ -7,8 +7,10 @@ pickle file can run code.
 
 import importlib
 import json
+import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,22 +36,42 @@ _CONFIGURATIONS: Final = {
 _WEIGHT_STEMS: Final = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 
 
+_BYTES_OF: Final = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
+"""Bytes of one number, by the name that safetensors has for its type."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Layout:
-    """What `model_index.json` of a pipeline must say: its class and its parts."""
+class Layout:
+    """What `model_index.json` of a checkpoint must say; each model's file has its own, as `LAYOUT`.
+
+    `pipeline_class` is the stock pipeline's name; `weighted` the parts with weights and the library ("diffusers" or
+    "transformers") and class of each; `others` the parts without, of whatever class the checkpoint says.
+    """
 
     pipeline_class: str
-    parts: frozenset[str]
+    weighted: Mapping[str, tuple[str, str]]
+    others: frozenset[str]
 
 
-_LAYOUTS: Final = {
-    "i2vgen_xl": _Layout(
-        "I2VGenXLPipeline",
-        frozenset(
-            ("feature_extractor", "image_encoder", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
-        ),
-    ),
-}
+def layout_of(pipeline: str) -> Layout:
+    """The layout of a model's checkpoints; `pipeline` names the module beside this one ("i2vgen_xl").
+
+    Raises:
+        MissingWeightsError: there is no such model here, or none that has weights.
+    """
+    try:
+        layout: Layout = importlib.import_module(f"{__package__}.{pipeline}").LAYOUT
+    except (ImportError, AttributeError) as error:
+        raise MissingWeightsError(
+            f"This PC's farm has no model {pipeline!r} that reads weights.",
+            "Correct `pipeline` in the model's row, or update the farm on this PC.",
+        ) from error
+    return layout
 
 
 def find_weights(source: str, cache: Path | None = None) -> Path:
@@ -98,19 +120,24 @@ def check_weights(directory: Path, pipeline: str) -> None:
     Raises:
         MissingWeightsError: it does not; names the file and what is wrong with it.
     """
+    layout = layout_of(pipeline)
     index_file = directory / "model_index.json"
     index = _read_json(index_file)
-    layout = _LAYOUTS.get(pipeline)
-    if layout is not None:
-        found = index.get("_class_name")
-        if found != layout.pipeline_class:
+    found = index.get("_class_name")
+    if found != layout.pipeline_class:
+        raise MissingWeightsError(
+            f"{index_file} is of another model: it says {found}, not {layout.pipeline_class}.",
+            "Set the model's `source` to a checkpoint of this model.",
+        )
+    absent = sorted(name for name in {*layout.weighted, *layout.others} if not _part(index, name))
+    if absent:
+        raise MissingWeightsError(f"{index_file} does not name {', '.join(absent)}.", _again(directory))
+    for name, wanted in layout.weighted.items():
+        if _part(index, name) != wanted:
             raise MissingWeightsError(
-                f"{index_file} is of another model: it says {found}, not {layout.pipeline_class}.",
+                f"{index_file} names another {name}: {_part(index, name)}, not {wanted}.",
                 "Set the model's `source` to a checkpoint of this model.",
             )
-        absent = sorted(name for name in layout.parts if not _part(index, name))
-        if absent:
-            raise MissingWeightsError(f"{index_file} does not name {', '.join(absent)}.", _again(directory))
     for name in index:
         part = _part(index, name)
         if part:
@@ -174,6 +201,7 @@ def read_header(file: Path) -> dict[str, Any]:
         spans = sorted(
             (int(start), int(end)) for start, end in (entry["data_offsets"] for entry in tensors.values())
         )
+        wrong = [name for name, entry in tensors.items() if _size_of(entry) != _length_of(entry)]
     except OSError as error:
         raise _broken(file, f"it cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -183,6 +211,8 @@ def read_header(file: Path) -> dict[str, Any]:
         if start != reached or end < start:
             raise _broken(file, "its head is damaged")
         reached = end
+    if wrong:
+        raise _broken(file, f"the tensor {wrong[0]} is not as long as its shape and type say")
     if size != 8 + length + reached:
         raise _broken(file, f"it should have {8 + length + reached:,} bytes and has {size:,}")
     return tensors
@@ -191,7 +221,19 @@ def read_header(file: Path) -> dict[str, Any]:
 def download_hint(source: str) -> str:
     """The sentence that says how to fetch the repository `source` by hand."""
     wanted = " ".join(f'--include "{pattern}"' for pattern in ("*.json", "*.txt", f"*.{VARIANT}.safetensors"))
-    return f"Download it on this PC with: hf download {source} {wanted}"
+    return (
+        f"Download it on this PC with: hf download {source} {wanted}. If that is refused, accept the model's licence on "
+        f"https://huggingface.co/{source} first, then run: hf auth login"
+    )
+
+
+def _size_of(entry: dict[str, Any]) -> int:
+    return _BYTES_OF[entry["dtype"]] * math.prod(int(side) for side in entry["shape"])
+
+
+def _length_of(entry: dict[str, Any]) -> int:
+    start, end = entry["data_offsets"]
+    return int(end) - int(start)
 
 
 def _check_part(part: Path, library: str, class_name: str) -> None:

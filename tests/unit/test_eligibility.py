@@ -102,8 +102,8 @@ def test_each_reason_in_words() -> None:
         "i2vgen-xl is not installed on the PC of RTX 2070 Super",
         "needs 1.2 GiB, and the memory of RTX 2070 Super is not known yet",
     )
-    gone = check(job(replace(STANDARD, model="svd-xt")), H100, farm)
-    assert gone.reasons[0] == "the farm knows no model called svd-xt"
+    gone = check(job(replace(STANDARD, model="svd-xxl")), H100, farm)
+    assert gone.reasons[0] == "the farm knows no model called svd-xxl"
     assert not gone.eligible
 
 

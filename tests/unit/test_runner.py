@@ -366,3 +366,18 @@ def test_a_preview_is_whole_in_the_spool_before_it_is_told(workshop: Workshop, p
     assert seen == [f"picture {number}".encode() for number in range(SETTINGS.frames)]
     assert [event.step for event in told if isinstance(event, events.Preview)] == list(range(SETTINGS.frames))
     assert [event.seq for event in told] == list(range(1, len(told) + 1))
+
+
+def test_a_checkpoint_is_whole_in_the_spool_before_it_is_told(workshop: Workshop, picture: bytes) -> None:
+    seen: list[bytes] = []
+
+    def keep(_request: RenderRequest, report: Report) -> None:
+        report.checkpoint(len(seen) + 1, f"state {len(seen)}".encode())
+        seen.append(workshop.spool.read("A1", "checkpoint.safetensors"))
+
+    workshop.script = keep
+    told = workshop.make(picture, "A1")
+    assert seen == [f"state {number}".encode() for number in range(SETTINGS.frames)]
+    kept = [event.step for event in told if isinstance(event, events.Checkpoint)]
+    assert kept == list(range(1, SETTINGS.frames + 1))
+    assert not list(workshop.spool.directory("A1").glob("*.half"))

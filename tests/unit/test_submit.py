@@ -158,7 +158,7 @@ def test_a_draft_needs_no_prompt() -> None:
         (
             {"model": "i2vgen"},
             "model",
-            "There is no model called 'i2vgen'. Did you mean 'i2vgen-xl'? Known: animatic, i2vgen-xl.",
+            "There is no model called 'i2vgen'. Did you mean 'i2vgen-xl'? Known: animatic, i2vgen-xl, svd, svd-xt.",
         ),
         ({"motion": "zoom"}, "motion", None),
         ({"widht": 512}, "widht", None),
@@ -285,3 +285,26 @@ def test_what_is_allowed_arrives_unchanged(side: int, frames: int, seed: int) ->
     sent = {**PROMPT, "width": side, "height": 512, "frames": frames, "seed": seed}
     expected = replace(parse(PROMPT).settings, width=side, frames=frames, seed=seed)
     assert parse(json.dumps(sent)).settings == expected
+
+
+@pytest.mark.parametrize(("model", "preset"), [("svd", "svd"), ("svd-xt", None)])
+def test_a_model_without_a_prompt_asks_for_none_and_begins_with_numbers_of_its_kind(
+    model: str, preset: str | None
+) -> None:
+    """With the usual preset's guidance of 9 SVD burns out its colours."""
+    found = parse({"preset": preset} if preset else {"model": model})
+    row = presets()["svd"]
+
+    assert found.settings.model == model
+    assert found.settings.prompt == ""
+    assert found.preset == preset
+    for name in ("width", "height", "frames", "steps", "guidance", "fps"):
+        assert getattr(found.settings, name) == getattr(row, name)
+
+
+def test_a_farm_s_own_model_of_the_usual_preset_s_kind_begins_with_that_preset() -> None:
+    own = {**builtin_models(), "mine": replace(builtin_models()["i2vgen-xl"], name="mine")}
+    sent = {"model": "mine", "prompt": "a fox"}
+    found = parse_settings(sent, models=own, presets=presets(), default_preset="quality", random_seed=1)
+
+    assert (found.settings.model, found.settings.width, found.settings.steps) == ("mine", 768, 80)

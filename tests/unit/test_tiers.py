@@ -15,6 +15,7 @@ PRESETS = {
     "preview": ("i2vgen-xl", 512, 512, 8, 30, 7.5, 8, "preview"),
     "standard": ("i2vgen-xl", 512, 512, 16, 50, 9.0, 8, "preview"),
     "quality": ("i2vgen-xl", 768, 768, 16, 80, 9.0, 8, "quality"),
+    "svd": ("svd", 1024, 576, 14, 25, 3.0, 7, "quality"),
     "native": ("i2vgen-xl", 1280, 704, 16, 50, 9.0, 8, "quality"),
 }
 

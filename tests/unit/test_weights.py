@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from farm.catalogue.models import ModelRow, builtin_models
 from farm.errors import MissingWeightsError
-from node_agent.pipelines.weights import check_weights, find_weights, has_weights, read_header
+from node_agent.pipelines.weights import check_weights, find_weights, has_weights, layout_of, read_header
 from tests.checkpoints import MODEL_INDEX
 
 REPOSITORY = "ali-vilab/i2vgen-xl"
@@ -79,6 +79,16 @@ def test_a_whole_checkpoint_in_a_directory_is_found_and_accepted(checkpoint: Pat
 
 def test_a_model_without_weights_always_has_them() -> None:
     assert has_weights(builtin_models()["animatic"]) is True
+
+
+def test_every_model_with_weights_says_what_its_checkpoint_holds() -> None:
+    with_weights = {name: layout_of(row.pipeline) for name, row in builtin_models().items() if row.source}
+
+    assert set(with_weights) == {"i2vgen-xl", "svd", "svd-xt"}
+    for layout in with_weights.values():
+        assert {"unet", "vae", "image_encoder"} <= set(layout.weighted)
+        assert {"scheduler", "feature_extractor"} <= layout.others
+        assert {library for library, _ in layout.weighted.values()} == {"diffusers", "transformers"}
 
 
 def test_the_snapshot_that_main_points_to_is_found_in_the_cache(tmp_path: Path) -> None:
@@ -276,18 +286,21 @@ for name in ("torch", "diffusers", "transformers", "safetensors", "huggingface_h
     sys.modules[name] = None
 from farm.catalogue.models import ModelRow
 from farm.errors import ConfigurationError
-from node_agent.pipelines import i2vgen_xl
+from node_agent.pipelines import i2vgen_xl, svd
 from node_agent.pipelines.weights import has_weights
 print(has_weights(ModelRow("m", "M", "i2vgen_xl", source={str(checkpoint)!r})))
 print(has_weights(ModelRow("m", "M", "i2vgen_xl", source="nobody/has-this-one")))
-try:
-    i2vgen_xl.open_model(ModelRow("m", "My model", "i2vgen_xl"), "cpu")
-except ConfigurationError as error:
-    print(error)
+for module in (i2vgen_xl, svd):
+    try:
+        module.open_model(ModelRow("m", "My model", "any"), "cpu")
+    except ConfigurationError as error:
+        print(error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    true, false, refused = done.stdout.splitlines()
+    true, false, *refused = done.stdout.splitlines()
     assert (true, false) == ("True", "False")
-    assert refused.startswith("My model cannot run on this PC:")
-    assert "pip install" in refused
+    assert len(refused) == 2
+    for words in refused:
+        assert words.startswith("My model cannot run on this PC:")
+        assert "pip install" in words

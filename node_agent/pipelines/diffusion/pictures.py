@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from farm.errors import RenderFailedError
+from farm.errors import BrokenPictureError
 from node_agent.pipelines.base import Frame
 
 PREVIEW_WIDTH = 320
@@ -70,17 +70,17 @@ def as_frame(decoded: torch.Tensor, number: int, *, flat_allowed: bool) -> Frame
     """A decoded frame `[3, h, w]`, -1 to 1, as `[h, w, 3]` bytes. `number` counts from 1, for the error.
 
     Raises:
-        RenderFailedError: not finite, or all of one colour where the input was not (`flat_allowed`).
+        BrokenPictureError: not finite, or all of one colour where the input was not (`flat_allowed`).
     """
     if not bool(torch.isfinite(decoded).all()):
-        raise RenderFailedError(
+        raise BrokenPictureError(
             f"Frame {number} came out of the decoder as no number (NaN or infinite).", _REMEDY
         )
     scaled = (decoded.float() / 2 + 0.5).clamp(0, 1)
     frame: Frame = (scaled * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
     if not flat_allowed and bool((frame == frame[0, 0]).all()):
         colour = ", ".join(str(value) for value in frame[0, 0])
-        raise RenderFailedError(f"Frame {number} came out all of one colour (RGB {colour}).", _REMEDY)
+        raise BrokenPictureError(f"Frame {number} came out all of one colour (RGB {colour}).", _REMEDY)
     return frame
 
 
@@ -88,7 +88,7 @@ def check_latents(latents: torch.Tensor, step: int) -> None:
     """Checks the latents after `step`, at once rather than after the last step.
 
     Raises:
-        RenderFailedError: they are not finite.
+        BrokenPictureError: they are not finite.
     """
     if not bool(torch.isfinite(latents).all()):
-        raise RenderFailedError(f"The picture became no number (NaN or infinite) in step {step}.", _REMEDY)
+        raise BrokenPictureError(f"The picture became no number (NaN or infinite) in step {step}.", _REMEDY)

@@ -1,0 +1,237 @@
+"""Whatever is wrong with a model's files, loading says which file and what to do, and the next load may succeed."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farm.catalogue.models import ModelRow
+from farm.errors import MissingWeightsError
+from farm.model import MemoryPlan
+from node_agent.pipelines import i2vgen_xl, svd
+from node_agent.pipelines.weights import check_weights, has_weights, layout_of, weight_file
+from tests import checkpoints
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from tests.unit.test_i2vgen_xl import Recorder  # noqa: E402  # needs torch
+
+pytestmark = pytest.mark.torch
+
+LAYOUTS = {"i2vgen_xl": i2vgen_xl.LAYOUT, "svd": svd.LAYOUT}
+PARTS = [(pipeline, part) for pipeline, layout in LAYOUTS.items() for part in layout.weighted]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    cache = tmp_path_factory.mktemp("checkpoints")
+    return {"i2vgen_xl": checkpoints.small_i2vgen(cache), "svd": checkpoints.small_svd(cache)}
+
+
+@dataclass
+class Damaged:
+    """A copy of a small checkpoint, with the weight file of one part to damage."""
+
+    directory: Path
+    pipeline: str
+    part: str
+
+    @property
+    def file(self) -> Path:
+        return weight_file(self.directory / self.part, LAYOUTS[self.pipeline].weighted[self.part][0])
+
+    def refused(self) -> MissingWeightsError:
+        return refusal(self.directory, self.pipeline)
+
+
+@pytest.fixture
+def damaged(request: pytest.FixtureRequest, whole: dict[str, Path], tmp_path: Path) -> Damaged:
+    pipeline, part = request.param
+    return Damaged(shutil.copytree(whole[pipeline], tmp_path / "copy"), pipeline, part)
+
+
+def refusal(directory: Path | str, pipeline: str) -> MissingWeightsError:
+    module = {"i2vgen_xl": i2vgen_xl, "svd": svd}[pipeline]
+    model = module.open_model(ModelRow("m", "My model", pipeline, str(directory)), "cpu")
+    with pytest.raises(MissingWeightsError) as caught:
+        model.load(MemoryPlan(), Recorder())
+    assert caught.value.remedy
+    return caught.value
+
+
+def rewrite_header(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    head = json.dumps(header).encode()
+    file.write_bytes(len(head).to_bytes(8, "little") + head + data[8 + length :])
+
+
+def rewrite_tensors(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def tensor_names(tensors: dict[str, Any]) -> list[str]:
+    return sorted(name for name in tensors if name != "__metadata__")
+
+
+each_part = pytest.mark.parametrize("damaged", PARTS, indirect=True, ids="-".join)
+
+
+@pytest.mark.parametrize("pipeline", LAYOUTS)
+def test_no_weights_at_all(pipeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    error = refusal("nobody/has-this", pipeline)
+
+    assert "The weights of nobody/has-this are not on this PC" in error.message
+    assert "hf download nobody/has-this" in error.remedy
+    assert "accept the model's licence" in error.remedy
+
+
+@each_part
+def test_a_part_that_is_not_there_yet(damaged: Damaged) -> None:
+    file = damaged.file
+    file.unlink()
+
+    assert f"{file} is missing" in damaged.refused().message
+
+
+@each_part
+def test_only_pickles(damaged: Damaged) -> None:
+    """A pickle can run code: it is not opened, though the libraries could."""
+    file = damaged.file
+    torch.save({}, file.with_name(file.name.replace(".safetensors", ".bin")))
+    file.unlink()
+
+    assert "only pickle files" in damaged.refused().message
+
+
+@each_part
+def test_a_file_that_was_cut_short(damaged: Damaged) -> None:
+    data = damaged.file.read_bytes()
+    for length in (0, 6, 50, len(data) // 2, len(data) - 1):
+        damaged.file.write_bytes(data[:length])
+        assert str(damaged.file) in damaged.refused().message
+
+
+@each_part
+def test_tensors_that_overlap(damaged: Damaged) -> None:
+    """Two names for the same bytes would load without a word."""
+
+    def overlap(header: dict[str, Any]) -> None:
+        spans = sorted((header[name]["data_offsets"], name) for name in tensor_names(header))
+        start, end = spans[1][0]
+        header[spans[1][1]]["data_offsets"] = [start - 2, end - 2]
+
+    rewrite_header(damaged.file, overlap)
+    assert f"{damaged.file} is not usable" in damaged.refused().message
+
+
+@each_part
+@pytest.mark.parametrize(
+    "entry", [{"shape": [3, 3]}, {"dtype": "F64"}, {"dtype": "I3"}, {"shape": [-2]}, {"shape": None}], ids=str
+)
+def test_a_tensor_whose_shape_and_type_do_not_make_its_length(
+    damaged: Damaged, entry: dict[str, Any]
+) -> None:
+    rewrite_header(damaged.file, lambda header: header[tensor_names(header)[0]].update(entry))
+    error = damaged.refused()
+
+    assert f"{damaged.file} is not usable" in error.message
+
+
+@each_part
+def test_a_tensor_of_another_shape(damaged: Damaged) -> None:
+    changed: list[str] = []
+
+    def widen(tensors: dict[str, Any]) -> None:
+        name = tensor_names(tensors)[-1]
+        tensors[name] = torch.cat([tensors[name]] * 2)
+        changed.append(name.removeprefix("text_model."))
+
+    rewrite_tensors(damaged.file, widen)
+    message = damaged.refused().message
+    assert f"{damaged.file} has the tensor {changed[0]} in the shape (" in message
+    assert "the model in (" in message
+
+
+@each_part
+@pytest.mark.parametrize(("kind", "name"), [("int16", "I16"), ("float8_e4m3fn", "F8_E4M3")])
+def test_a_tensor_of_another_type(damaged: Damaged, kind: str, name: str) -> None:
+    """The libraries cast whole numbers and fp8 without their scales to weights that mean nothing."""
+
+    def recast(tensors: dict[str, Any]) -> None:
+        first = tensor_names(tensors)[0]
+        tensors[first] = tensors[first].to(getattr(torch, kind))
+
+    rewrite_tensors(damaged.file, recast)
+    assert f" as {name}; weights are read as BF16, F16, F32" in damaged.refused().message
+
+
+@each_part
+def test_a_tensor_that_is_lacking(damaged: Damaged) -> None:
+    rewrite_tensors(damaged.file, lambda tensors: tensors.pop(tensor_names(tensors)[0]))
+
+    assert f"{damaged.file} lacks 1 of the model's tensors" in damaged.refused().message
+
+
+@each_part
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"block_out_channels": 7, "hidden_size": "x"}'])
+def test_a_damaged_configuration(damaged: Damaged, text: str) -> None:
+    file = damaged.directory / damaged.part / "config.json"
+    file.write_text(text)
+
+    assert str(file) in damaged.refused().message
+
+
+@pytest.mark.parametrize(("pipeline", "other"), [("svd", "i2vgen_xl"), ("i2vgen_xl", "svd")])
+def test_the_checkpoint_of_another_model(whole: dict[str, Path], pipeline: str, other: str) -> None:
+    message = refusal(whole[other], pipeline).message
+
+    assert "is of another model" in message
+    assert f"{LAYOUTS[other].pipeline_class}, not {LAYOUTS[pipeline].pipeline_class}" in message
+    assert has_weights(ModelRow("m", "M", pipeline, str(whole[other]))) is False
+
+
+@each_part
+def test_a_part_of_another_class(damaged: Damaged) -> None:
+    """The stock pipelines only warn, and stumble once they render."""
+    file = damaged.directory / "model_index.json"
+    index = json.loads(file.read_text())
+    index[damaged.part] = ["diffusers", "UNet2DConditionModel"]
+    file.write_text(json.dumps(index))
+
+    assert f"names another {damaged.part}" in damaged.refused().message
+
+
+@pytest.mark.parametrize("pipeline", ["nothing_such", "base", "animatic", "../svd", ""])
+def test_a_row_whose_model_this_pc_does_not_know(whole: dict[str, Path], pipeline: str) -> None:
+    with pytest.raises(MissingWeightsError, match="has no model"):
+        layout_of(pipeline)
+    with pytest.raises(MissingWeightsError, match="update the farm"):
+        check_weights(whole["svd"], pipeline)
+    assert has_weights(ModelRow("m", "M", pipeline, str(whole["svd"]))) is False
+
+
+def test_a_model_that_could_not_be_loaded_loads_once_its_files_are_there(
+    whole: dict[str, Path], tmp_path: Path
+) -> None:
+    directory = shutil.copytree(whole["svd"], tmp_path / "copy")
+    file = weight_file(directory / "unet", "diffusers")
+    away = file.rename(tmp_path / "away")
+    model = svd.open_model(ModelRow("m", "M", "svd", str(directory)), "cpu")
+    with pytest.raises(MissingWeightsError):
+        model.load(MemoryPlan(), Recorder())
+    away.rename(file)
+
+    model.load(MemoryPlan(), Recorder())
