@@ -17,6 +17,8 @@ LIMIT_S = 180.0
 """For one file. The largest clip (240 frames of 1920x1080) takes about 70 s on one core of 2017."""
 MOST_WAITING = 4
 """Requests that wait for their turn; with the limit above the last of them waits a quarter of an hour at the worst."""
+MOST_BYTES = 256 << 20
+"""Of one file. 240 frames of 1920x1080 make a GIF of some 60 MB; only noise comes to more than this."""
 KEPT_BYTES = 512 << 20
 """What is kept; those that nobody asked for longest go first. A GIF of 24 frames of 512x512 has 1.5 MB."""
 
@@ -32,9 +34,16 @@ class Animation:
 class Animations:
     """The files in `folder`: `<SHA-256 of the clip>-<loop>-r<recipe>.<own SHA-256>.<format>`. All can be made again."""
 
-    def __init__(self, folder: Path, limit_s: float = LIMIT_S, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limit_s: float = LIMIT_S,
+        kept_bytes: int = KEPT_BYTES,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
         self._folder = folder
         self._limit_s = limit_s
+        self._most_bytes = most_bytes
         self._kept_bytes = kept_bytes
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
@@ -72,8 +81,15 @@ class Animations:
         try:
             made = work / f"made.{kind}"
             async with asyncio.timeout(self._limit_s):
-                for command in commands(clip, made, work / "palette.png", kind, fps=fps, loop=loop):
+                for command in commands(
+                    clip, made, work / "palette.png", kind, fps=fps, loop=loop, most_bytes=self._most_bytes
+                ):
                     await _run(command, kind)
+            if made.stat().st_size >= self._most_bytes:
+                raise FarmError(
+                    f"The {kind.upper()} would be larger than {self._most_bytes >> 20} MiB.",
+                    "Take the MP4, or render the clip smaller or shorter.",
+                )
             return await to_thread.run_sync(self._keep, made, name, kind)
         except TimeoutError as error:
             raise FarmError(
