@@ -30,7 +30,7 @@ _FAULT = re.compile(r"^(?:\[[^\]\n]* @ [^\]\n]*\] )*\[(?:error|fatal)\] (.*)", r
 
 _COMMENT_BOXES = ("moov", "udta", "meta", "ilst", "\u00a9cmt", "data")
 _MOST_BOXES = 64
-"""Boxes at the top of a file that are looked at; a clip of the farm has four, and a fragmented one of 240 frames need not be read."""
+"""Boxes at the top of a file that are looked at; a clip of the farm has four. A hostile file could have millions."""
 _MOST_INDEX = 16 << 20
 """Bytes of the index (`moov`) that are read for the metadata; a clip of 240 frames has some 10 KB."""
 

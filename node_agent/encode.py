@@ -4,7 +4,7 @@ import hashlib
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,8 @@ def encode(
     finally:
         partial.unlink(missing_ok=True)
         partial_thumbnail.unlink(missing_ok=True)
+        if isinstance(frames, Generator):
+            frames.close()  # a render that is broken off gives its memory back now, not when the error is forgotten
     return EncodedClip(
         video=target,
         video_sha256=_sha256(target),

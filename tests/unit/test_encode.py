@@ -309,6 +309,22 @@ def test_wrong_frames_are_refused(tmp_path: Path, frames: list[Frame], says: str
     assert leftovers(tmp_path) == []
 
 
+def test_a_render_that_is_broken_off_gives_its_memory_back_at_once(tmp_path: Path) -> None:
+    """The error held the render alive, with all that it had on the card, while the model was being unloaded after it."""
+    ended: list[str] = []
+
+    def frames() -> Iterator[Frame]:
+        try:
+            yield from moving(64, 64, 5)
+        finally:
+            ended.append("render")
+
+    with pytest.raises(RenderFailedError, match="more than the 3 frames") as caught:
+        encode(frames(), tmp_path / "v.mp4", fps=8, width=64, height=64, count=3, metadata={})
+    assert ended == ["render"]
+    assert caught.value.__traceback__ is not None  # which still refers to the frames
+
+
 def test_an_older_clip_survives_a_failed_one(tmp_path: Path) -> None:
     before = make(tmp_path / "v.mp4")
     with pytest.raises(RenderFailedError):
