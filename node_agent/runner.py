@@ -13,6 +13,7 @@ from importlib import import_module
 from PIL import Image
 
 from farm import events
+from farm.again import describe
 from farm.catalogue.models import ModelRow
 from farm.clock import Clock
 from farm.errors import BadInputError, CancelledRenderError, FarmError, MissingWeightsError, RenderFailedError
@@ -226,7 +227,7 @@ class _Attempt:
             width=order.settings.width,
             height=order.settings.height,
             count=order.settings.frames,
-            metadata=clip_metadata(order),
+            metadata=describe(order.settings, input_sha256=order.input_sha256, draft=order.draft),
         )
         total = time.perf_counter() - began
         self._watch.add("encode", max(0.0, total - self._watch.seconds.pop("frames", 0.0)))
@@ -260,28 +261,6 @@ def _unless_forgotten() -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise CancelledRenderError("The head no longer waits for this attempt.") from error
-
-
-def clip_metadata(order: Order) -> dict[str, str | int | float | bool]:
-    """What a clip says about itself: enough to make it again."""
-    settings = order.settings
-    return {
-        "job": order.job_id,
-        "model": settings.model,
-        "prompt": settings.prompt,
-        "negative_prompt": settings.negative_prompt,
-        "width": settings.width,
-        "height": settings.height,
-        "frames": settings.frames,
-        "steps": settings.steps,
-        "guidance": settings.guidance,
-        "fps": settings.fps,
-        "seed": settings.seed,
-        "motion": settings.motion,
-        "strength": settings.strength,
-        "input_sha256": order.input_sha256,
-        "draft": order.draft,
-    }
 
 
 _OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
