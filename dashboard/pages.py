@@ -56,6 +56,8 @@ templates.env.filters.update(
 templates.env.globals.update(
     attempt_word=words.attempt_word,
     bands=words.BANDS,
+    precisions=words.PRECISIONS,
+    slot=words.slot,
     card_word=words.card_word,
     clip_length=words.clip_length,
     job_word=words.job_word,

@@ -18,7 +18,8 @@ from farm.answers import (
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
 from farm.feed import LiveCard, LiveJob
-from farm.model import Attempt, Card, Job, JobStatus, Node
+from farm.model import Attempt, Card, CardKind, Job, JobStatus, Node
+from farm.planning.rules import precision_for
 
 SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
@@ -117,6 +118,9 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         peak_gib=attempt.peak_gib,
         failure_class=attempt.failure_class,
         reason=attempt.reason,
+        notes=list(attempt.notes),
+        predicted_s=attempt.predicted_s,
+        predicted_gib=attempt.predicted_gib,
     )
 
 
@@ -174,6 +178,12 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
         job_id=live.job_id if live and connected else None,
         silent_s=live.silent_s if live and connected else None,
         last_seen=card.last_seen,
+        driver=card.driver,
+        pcie=card.pcie,
+        bus_gb_s=card.bus_gb_s,
+        ram_gib=card.ram_gib,
+        precision=precision_for(card) if card.kind is not CardKind.CPU else None,
+        notice=card.notice,
     )
 
 
@@ -204,6 +214,8 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
         last_seen=node.last_seen,
         versions=node.versions,
         cards=cards,
+        ram_gib=node.ram_gib,
+        ram_free_gib=node.ram_free_gib,
     )
 
 

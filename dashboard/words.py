@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from farm.answers import JobView, ProgressView
-from farm.model import AttemptStatus, JobStatus, Tier
+from farm.model import AttemptStatus, JobStatus, PcieLink, Tier
 
 Tone = Literal["good", "live", "wait", "bad", "off"]
 """What colour goes with a word; the word itself always stands beside it."""
@@ -61,6 +61,16 @@ BANDS: dict[Tier, str] = {
     Tier.PREVIEW: "preview: up to 512 \N{MULTIPLICATION SIGN} 512 px, 16 frames, 50 steps",
     Tier.QUALITY: "quality: every size",
 }
+
+
+PRECISIONS = {"fp16": "half precision (fp16)", "fp32": "single precision (fp32), weights in fp16"}
+
+
+def slot(link: PcieLink, bus_gb_s: float | None) -> str:
+    """How a card hangs on its PC: "PCIe 3 x4 of x16, about 3.0 GB/s"."""
+    of = f" of x{link.lanes_most}" if link.lanes_most is not None and link.lanes_most > link.lanes else ""
+    speed = f", about {bus_gb_s:.1f}{THIN}GB/s" if bus_gb_s is not None else ""
+    return f"PCIe {link.generation} x{link.lanes}{of}{speed}"
 
 
 def job_word(job: JobView) -> Word:

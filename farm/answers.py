@@ -5,7 +5,16 @@ Times are wall seconds since 1970, durations seconds, sizes GiB and pixels. `Non
 
 from pydantic import BaseModel, ConfigDict
 
-from farm.model import CardKind, FailureClass, JobStatus, MemoryPlan, RenderSettings, StageKind, Tier
+from farm.model import (
+    CardKind,
+    FailureClass,
+    JobStatus,
+    MemoryPlan,
+    PcieLink,
+    RenderSettings,
+    StageKind,
+    Tier,
+)
 
 
 class Answer(BaseModel):
@@ -42,6 +51,9 @@ class AttemptView(Answer):
     peak_gib: float | None = None
     failure_class: FailureClass | None = None
     reason: str | None = None
+    notes: list[str] = []
+    predicted_s: float | None = None
+    predicted_gib: float | None = None
 
 
 class JobUrls(Answer):
@@ -106,7 +118,8 @@ class CardView(Answer):
     """A card and what it does now.
 
     `state`: idle, busy, starting, "not answering", trouble, or "not known" while the scheduler cannot be reached.
-    `silent_s` is how long nothing was heard of the card; `why` says more in a sentence.
+    `silent_s` is how long nothing was heard of the card; `why` says more in a sentence; `notice` is worth knowing whatever it does.
+    `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it.
     """
 
     id: str
@@ -124,6 +137,12 @@ class CardView(Answer):
     job_id: str | None = None
     silent_s: float | None = None
     last_seen: float | None = None
+    driver: str | None = None
+    pcie: PcieLink | None = None
+    bus_gb_s: float | None = None
+    ram_gib: float | None = None
+    precision: str | None = None
+    notice: str | None = None
 
 
 class NodeView(Answer):
@@ -135,6 +154,8 @@ class NodeView(Answer):
     last_seen: float | None = None
     versions: dict[str, str] = {}
     cards: list[CardView] = []
+    ram_gib: float | None = None
+    ram_free_gib: float | None = None
 
 
 class PresetView(Answer):

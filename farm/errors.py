@@ -65,6 +65,10 @@ class RenderFailedError(FarmError):
     """The model ran and did not give a usable video."""
 
 
+class BrokenPictureError(RenderFailedError):
+    """The model ran and its picture is black or not a number."""
+
+
 class EncodingFailedError(FarmError):
     """ffmpeg could not write the clip: the disk is full, or ffmpeg cannot run here. The frames were good."""
 

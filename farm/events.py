@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from farm.model import FailureClass
+from farm.model import FailureClass, MemoryPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,30 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class Retrying:
+    """The attempt goes on from its beginning under another memory plan, on the same card; `reason` is for people."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    plan: MemoryPlan
+    reason: str
+    kind: Literal["retrying"] = "retrying"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth knowing about the attempt, which goes on. `disturbed`: what it measures says nothing of the card by itself."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    text: str
+    disturbed: bool = False
+    kind: Literal["note"] = "note"
+
+
+@dataclass(frozen=True, slots=True)
 class SpooledFile:
     """A file that waits in the worker's spool: its name there, SHA-256 and size in bytes."""
 
@@ -82,7 +106,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The attempt failed. `message` and `remedy` are for people, `detail` (a traceback) for the log."""
+    """The attempt failed. `message` and `remedy` are for people, `detail` (a traceback) for the log.
+
+    `disturbed`: another program was the cause, so it says nothing of the card by itself. `worker_ends`: the worker's process ends with it,
+    and the card is tested by a fresh one before it gets work.
+    """
 
     attempt_id: str
     seq: int
@@ -91,6 +119,8 @@ class Failed:
     message: str
     remedy: str = ""
     detail: str = ""
+    disturbed: bool = False
+    worker_ends: bool = False
     kind: Literal["failed"] = "failed"
 
 
@@ -104,7 +134,7 @@ class Cancelled:
     kind: Literal["cancelled"] = "cancelled"
 
 
-Event = Loading | Rendering | Step | Preview | Done | Failed | Cancelled
+Event = Loading | Rendering | Step | Preview | Retrying | Note | Done | Failed | Cancelled
 FINAL_KINDS = frozenset({"done", "failed", "cancelled"})
 """After one of these an attempt says nothing more."""
 

@@ -119,8 +119,25 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class PcieLink:
+    """How a card hangs on its PC.
+
+    `generation` is the best that card and slot have in common: the present one drops whenever the card is idle and says nothing. `lanes`
+    are those in use now, `lanes_most` those that card and slot could use: fewer in use tells of a riser or of a shared slot.
+    """
+
+    generation: int
+    lanes: int
+    lanes_most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
-    """One GPU, or a node's CPU as a card of its own kind. `id` is the GPU's UUID, or `CPU-<node id>`."""
+    """One GPU, or a node's CPU as a card of its own kind. `id` is the GPU's UUID, or `CPU-<node id>`.
+
+    `usable_gib` is what a render's allocator may reserve. `driver` is the driver's version, `bus_gb_s` what a copy from the PC's memory
+    reaches (GB/s, one direction), `ram_gib` all memory of its PC. `trouble` keeps it from work; `notice` is worth knowing and does not.
+    """
 
     id: str
     node_id: str
@@ -133,17 +150,24 @@ class Card:
     models: frozenset[str] = frozenset()
     trouble: str | None = None
     last_seen: float | None = None
+    driver: str | None = None
+    pcie: PcieLink | None = None
+    bus_gb_s: float | None = None
+    ram_gib: float | None = None
+    notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A PC of the farm."""
+    """A PC of the farm. `ram_gib` is all its memory, `ram_free_gib` what was to be had when it was last heard."""
 
     id: str
     name: str
     address: str
     last_seen: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    ram_gib: float | None = None
+    ram_free_gib: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +199,9 @@ class Attempt:
     """One try of a job's stage on a card. Every message about the try carries `id`.
 
     `stage_seconds` maps the parts of the work ("load", "encode_image", "denoise", "decode", ...) to seconds; `peak_gib`
-    is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU.
+    is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU. `memory_plan` is what really ran; `notes` say
+    what happened on the way, such as a step down to a leaner plan. `disturbed`: another program had its hand in the outcome, so that
+    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card.
     """
 
     id: str
@@ -195,3 +221,7 @@ class Attempt:
     peak_gib: float | None = None
     failure_class: FailureClass | None = None
     reason: str | None = None
+    notes: tuple[str, ...] = ()
+    disturbed: bool = False
+    predicted_s: float | None = None
+    predicted_gib: float | None = None

@@ -5,12 +5,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from farm.model import CardKind, MemoryPlan, RenderSettings, StageKind
+from farm.model import CardKind, MemoryPlan, PcieLink, RenderSettings, StageKind
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Head to card worker: make this attempt. The picture's bytes travel beside it and must have `input_sha256`."""
+    """Head to card worker: make this attempt. The picture's bytes travel beside it and must have `input_sha256`.
+
+    `predicted_s` is what the planner expects of the render, None where it expects nothing.
+    """
 
     attempt_id: str
     job_id: str
@@ -19,13 +22,15 @@ class Order:
     plan: MemoryPlan
     input_sha256: str
     draft: bool = False
+    predicted_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CardReport:
-    """What a node says of one of its cards: `vram_gib` is nominal, `usable_gib` what the planner may use.
+    """What a node says of one of its cards: `vram_gib` is nominal, `usable_gib` what the planner may use; the rest as in `farm.model.Card`.
 
-    `answers`: whether its worker answered just now. `attempt_id`: what the worker is at, None if it is idle or does not answer.
+    `tested` is False until the card's worker has run a first computation on it; before that it gets no work. `answers`: whether its worker
+    answered just now. `attempt_id`: what the worker is at, None if it is idle or does not answer.
     """
 
     id: str
@@ -36,6 +41,12 @@ class CardReport:
     compute_capability: tuple[int, int] | None = None
     models: tuple[str, ...] = ()
     trouble: str | None = None
+    driver: str | None = None
+    pcie: PcieLink | None = None
+    bus_gb_s: float | None = None
+    ram_gib: float | None = None
+    notice: str | None = None
+    tested: bool = True
     answers: bool = True
     attempt_id: str | None = None
 
@@ -51,6 +62,8 @@ class NodeReport:
     versions: dict[str, str]
     cards: tuple[CardReport, ...]
     spooled: tuple[str, ...] = field(default=())
+    ram_gib: float | None = None
+    ram_free_gib: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from farm.wire import CardReport, NodeReport, report_to_dict, worker_name
 from node_agent import probe
 from node_agent.identity import load_identity
 from node_agent.spool import Spool
+from node_agent.standing import Standing, WorkerWord
 from node_agent.worker import CardWorkerActor, node_home, spool_root
 
 _ray: Any = ray  # some of its functions have no types
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 PROBE_EVERY_S = 10.0
 """Reading the cards takes milliseconds and files of weights may come and go; more often would only warm the PC."""
 STATE_TIMEOUT_S = 3.0
+"""How long a worker that starts or loads may keep its state to itself; the head's lease judges whether it is stuck."""
 
 
 class NodeAgent:
@@ -41,6 +43,7 @@ class NodeAgent:
         self._spool = Spool(spool_root(home))
         self._models = load_models(FarmSettings().models_file)
         self._workers: dict[str, ActorHandle[Any]] = {}
+        self._standings: dict[str, Standing] = {}
         self._cards: tuple[CardReport, ...] = ()
         self._probed = float("-inf")
 
@@ -50,6 +53,7 @@ class NodeAgent:
             self._cards = probe.cards(self._identity.node_id, self._models)
             self._probed = time.monotonic()
         cards = self._ask_workers(self._cards)
+        ram_gib, ram_free_gib = probe.ram()
         return report_to_dict(
             NodeReport(
                 node_id=self._identity.node_id,
@@ -63,6 +67,8 @@ class NodeAgent:
                 },
                 cards=cards,
                 spooled=self._spool.attempts(),
+                ram_gib=ram_gib,
+                ram_free_gib=ram_free_gib,
             )
         )
 
@@ -78,22 +84,33 @@ class NodeAgent:
         return tuple(self._heard(card, asked[card.id]) for card in cards)
 
     def _heard(self, card: CardReport, answer: Any) -> CardReport:
+        standing, now = self._standings.setdefault(card.id, Standing()), time.monotonic()
         try:
-            state = ray.get(answer, timeout=0)
+            word = WorkerWord.of(ray.get(answer, timeout=0))
         except GetTimeoutError:  # starting, or stuck: the head counts how long
-            return replace(card, answers=False)
+            return replace(standing.of(card), answers=False)
         except RayActorError:
             log.warning("the worker of %s died, starting another", card.name)
+            standing.hear(None, now)
             self._workers[card.id] = self._start_worker(card)
-            return replace(card, answers=False)
-        return replace(card, attempt_id=state["attempt_id"])
+            return replace(standing.of(card), answers=False)
+        standing.hear(word, now)
+        report = replace(standing.of(card), attempt_id=word.attempt_id)
+        if standing.shall_retest(now):
+            log.info("testing %s again", card.name)
+            self._end_worker(card.id)  # the card stays in trouble until the fresh worker says otherwise
+        return report
 
     def replace_worker(self, card_id: str) -> None:
         """Ends a card's worker, whatever it is at. The next report starts another."""
+        log.warning("the worker of %s is replaced, as the head asked", card_id)
+        self._end_worker(card_id)
+
+    def _end_worker(self, card_id: str) -> None:
         worker = self._workers.pop(card_id, None)
         if worker is not None:
-            log.warning("the worker of %s is replaced, as the head asked", card_id)
             ray.kill(worker, no_restart=True)
+            self._standings.setdefault(card_id, Standing()).renew()
 
     def _start_worker(self, card: CardReport) -> ActorHandle[Any]:
         environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -107,7 +124,7 @@ class NodeAgent:
             get_if_exists=True,
             scheduling_strategy=here,
             runtime_env={"env_vars": environment},
-        ).remote(card.id, card.kind)
+        ).remote(card.id, card.kind, card.name, card.driver, card.compute_capability)
         return worker
 
     @ray.method(concurrency_group="io")

@@ -1,5 +1,6 @@
 """Measures a render: seconds per part, and the peak of memory."""
 
+import gc
 import resource
 import sys
 import time
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+
+from node_agent.ladder import MemoryReading
 
 GIB = 1024**3
 T = TypeVar("T")
@@ -68,3 +71,29 @@ class PeakMemory:
             high = next(line for line in lines if line.startswith("VmHWM:"))
             return int(high.split()[1]) * 1024 / GIB
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+class CardMemory:
+    """A GPU's memory as torch and the driver see it from this process; a CPU has none of it."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def reading(self) -> MemoryReading | None:
+        """How it stands now; None on a CPU, without torch, or where CUDA no longer answers."""
+        torch = sys.modules.get("torch") if self._device.startswith("cuda") else None
+        if torch is None:
+            return None
+        try:
+            free, total = torch.cuda.mem_get_info(self._device)
+            return MemoryReading(total / GIB, free / GIB, torch.cuda.memory_reserved(self._device) / GIB)
+        except RuntimeError:  # a broken context answers every call with its first error
+            return None
+
+    def release(self) -> None:
+        """Gives back what nobody holds. Call it when the failed try's exception is gone: its frames hold tensors."""
+        gc.collect()
+        torch = sys.modules.get("torch") if self._device.startswith("cuda") else None
+        if torch is not None:
+            with suppress(RuntimeError):
+                torch.cuda.empty_cache()

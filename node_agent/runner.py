@@ -1,27 +1,22 @@
-"""Makes attempts, one at a time, in a thread of its own: opens the model, renders, encodes, and spools what happens. No Ray."""
+"""Makes attempts, one at a time, in a thread of its own: opens the model, renders, encodes, and spools what happens. No Ray.
 
-import hashlib
-import io
+An attempt is one or more tries: `node_agent.ladder` says what a card does about a failed one before it hands the job back.
+"""
+
 import logging
 import threading
-import time
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
-from PIL import Image
-
 from farm import events
-from farm.again import describe
 from farm.catalogue.models import ModelRow
 from farm.clock import Clock
-from farm.errors import BadInputError, CancelledRenderError, FarmError, MissingWeightsError, RenderFailedError
-from farm.model import FailureClass
+from farm.errors import MissingWeightsError
+from farm.model import MemoryPlan
 from farm.wire import Order
-from node_agent.encode import EncodedClip, encode
-from node_agent.meter import PeakMemory, Stopwatch
-from node_agent.pipelines.base import OpenModel, RenderRequest, VideoModel
+from node_agent.attempt import Attempt
+from node_agent.ladder import Program
+from node_agent.pipelines.base import OpenModel, VideoModel
 from node_agent.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -32,25 +27,46 @@ class Busy(Exception):  # noqa: N818 - not an error of anyone: the head learns t
 
 
 class Runner:
-    """One card's worker, without its transport. `device` as torch names it: "cpu", "cuda:0"."""
+    """One card's worker, without its transport. `device` as torch names it: "cpu", "cuda:0".
 
-    def __init__(self, spool: Spool, models: Mapping[str, ModelRow], device: str, clock: Clock) -> None:
+    `programs` names the other programs on the card. `can_spill`: Windows' driver may move its memory to RAM. `end` ends this process: it is
+    called when the process can serve its card no longer, after the attempt's last word is on the disk.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        models: Mapping[str, ModelRow],
+        device: str,
+        clock: Clock,
+        *,
+        programs: Callable[[], Sequence[Program]] = tuple,
+        can_spill: bool = False,
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
         self._spool = spool
         self._models = models
         self._device = device
         self._clock = clock
+        self.programs = programs
+        self.can_spill = can_spill
+        self.spills = 0
+        self.end = end
+        self.broken = False
         self._lock = threading.Lock()
-        self._current: _Attempt | None = None
+        self._current: Attempt | None = None
         self._warm: tuple[ModelRow, VideoModel] | None = None
 
     def start(self, order: Order, picture: bytes) -> None:
         """Begins an attempt and returns at once. Starting one that is under way, or ended, changes nothing.
 
         Raises:
-            Busy: another attempt is under way.
+            Busy: another attempt is under way, or this process is about to end.
         """
         with self._lock:
             current = self._current
+            if self.broken and not self._spool.events(order.attempt_id, 0):
+                raise Busy(current.order.attempt_id if current is not None else order.attempt_id)
             if current is not None and current.over.is_set():
                 current.thread.join()  # who heard its last event may be quicker than its thread's last line
             if current is not None and current.thread.is_alive():
@@ -60,7 +76,7 @@ class Runner:
             if self._spool.events(order.attempt_id, 0):
                 return
             self._spool.open(order)
-            attempt = _Attempt(self, order, picture)
+            attempt = Attempt(self, order, picture)
             self._current = attempt
             attempt.thread.start()
 
@@ -93,9 +109,13 @@ class Runner:
             current = self._current
         return current.order.attempt_id if current is not None and current.thread.is_alive() else None
 
-    def model_for(self, order: Order, report: "_Attempt") -> VideoModel:
-        """The order's model, warm if it was the last one used."""
-        row = self._models.get(order.settings.model)
+    def row(self, name: str) -> ModelRow | None:
+        """A model's row of the catalogue."""
+        return self._models.get(name)
+
+    def model_for(self, order: Order, plan: MemoryPlan, report: Attempt) -> VideoModel:
+        """The order's model, warm if it was the last one used, with its weights where `plan` wants them."""
+        row = self.row(order.settings.model)
         if row is None:
             raise MissingWeightsError(
                 f"This PC does not know the model {order.settings.model}.",
@@ -108,7 +128,7 @@ class Runner:
             open_model: OpenModel = import_module(f"node_agent.pipelines.{row.pipeline}").open_model
             self._warm = (row, open_model(row, self._device))
         model = self._warm[1]
-        model.load(order.plan, report)
+        model.load(plan, report)
         return model
 
     def drop_model(self) -> None:
@@ -124,173 +144,3 @@ class Runner:
     def parts(self) -> tuple[Spool, str, Clock]:
         """What an attempt needs of its runner."""
         return self._spool, self._device, self._clock
-
-
-class _Attempt:
-    """One attempt under way; also the `Report` that its model speaks to."""
-
-    def __init__(self, runner: Runner, order: Order, picture: bytes) -> None:
-        self.order = order
-        self.stop = threading.Event()
-        # Only the last event is left to write. Not read from the spool, which the head may have had removed already.
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._run, name=f"attempt-{order.attempt_id}", daemon=True)
-        self._runner = runner
-        self._picture = picture
-        self._spool, device, self._clock = runner.parts
-        self._watch = Stopwatch()
-        self._peak = PeakMemory(device)
-        self._seq = 0
-        self._last_step: tuple[float, int] | None = None
-
-    # --- Report ---
-    def part(self, name: str) -> AbstractContextManager[None]:
-        self._check()
-        return self._watch.part(name)
-
-    def step(self, done: int, total: int) -> None:
-        self._check()
-        now = time.perf_counter()
-        pace = None
-        if self._last_step is not None and done > self._last_step[1]:
-            pace = (now - self._last_step[0]) / (done - self._last_step[1])
-        self._last_step = (now, done)
-        seq, at = self._next()
-        self._say(events.Step(self.order.attempt_id, seq, at, done, total, pace))
-
-    def preview(self, jpeg: bytes) -> None:
-        self._check()
-        target = self._spool.directory(self.order.attempt_id) / "preview.jpg"
-        half = target.with_suffix(".half")
-        with _unless_forgotten():
-            half.write_bytes(jpeg)
-            half.replace(target)
-        seq, at = self._next()
-        self._say(
-            events.Preview(self.order.attempt_id, seq, at, self._last_step[1] if self._last_step else 0)
-        )
-
-    def _check(self) -> None:
-        if self.stop.is_set():
-            raise CancelledRenderError("The render was cancelled.")
-
-    def _say(self, event: events.Event) -> None:
-        with _unless_forgotten():
-            self._spool.append(event)
-
-    def _next(self) -> tuple[int, float]:
-        self._seq += 1
-        return self._seq, self._clock.now()
-
-    # --- the thread ---
-    def _run(self) -> None:
-        attempt_id = self.order.attempt_id
-        try:
-            final = self._render()
-        except CancelledRenderError:
-            seq, at = self._next()
-            final = events.Cancelled(attempt_id, seq, at)
-        except (
-            Exception
-        ) as error:  # every failure becomes an event with its class; the traceback goes to the log
-            log.exception("attempt %s failed", attempt_id)
-            self._runner.drop_model()
-            kind, message, remedy = explain(error)
-            seq, at = self._next()
-            final = events.Failed(attempt_id, seq, at, kind, message, remedy, traceback.format_exc())
-        self.over.set()
-        try:
-            self._spool.append(final)
-        except FileNotFoundError:
-            log.info("attempt %s ended after the head had given it up", attempt_id)
-        except OSError:  # the head sees that nobody works on it any more, and tries elsewhere
-            log.exception("the end of attempt %s could not be written down", attempt_id)
-
-    def _render(self) -> events.Event:
-        order = self.order
-        self._peak.reset()
-        seq, at = self._next()
-        self._say(events.Loading(order.attempt_id, seq, at))
-        image = self._open_picture()
-        model = self._runner.model_for(order, self)
-        seq, at = self._next()
-        self._say(events.Rendering(order.attempt_id, seq, at))
-        self._last_step = (time.perf_counter(), 0)
-        began = time.perf_counter()
-        frames = self._watch.waiting(
-            iter(model.render(RenderRequest(order.settings, image, order.plan), self))
-        )
-        clip = encode(
-            frames,
-            self._spool.directory(order.attempt_id) / "video.mp4",
-            fps=order.settings.fps,
-            width=order.settings.width,
-            height=order.settings.height,
-            count=order.settings.frames,
-            metadata=describe(order.settings, input_sha256=order.input_sha256, draft=order.draft),
-        )
-        total = time.perf_counter() - began
-        self._watch.add("encode", max(0.0, total - self._watch.seconds.pop("frames", 0.0)))
-        return self._done(clip)
-
-    def _open_picture(self) -> Image.Image:
-        found = hashlib.sha256(self._picture).hexdigest()
-        if found != self.order.input_sha256:
-            raise FarmError("The picture changed on its way to this card.", "The job will be tried again.")
-        return Image.open(io.BytesIO(self._picture)).convert("RGB")
-
-    def _done(self, clip: EncodedClip) -> events.Done:
-        seq, at = self._next()
-        return events.Done(
-            self.order.attempt_id,
-            seq,
-            at,
-            video=events.SpooledFile(clip.video.name, clip.video_sha256, clip.video_size, "video/mp4"),
-            thumbnail=events.SpooledFile(
-                clip.thumbnail.name, clip.thumbnail_sha256, clip.thumbnail_size, "image/jpeg"
-            ),
-            stage_seconds={name: round(seconds, 4) for name, seconds in self._watch.seconds.items()},
-            peak_gib=self._peak.gib(),
-        )
-
-
-@contextmanager
-def _unless_forgotten() -> Iterator[None]:
-    """The head lets go of attempts it holds for lost by having their directory removed: then there is no more to do."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise CancelledRenderError("The head no longer waits for this attempt.") from error
-
-
-_OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""How the driver and NVIDIA's libraries say it where torch's allocator was not asked."""
-
-
-def explain(error: Exception) -> tuple[FailureClass, str, str]:
-    """The class, message and remedy of a failure. torch's errors are known by name: this module must do without torch."""
-    name = type(error).__name__
-    said = (str(error).strip().splitlines() or [name])[0]
-    if isinstance(error, BadInputError):
-        return FailureClass.BAD_INPUT, error.message, error.remedy
-    if isinstance(error, MissingWeightsError):
-        return FailureClass.MISSING_WEIGHTS, error.message, error.remedy
-    if (
-        name == "OutOfMemoryError"
-        or isinstance(error, MemoryError)
-        or any(words in said for words in _OUT_OF_MEMORY)
-    ):
-        return (
-            FailureClass.OUT_OF_MEMORY,
-            f"The card ran out of memory: {said}",
-            "It will be tried on another card.",
-        )
-    if name == "AcceleratorError" or "CUDA error" in said:
-        return FailureClass.CARD_FAULT, f"The card reported a fault: {said}", ""
-    if isinstance(error, RenderFailedError | FarmError):
-        return FailureClass.INTERNAL, error.message, error.remedy
-    return (
-        FailureClass.INTERNAL,
-        f"The render stopped with an error of the program: {name}.",
-        "The log has its trace.",
-    )

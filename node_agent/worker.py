@@ -6,6 +6,8 @@ calls have a concurrency group of their own, so that they are answered while a f
 
 import logging
 import os
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,13 @@ from farm.events import to_dict
 from farm.model import CardKind
 from farm.settings import FarmSettings
 from farm.wire import order_from_dict
+from node_agent.probe import other_programs
 from node_agent.runner import Busy, Runner
+from node_agent.selftest import card_trouble
+from node_agent.spill import can_spill
 from node_agent.spool import Spool
+
+log = logging.getLogger(__name__)
 
 FOLLOWERS = 4
 """Waiting `follow` calls at once: the scheduler's, and after its restart those of the dead one until they time out."""
@@ -39,17 +46,52 @@ def node_home() -> Path:
     return home
 
 
-class CardWorker:
-    """Makes attempts on one card."""
+def _end() -> None:
+    """Ends this process at once: a broken CUDA may hang in the clean-up of an ordinary exit. What was said is on the disk."""
+    os._exit(1)
 
-    def __init__(self, card_id: str, kind: str) -> None:
+
+class CardWorker:
+    """Makes attempts on one card, which it tests first. `name`, `driver` and `capability` are what NVML says of the card."""
+
+    def __init__(
+        self,
+        card_id: str,
+        kind: str,
+        name: str = "",
+        driver: str | None = None,
+        capability: tuple[int, int] | None = None,
+    ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
         if kind == CardKind.CPU:
             os.nice(10)  # a render on the CPU must not make the PC's own work, or the farm's, wait
         self._card_id = card_id
         self._spool = Spool(spool_root(node_home()))
         models = load_models(FarmSettings().models_file)
-        self._runner = Runner(self._spool, models, "cpu" if kind == CardKind.CPU else "cuda:0", SystemClock())
+        self._runner = Runner(
+            self._spool,
+            models,
+            "cpu" if kind == CardKind.CPU else "cuda:0",
+            SystemClock(),
+            programs=partial(other_programs, card_id) if kind == CardKind.CUDA else tuple,
+            can_spill=kind == CardKind.CUDA and can_spill(),
+            end=_end,
+        )
+        self._tested = kind == CardKind.CPU
+        self._trouble: str | None = None
+        if not self._tested:  # beside the calls: importing torch takes seconds, and `state` must be answered
+            facts = (name, driver, capability)
+            threading.Thread(target=self._test, args=facts, name="test", daemon=True).start()
+
+    def _test(self, name: str, driver: str | None, capability: tuple[int, int] | None) -> None:
+        try:
+            self._trouble = card_trouble(name, driver, capability)
+        except Exception as error:  # whatever it is, the card did not pass
+            log.exception("testing %s failed", name)
+            self._trouble = f"{name} could not be tested: {error!r}. The worker's log has the trace."
+        if self._trouble is not None:
+            log.error("%s", self._trouble)
+        self._tested = True
 
     @ray.method(concurrency_group="ctl")
     def start(self, order: dict[str, Any], picture: bytes) -> str | None:
@@ -78,8 +120,14 @@ class CardWorker:
 
     @ray.method(concurrency_group="ctl")
     def state(self) -> dict[str, Any]:
-        """The attempt under way, and this process's id."""
-        return {"attempt_id": self._runner.current, "pid": os.getpid()}
+        """What `node_agent.standing.WorkerWord` holds."""
+        return {
+            "pid": os.getpid(),
+            "attempt_id": self._runner.current,
+            "tested": self._tested and not self._runner.broken,
+            "trouble": self._trouble,
+            "spills": self._runner.spills,
+        }
 
 
 _remote: Any = ray.remote  # its stubs know no concurrency groups

@@ -8,14 +8,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
 from farm.artifacts import ArtifactStore
 from farm.clock import Clock
 from farm.errors import FarmError, NotFoundError, RenderFailedError
-from farm.events import Cancelled, Done, Event, Failed, Loading, Preview, Rendering, Step
+from farm.events import Cancelled, Done, Event, Failed, Loading, Note, Preview, Rendering, Retrying, Step
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus
 from farm.states import AttemptMove, JobMove
 from farm.store.reader import Reader
@@ -190,6 +190,7 @@ class Attendant:
             plan=attempt.memory_plan,
             input_sha256=job.input_sha256,
             draft=job.draft,
+            predicted_s=attempt.predicted_s,
         )
         await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, picture)
         self._handed_over = True
@@ -207,11 +208,19 @@ class Attendant:
             case Preview():
                 if self._preview is None or self._preview.done():
                     self._preview = asyncio.create_task(self._fetch_preview())
+            case Retrying(plan=plan, reason=reason):
+                desk.writer.note(self.attempt.id, event.seq, reason, desk.clock.now(), plan=plan)
+                desk.board.change(job.id, done=0, seconds_per_step=None, eta_s=None)
+            case Note(text=text):
+                desk.writer.note(
+                    self.attempt.id, event.seq, text, desk.clock.now(), disturbed=event.disturbed
+                )
             case Done():
                 return await self._finish(event)
             case Failed():
                 reason = f"{event.message} {event.remedy}".strip()
-                return self._failed(event.failure_class, reason, event.detail)
+                ended = self._failed(event.failure_class, reason, event.detail, disturbed=event.disturbed)
+                return replace(ended, doubt=ENDED) if event.worker_ends else ended
             case Cancelled():
                 desk.writer.cancelled(self.attempt.id, desk.clock.now())
                 return self._ended(JobStatus.CANCELLED)
@@ -256,7 +265,9 @@ class Attendant:
         desk.writer.finish(self.attempt.id, result, desk.clock.now())
         return self._ended(JobStatus.FINISHED)
 
-    def _failed(self, failure_class: FailureClass, reason: str, detail: str) -> Ended:
+    def _failed(
+        self, failure_class: FailureClass, reason: str, detail: str, *, disturbed: bool = False
+    ) -> Ended:
         desk, attempt = self._desk, self.attempt
         outcome = after_failure(
             attempt, failure_class, reason, self._earlier(), desk.rivals(self.job, attempt.card_id)
@@ -268,6 +279,7 @@ class Attendant:
             desk.clock.now(),
             then=outcome.then,
             detail=detail,
+            disturbed=disturbed,
             verdict=outcome.verdict,
         )
         return self._ended_by(outcome)

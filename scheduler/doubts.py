@@ -1,6 +1,7 @@
 """Cards that get no work until their worker was heard: its process may be gone, or still be inside an attempt that the farm gave up. Pure.
 
-A worker inside such an attempt is told to stop. One that does not stop, or does not answer, within a grace is replaced.
+A worker inside such an attempt is told to stop. One that does not stop, does not answer, or does not end the test of its card within a
+grace is replaced.
 """
 
 from collections.abc import Collection
@@ -15,6 +16,7 @@ ANSWER_LEASES = 10
 """A worker has ten leases to answer: it may be starting on a PC that reads its programs from a slow disk."""
 ENDED = "its worker ended"
 SILENT = "its worker does not answer yet"
+TESTING = "its worker is starting and tests it"
 STRAY = "its worker still has to let go of an attempt that was given up"
 
 
@@ -70,6 +72,8 @@ class Doubts:
         stray. `held` cards have an attempt, whose lease judges a worker that does not answer.
         """
         doubt = self._doubts.get(said.id)
+        if said.answers and not said.tested:
+            return self._trouble(said.id, TESTING, now)
         if said.answers:
             stray = said.attempt_id if said.attempt_id not in attended else None
             if stray is not None:

@@ -25,6 +25,7 @@ from scheduler.board import Board
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
 from scheduler.feed_server import FeedServer
 from scheduler.leases import Leases
+from scheduler.lessons import Lessons
 from scheduler.outcomes import shunned
 from scheduler.policy import Policy, requirements
 from scheduler.watch import Watch
@@ -60,6 +61,7 @@ class Scheduler:
         self._requests = requests
         self._clock = clock
         self._view = FarmView(models, tiers)
+        self._lessons = Lessons(reader, models)
         self._wake = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
@@ -136,7 +138,8 @@ class Scheduler:
         for attempt in self._reader.live_attempts():
             self._attend(attempt, self._reader.job(attempt.job_id), handed_over=True)
         self._watch.know(nodes, cards)
-        self._view = replace(self._view, bands=bands_of(cards))
+        self._lessons.recall(cards)
+        self._view = replace(self._view, bands=bands_of(cards), learned=self._lessons.book)
 
     # --- intake ---
     def _take_requests(self) -> None:
@@ -195,7 +198,16 @@ class Scheduler:
         if not picks:
             return
         assignments = [
-            Assignment(new_id(), pick.job.id, pick.card.node_id, pick.card.id, pick.card.name, pick.plan)
+            Assignment(
+                new_id(),
+                pick.job.id,
+                pick.card.node_id,
+                pick.card.id,
+                pick.card.name,
+                pick.plan,
+                predicted_s=pick.seconds,
+                predicted_gib=pick.peak_gib,
+            )
             for pick in picks.values()
         ]
         for attempt in self._writer.assign(assignments, self._clock.now()):
@@ -267,6 +279,7 @@ class Scheduler:
         del self._attending[attempt.id]
         self._holders.pop(attempt.card_id, None)
         self._after(ended)
+        self._learn(attempt.card_id, attendant.job.settings.model)
         if ended.doubt is not None:
             self._watch.doubt(attempt.card_id, ended.doubt)
         self._watch.refresh(attempt.card_id)
@@ -281,6 +294,14 @@ class Scheduler:
             self._queue_again(job_id)
         else:
             self._policy.forgive(job_id)
+
+    def _learn(self, card_id: str, model: str) -> None:
+        """An attempt has ended: what it teaches counts from the next decision on."""
+        card = next((card for card in self._policy.cards if card.id == card_id), None)
+        if card is not None and self._lessons.take(card, model):
+            self._view = replace(self._view, learned=self._lessons.book)
+            self._policy.forget_verdicts()
+            self._placed_with = None  # what fits where may have changed: judge all that wait
 
     def _clear_spool(self, report: NodeReport) -> None:
         """Every live attempt is attended, so whatever else a node keeps has ended."""

@@ -16,12 +16,13 @@ Judge = Callable[[Job, Card], Verdict]
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """The policy's word: this job on this card, under this plan; `seconds` as estimated."""
+    """The policy's word: this job on this card, under this plan; `seconds` and `peak_gib` as estimated."""
 
     job: Job
     card: Card
     plan: MemoryPlan
     seconds: float
+    peak_gib: float | None = None
 
 
 @dataclass(slots=True)
@@ -177,7 +178,7 @@ class Policy:
                 and verdict.plan is not None
                 and (best is None or verdict.seconds < best.seconds)
             ):
-                best = Pick(job, self._cards[card_id], verdict.plan, verdict.seconds)
+                best = Pick(job, self._cards[card_id], verdict.plan, verdict.seconds, verdict.peak_gib)
         return best
 
     def _verdict(self, group: _Group, card_id: str) -> Verdict:

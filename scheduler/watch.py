@@ -147,7 +147,15 @@ class Watch:
         seen = (report.name, report.address, tuple(cards))
         before = self._stored.get(report.node_id)
         if before is None or before[0] != seen or now - before[1] > STORE_EVERY_S:
-            node = Node(report.node_id, report.name, report.address, now, report.versions)
+            node = Node(
+                report.node_id,
+                report.name,
+                report.address,
+                now,
+                report.versions,
+                report.ram_gib,
+                report.ram_free_gib,
+            )
             self._registry.see_node(node, cards, now)
             self._stored[report.node_id] = (seen, now)
         for card in cards:
@@ -208,4 +216,9 @@ def _card(node_id: str, said: CardReport) -> Card:
         compute_capability=said.compute_capability,
         models=frozenset(said.models),
         trouble=said.trouble,
+        driver=said.driver,
+        pcie=said.pcie,
+        bus_gb_s=said.bus_gb_s,
+        ram_gib=said.ram_gib,
+        notice=said.notice,
     )

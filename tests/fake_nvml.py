@@ -24,6 +24,12 @@ class FakeGpu:
     uuid: str | bytes
     memory_mib: int
     capability: tuple[int, int] = (7, 5)
+    generation_most: int = 3
+    lanes: int = 16
+    lanes_most: int = 16
+    compute: tuple[tuple[int, int | None], ...] = ()
+    graphics: tuple[tuple[int, int | None], ...] = ()
+    """Processes on the card: id, and MiB where the driver tells."""
     faults: dict[str, int] = field(default_factory=dict)
 
 
@@ -33,6 +39,9 @@ class FakeNvml:
 
     gpus: list[FakeGpu] = field(default_factory=list)
     init_error: int | None = None
+    driver: str | bytes | None = "550.120"
+    programs: dict[int, str | bytes] = field(default_factory=dict)
+    """The command of each process whose name may be asked."""
     started: int = 0
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +94,49 @@ class FakeNvml:
         def nvmlDeviceGetCudaComputeCapability(handle: FakeGpu) -> list[int]:  # noqa: N802
             return list(self._answer(handle, "nvmlDeviceGetCudaComputeCapability").capability)
 
+        def nvmlSystemGetDriverVersion() -> str | bytes:  # noqa: N802
+            self._check_started()
+            if self.driver is None:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+            return self.driver
+
+        def nvmlDeviceGetMaxPcieLinkGeneration(handle: FakeGpu) -> int:  # noqa: N802
+            return self._answer(handle, "nvmlDeviceGetMaxPcieLinkGeneration").generation_most
+
+        def nvmlDeviceGetMaxPcieLinkWidth(handle: FakeGpu) -> int:  # noqa: N802
+            return self._answer(handle, "nvmlDeviceGetMaxPcieLinkWidth").lanes_most
+
+        def nvmlDeviceGetCurrPcieLinkWidth(handle: FakeGpu) -> int:  # noqa: N802
+            return self._answer(handle, "nvmlDeviceGetCurrPcieLinkWidth").lanes
+
+        def nvmlDeviceGetHandleByUUID(uuid: str) -> FakeGpu:  # noqa: N802
+            self._check_started()
+            for gpu in self.gpus:
+                if gpu.uuid == uuid:
+                    return gpu
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+
+        def nvmlDeviceGetComputeRunningProcesses(handle: FakeGpu) -> list[SimpleNamespace]:  # noqa: N802
+            return _processes(self._answer(handle, "nvmlDeviceGetComputeRunningProcesses").compute)
+
+        def nvmlDeviceGetGraphicsRunningProcesses(handle: FakeGpu) -> list[SimpleNamespace]:  # noqa: N802
+            return _processes(self._answer(handle, "nvmlDeviceGetGraphicsRunningProcesses").graphics)
+
+        def nvmlSystemGetProcessName(pid: int) -> str | bytes:  # noqa: N802
+            self._check_started()
+            if pid not in self.programs:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
+            return self.programs[pid]
+
         return (
+            nvmlDeviceGetHandleByUUID,
+            nvmlDeviceGetComputeRunningProcesses,
+            nvmlDeviceGetGraphicsRunningProcesses,
+            nvmlSystemGetProcessName,
+            nvmlSystemGetDriverVersion,
+            nvmlDeviceGetMaxPcieLinkGeneration,
+            nvmlDeviceGetMaxPcieLinkWidth,
+            nvmlDeviceGetCurrPcieLinkWidth,
             nvmlInit,
             nvmlShutdown,
             nvmlDeviceGetCount,
@@ -105,3 +156,7 @@ class FakeNvml:
         if function in gpu.faults:
             raise pynvml.NVMLError(gpu.faults[function])
         return gpu
+
+
+def _processes(told: tuple[tuple[int, int | None], ...]) -> list[SimpleNamespace]:
+    return [SimpleNamespace(pid=pid, usedGpuMemory=None if mib is None else mib * MIB) for pid, mib in told]

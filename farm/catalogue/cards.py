@@ -5,9 +5,10 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Literal
 
 from pydantic import TypeAdapter
+
+from farm.catalogue.rules import Precision, compute_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +16,8 @@ class CardRow:
     """One card as its maker describes it.
 
     `vram_gb` is the nominal size; rates are dense TFLOPS: `fp32_tflops` of the shaders, `fp16_tflops` of the
-    tensor cores with 32-bit sums (what PyTorch uses) or, without tensor cores, of the shaders. `compute` says
-    in which the farm computes on it.
+    tensor cores with 32-bit sums (what PyTorch uses) or, without tensor cores, of the shaders. `cores`,
+    `boost_mhz`, `bus_bits` and `memory_gbps` (of one pin) are what the figures come from, where it is known.
     """
 
     name: str
@@ -26,7 +27,15 @@ class CardRow:
     fp16_tflops: float
     compute_capability: tuple[int, int]
     source: str
-    compute: Literal["fp16", "fp32"] = "fp16"
+    cores: int | None = None
+    boost_mhz: int | None = None
+    bus_bits: int | None = None
+    memory_gbps: float | None = None
+
+    @property
+    def compute(self) -> Precision:
+        """In which of the two the farm computes on it, by the rules for old cards."""
+        return compute_precision(self.compute_capability, self.name)
 
     @property
     def compute_tflops(self) -> float:
@@ -68,5 +77,5 @@ def _normalised(name: str) -> tuple[str, float | None]:
     size = _SIZE.search(text)
     text = _MAKER_WORDS.sub(" ", _SIZE.sub(" ", text))
     text = _VARIANT.sub(" ", _JOINED.sub(" ", text))
-    text = re.sub(r"\b(?:gtx|rtx) (?=\d)", "", " ".join(text.split()))
+    text = re.sub(r"\b(?:gtx|rtx) (?=a?\d)", "", " ".join(text.split()))
     return " ".join(text.split()), float(size[1]) if size else None

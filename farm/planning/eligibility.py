@@ -11,7 +11,8 @@ from typing import Literal
 from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Job, MemoryPlan, Tier
 from farm.planning.estimate import seconds
-from farm.planning.memory import plans_for, smallest_peak_gib
+from farm.planning.learned import UNLEARNED, Learned
+from farm.planning.memory import peak_gib, plans_for, smallest_peak_gib
 
 TiersMode = Literal["soft", "strict", "off"]
 
@@ -21,13 +22,15 @@ class FarmView:
     """What the filters must know beside the job and the card.
 
     `models` is the catalogue; `tiers` the farm's setting; `bands` those that have an enabled card; `failed`
-    the cards on which each job (by id) has failed and is not to be tried again.
+    the cards on which each job (by id) has failed and is not to be tried again; `learned` what attempts have
+    taught about a card (by id) and a model.
     """
 
     models: Mapping[str, ModelRow]
     tiers: TiersMode = "soft"
     bands: frozenset[Tier] = frozenset()
     failed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    learned: Mapping[tuple[str, str], Learned] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,15 @@ class Verdict:
     """What is to be said of a job on a card.
 
     `plan` is the fastest memory plan that fits, also where something else speaks against the card; `seconds`
-    is the catalogue's prediction with that plan, or with the fastest plan where none fits.
+    is the prediction with that plan, or with the fastest plan where none fits: the catalogue's, and what was
+    learned of the card. `peak_gib` is that of `plan`, None without one or where no GPU memory is needed.
     """
 
     eligible: bool
     reasons: tuple[str, ...]
     plan: MemoryPlan | None
     seconds: float
+    peak_gib: float | None = None
 
 
 Filter = Callable[[Job, Card, FarmView], str | None]
@@ -79,9 +84,9 @@ def device_allowed(job: Job, card: Card, view: FarmView) -> str | None:
 def memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
     """Some memory plan fits into what the card has free for us."""
     row = view.models.get(job.settings.model)
-    if row is None or _plan(job, card, row) is not None:
+    if row is None or _plan(job, card, row, view) is not None:
         return None
-    need = f"needs {smallest_peak_gib(row, job.settings):.1f} GiB"
+    need = f"needs {smallest_peak_gib(row, job.settings) * _learned(job, card, view).peak:.1f} GiB"
     if card.usable_gib is None:
         return f"{need}, and the memory of {card.name} is not known yet"
     return f"{need}, {card.name} has {card.usable_gib:.1f} usable"
@@ -126,13 +131,36 @@ def check(job: Job, card: Card, view: FarmView) -> Verdict:
     row = view.models.get(job.settings.model)
     if row is None:
         return Verdict(False, reasons, None, 0.0)
-    plan = _plan(job, card, row)
-    return Verdict(not reasons, reasons, plan, seconds(row, card, job.settings, plan or MemoryPlan()))
+    plan, learned = _plan(job, card, row, view), _learned(job, card, view)
+    return Verdict(
+        not reasons,
+        reasons,
+        plan,
+        seconds(row, card, job.settings, plan or MemoryPlan()) * learned.seconds,
+        _peak_gib(job, card, row, plan, learned),
+    )
 
 
-def _plan(job: Job, card: Card, row: ModelRow) -> MemoryPlan | None:
+def _peak_gib(job: Job, card: Card, row: ModelRow, plan: MemoryPlan | None, learned: Learned) -> float | None:
+    if plan is None or row.memory is None or card.kind is CardKind.CPU:
+        return None
+    return peak_gib(row, job.settings, plan) * learned.peak
+
+
+def _learned(job: Job, card: Card, view: FarmView) -> Learned:
+    return view.learned.get((card.id, job.settings.model), UNLEARNED)
+
+
+def _usable_gib(job: Job, card: Card, view: FarmView) -> float | None:
+    """What the catalogue's law may fill: less where renders were seen to take more than it says."""
+    return None if card.usable_gib is None else card.usable_gib / _learned(job, card, view).peak
+
+
+def _plan(job: Job, card: Card, row: ModelRow, view: FarmView) -> MemoryPlan | None:
     # The coefficients speak of GPUs; a CPU's memory is the PC's own, and offloading to itself saves nothing.
-    return MemoryPlan() if card.kind is CardKind.CPU else plans_for(row, job.settings, card.usable_gib)
+    if card.kind is CardKind.CPU:
+        return MemoryPlan()
+    return plans_for(row, job.settings, _usable_gib(job, card, view))
 
 
 def why_pending(job: Job, cards: Iterable[Card], view: FarmView) -> str:
@@ -174,8 +202,9 @@ def _what_helps(job: Job, card: Card, view: FarmView) -> str:
         return "Choose the preset 'draft', or add a PC with an NVIDIA card."
     if model_on_node(job, card, view):
         advice.append(f"fetch its weights on that PC with `hf download {row.source}`")
-    if memory_fits(job, card, view) and card.usable_gib is not None:
-        frames = _frames_that_fit(job, row, card.usable_gib)
+    usable = _usable_gib(job, card, view)
+    if memory_fits(job, card, view) and usable is not None:
+        frames = _frames_that_fit(job, row, usable)
         size = f"{job.settings.width} x {job.settings.height}"
         advice.append(
             f"ask for {frames} frames at {size}" if frames else "ask for a smaller size or a smaller model"

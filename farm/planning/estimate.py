@@ -10,7 +10,7 @@ from dataclasses import replace
 from farm.catalogue.cards import CardRow, find_card
 from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, MemoryPlan, RenderSettings
-from farm.planning.memory import TIME_FACTORS, is_guided
+from farm.planning.memory import is_guided, time_factor
 
 _COMPUTE_SHARE = 0.5
 _CPU_TFLOPS = 0.5
@@ -30,7 +30,7 @@ def seconds(row: ModelRow, card: Card, settings: RenderSettings, plan: MemoryPla
         return law.fixed_s
     passes = 1.0 if is_guided(settings) else 0.5
     plan = plan if is_guided(settings) else replace(plan, guidance="together")
-    stepping = law.reference_s_per_frame_step_megapixel * work * settings.steps * passes * TIME_FACTORS[plan]
+    stepping = law.reference_s_per_frame_step_megapixel * work * settings.steps * passes * time_factor(plan)
     return law.fixed_s + stepping * slowness(card, law.reference_card)
 
 

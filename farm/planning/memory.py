@@ -15,6 +15,8 @@ a card runs out, and that the history records. The CUDA context (0.3 to 0.6 GiB)
 and up to 5 % above single UNet steps: the safe side.
 """
 
+from dataclasses import replace
+
 from farm.catalogue.models import ModelRow
 from farm.model import MemoryPlan, RenderSettings
 
@@ -60,6 +62,18 @@ def plans_for(row: ModelRow, settings: RenderSettings, usable_gib: float | None)
 def plans_of(settings: RenderSettings) -> tuple[MemoryPlan, ...]:
     """All plans that make a difference for these settings, the fastest first."""
     return tuple(plan for plan in TIME_FACTORS if is_guided(settings) or plan.guidance == "together")
+
+
+def leaner(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> MemoryPlan | None:
+    """The fastest plan that takes less than `plan`, in the same precision; None if there is none. For a render that ran out of memory."""
+    present = peak_gib(row, settings, plan)
+    others = (replace(other, precision=plan.precision) for other in plans_of(settings))
+    return next((other for other in others if peak_gib(row, settings, other) < present), None)
+
+
+def time_factor(plan: MemoryPlan) -> float:
+    """Seconds per step under `plan` against the fastest plan."""
+    return TIME_FACTORS[MemoryPlan(plan.parts, plan.guidance)]
 
 
 def smallest_peak_gib(row: ModelRow, settings: RenderSettings) -> float:

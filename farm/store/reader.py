@@ -7,11 +7,11 @@ from sqlalchemy.engine import Engine
 
 from farm.auth import Credential
 from farm.errors import NotFoundError
-from farm.model import Attempt, Card, Job, JobStatus, Node
+from farm.model import Attempt, AttemptStatus, Card, FailureClass, Job, JobStatus, Node, RenderSettings
 from farm.states import LIVE_ATTEMPTS
 from farm.store import schema
 from farm.store.registry import find_token
-from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row
+from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row, settings_from_json
 
 _LIVE = tuple(str(status) for status in LIVE_ATTEMPTS)
 
@@ -199,6 +199,31 @@ class Reader:
                 .all()
             )
         return {row["job_id"]: attempt_from_row(row) for row in rows}
+
+    def instructive_attempts(
+        self, card_id: str, model: str, limit: int
+    ) -> list[tuple[Attempt, RenderSettings]]:
+        """The last attempts of a model on a card from which something can be learned, newest first, each with its job's settings."""
+        attempts, jobs = schema.attempts, schema.jobs
+        ran_out = sa.and_(
+            attempts.c.status == AttemptStatus.FAILED,
+            attempts.c.failure_class == FailureClass.OUT_OF_MEMORY,
+        )
+        statement = (
+            sa.select(attempts, jobs.c.settings)
+            .join(jobs, jobs.c.id == attempts.c.job_id)
+            .where(
+                attempts.c.card_id == card_id,
+                jobs.c.model == model,
+                attempts.c.disturbed.is_(False),
+                sa.or_(attempts.c.status == AttemptStatus.FINISHED, ran_out),
+            )
+            .order_by(attempts.c.finished_at.desc())
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(statement).mappings().all()
+        return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
 
     def story(self, job_id: str) -> list[StoryLine]:
         """What happened to a job, first to last."""

@@ -31,6 +31,8 @@ class Registry:
                     "versions": node.versions,
                     "joined_at": now,
                     "last_seen": now,
+                    "ram_gib": node.ram_gib,
+                    "ram_free_gib": node.ram_free_gib,
                 },
                 keep=("joined_at",),
             )
@@ -51,6 +53,13 @@ class Registry:
                         "models": sorted(card.models),
                         "last_seen": now,
                         "trouble": card.trouble,
+                        "driver": card.driver,
+                        "pcie_generation": card.pcie.generation if card.pcie else None,
+                        "pcie_lanes": card.pcie.lanes if card.pcie else None,
+                        "pcie_lanes_most": card.pcie.lanes_most if card.pcie else None,
+                        "bus_gb_s": card.bus_gb_s,
+                        "ram_gib": card.ram_gib,
+                        "notice": card.notice,
                     },
                 )
 

@@ -15,6 +15,7 @@ from farm.model import (
     JobStatus,
     MemoryPlan,
     Node,
+    PcieLink,
     RenderSettings,
     StageKind,
     Tier,
@@ -28,6 +29,11 @@ def settings_to_json(settings: RenderSettings) -> dict[str, Any]:
     """Settings as stored."""
     found: dict[str, Any] = _SETTINGS.dump_python(settings, mode="json")
     return found
+
+
+def settings_from_json(stored: dict[str, Any]) -> RenderSettings:
+    """Settings again."""
+    return _SETTINGS.validate_python(stored)
 
 
 def plan_to_json(plan: MemoryPlan) -> dict[str, Any]:
@@ -89,6 +95,10 @@ def attempt_from_row(row: RowMapping) -> Attempt:
         peak_gib=row["peak_gib"],
         failure_class=FailureClass(row["failure_class"]) if row["failure_class"] else None,
         reason=row["reason"],
+        notes=tuple(row["notes"] or ()),
+        disturbed=bool(row["disturbed"]),
+        predicted_s=row["predicted_s"],
+        predicted_gib=row["predicted_gib"],
     )
 
 
@@ -100,6 +110,8 @@ def node_from_row(row: RowMapping) -> Node:
         address=row["address"],
         last_seen=row["last_seen"],
         versions=dict(row["versions"]),
+        ram_gib=row["ram_gib"],
+        ram_free_gib=row["ram_free_gib"],
     )
 
 
@@ -109,6 +121,9 @@ def card_from_row(row: RowMapping) -> Card:
     if row["compute_capability"]:
         major, minor = row["compute_capability"].split(".")
         capability = (int(major), int(minor))
+    pcie = None
+    if row["pcie_generation"] is not None:
+        pcie = PcieLink(row["pcie_generation"], row["pcie_lanes"], row["pcie_lanes_most"])
     return Card(
         id=row["id"],
         node_id=row["node_id"],
@@ -121,4 +136,9 @@ def card_from_row(row: RowMapping) -> Card:
         models=frozenset(row["models"]),
         trouble=row["trouble"],
         last_seen=row["last_seen"],
+        driver=row["driver"],
+        pcie=pcie,
+        bus_gb_s=row["bus_gb_s"],
+        ram_gib=row["ram_gib"],
+        notice=row["notice"],
     )

@@ -63,6 +63,8 @@ nodes = sa.Table(
     sa.Column("versions", sa.JSON, nullable=False),
     sa.Column("joined_at", sa.Float, nullable=False),
     sa.Column("last_seen", sa.Float),
+    sa.Column("ram_gib", sa.Float),
+    sa.Column("ram_free_gib", sa.Float),
 )
 
 cards = sa.Table(
@@ -79,6 +81,13 @@ cards = sa.Table(
     sa.Column("models", sa.JSON, nullable=False),
     sa.Column("last_seen", sa.Float),
     sa.Column("trouble", sa.Text),
+    sa.Column("driver", sa.Text),
+    sa.Column("pcie_generation", sa.Integer),
+    sa.Column("pcie_lanes", sa.Integer),
+    sa.Column("pcie_lanes_most", sa.Integer),
+    sa.Column("bus_gb_s", sa.Float),
+    sa.Column("ram_gib", sa.Float),
+    sa.Column("notice", sa.Text),
 )
 
 attempts = sa.Table(
@@ -101,6 +110,10 @@ attempts = sa.Table(
     sa.Column("peak_gib", sa.Float),
     sa.Column("failure_class", sa.Text),
     sa.Column("reason", sa.Text),
+    sa.Column("notes", sa.JSON),
+    sa.Column("disturbed", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    sa.Column("predicted_s", sa.Float),
+    sa.Column("predicted_gib", sa.Float),
     sa.UniqueConstraint("job_id", "number"),
     # The two promises that the scheduler must never break are the database's to keep.
     sa.Index("ix_attempts_one_live_per_job", "job_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),

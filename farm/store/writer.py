@@ -29,6 +29,8 @@ class Assignment:
     card_name: str
     plan: MemoryPlan
     stage: StageKind = StageKind.GENERATE
+    predicted_s: float | None = None
+    predicted_gib: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ class Writer:
                     memory_plan=plan_to_json(item.plan),
                     assigned_at=now,
                     stage_seconds={},
+                    predicted_s=item.predicted_s,
+                    predicted_gib=item.predicted_gib,
                 )
                 .returning(attempts)
             )
@@ -120,6 +124,37 @@ class Writer:
             self._tell(
                 connection, job_id, attempt_id, now, "loading" if move == AttemptMove.LOAD else "rendering"
             )
+            return True
+
+    def note(
+        self,
+        attempt_id: str,
+        seq: int,
+        text: str,
+        now: float,
+        *,
+        plan: MemoryPlan | None = None,
+        disturbed: bool = False,
+    ) -> bool:
+        """Notes what happened to a live attempt on its way; `plan` is what it goes on with. A number that was noted before is no news."""
+        attempts = schema.attempts
+        with self._engine.begin() as connection:
+            row = connection.execute(
+                sa.select(attempts.c.job_id, attempts.c.notes, attempts.c.disturbed).where(
+                    attempts.c.id == attempt_id, attempts.c.status.in_(_LIVE), attempts.c.last_seq < seq
+                )
+            ).one_or_none()
+            if row is None:
+                return False
+            values: dict[str, object] = {
+                "last_seq": seq,
+                "notes": [*(row.notes or ()), text],
+                "disturbed": bool(row.disturbed) or disturbed,
+            }
+            if plan is not None:
+                values["memory_plan"] = plan_to_json(plan)
+            connection.execute(sa.update(attempts).where(attempts.c.id == attempt_id).values(**values))
+            self._tell(connection, row.job_id, attempt_id, now, "note" if plan is None else "retrying", text)
             return True
 
     def finish(self, attempt_id: str, result: Result, now: float) -> bool:
@@ -158,13 +193,16 @@ class Writer:
         *,
         then: JobMove,
         detail: str = "",
+        disturbed: bool = False,
         verdict: str | None = None,
     ) -> bool:
-        """The attempt failed for `reason`; `then` says what becomes of the job: `REQUEUE` or `GIVE_UP`.
+        """The attempt failed for `reason`; `then` says what becomes of the job: `REQUEUE` or `GIVE_UP`. `disturbed`: it teaches nothing.
 
         `verdict` is what a job that is given up says of itself, where that is more than this attempt's reason.
         """
         values: dict[str, object] = {"failure_class": failure_class, "reason": reason}
+        if disturbed:
+            values["disturbed"] = True
         return self._end(attempt_id, AttemptMove.FAIL, values, now, then, reason, detail, verdict)
 
     def lose(

@@ -16,7 +16,18 @@ from farm.catalogue.models import builtin_models
 from farm.catalogue.presets import presets
 from farm.feed import LiveCard, LiveJob, Snapshot
 from farm.ids import new_id
-from farm.model import Attempt, Card, CardKind, FailureClass, Job, MemoryPlan, Node, RenderSettings, Tier
+from farm.model import (
+    Attempt,
+    Card,
+    CardKind,
+    FailureClass,
+    Job,
+    MemoryPlan,
+    Node,
+    PcieLink,
+    RenderSettings,
+    Tier,
+)
 from farm.planning.tiers import tier_of
 from farm.states import AttemptMove, JobMove
 from farm.store.engine import open_engine
@@ -38,6 +49,11 @@ RTX_2060 = Card(
     usable_gib=5.4,
     band=Tier.POST,
     compute_capability=(7, 5),
+    driver="550.120",
+    pcie=PcieLink(3, 4, 16),
+    bus_gb_s=2.96,
+    ram_gib=15.5,
+    notice="0.5 GiB less of its memory is used: Windows moved some of it to the PC's own.",
     models=frozenset({"animatic", "i2vgen-xl"}),
 )
 RTX_3060 = replace(

@@ -204,6 +204,19 @@ def test_adding_a_pc_gives_the_line_and_says_when_nobody_can_reach_the_head(
         expect(page.locator("#join-until")).to_contain_text("Good for one PC, until")
 
 
+def test_a_card_tells_in_words_what_decides_over_its_work(shown: Furnished, browser: Browser) -> None:
+    with visiting(browser, shown.farm.base_url) as visit:
+        visit.sign_in(shown.farm)
+        card = visit.go("/cards").locator(".tile", has_text="RTX 2060")
+        for said in (
+            "half precision (fp16)",
+            "550.120",
+            f"PCIe 3 x4 of x16, about 3.0{words.THIN}GB/s",
+            "Windows moved some of it to the PC's own.",
+        ):
+            expect(card).to_contain_text(said)
+
+
 def test_pages_can_be_read_without_javascript(shown: Furnished, browser: Browser) -> None:
     with visiting(browser, shown.farm.base_url, java_script_enabled=False) as visit:
         visit.sign_in(shown.farm)

@@ -42,12 +42,17 @@ def client(farm: FarmProcess) -> Iterator[Farm]:
 def workers(farm: FarmProcess) -> set[int]:
     """The process ids of the card workers."""
     ray = psutil.Process(farm.pid_of("ray"))
-    return {
-        process.pid
-        for process in ray.children(recursive=True)
-        if process.status() != psutil.STATUS_ZOMBIE
-        and any("CardWorker" in part for part in process.cmdline())
-    }
+    return {process.pid for process in ray.children(recursive=True) if is_worker(process)}
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether this is a living card worker; one that ends while it is asked is none."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and any(
+            "CardWorker" in part for part in process.cmdline()
+        )
+    except psutil.NoSuchProcess:
+        return False
 
 
 def statuses(farm: FarmProcess, job_id: str) -> list[AttemptStatus]:

@@ -29,6 +29,21 @@ from farm.catalogue.presets import presets
         ("Tesla T4", 15.0, ("Tesla T4", 16)),
         ("NVIDIA H100 80GB HBM3", 79.6, ("H100", 80)),
         ("NVIDIA H200", 139.8, ("H200", 141)),
+        ("GTX 1060 3GB", None, ("GTX 1060 3GB", 3)),  # another chip with the same number
+        ("GTX 1060", None, ("GTX 1060 6GB", 6)),
+        ("NVIDIA GeForce RTX 3060", 8.0, ("RTX 3060 8GB", 8)),
+        ("NVIDIA GeForce RTX 2060", 12.0, ("RTX 2060 12GB", 12)),
+        ("NVIDIA GeForce RTX 3080", 12.0, ("RTX 3080", 12)),
+        ("NVIDIA GeForce RTX 4060 Ti", 16.0, ("RTX 4060 Ti", 16)),
+        ("NVIDIA GeForce GTX 970", 4.0, ("GTX 970", 4)),
+        ("NVIDIA GeForce GTX TITAN X", 12.0, ("GTX Titan X", 12)),
+        ("NVIDIA TITAN X (Pascal)", 12.0, ("Titan X (Pascal)", 12)),
+        ("NVIDIA TITAN RTX", 24.0, ("Titan RTX", 24)),
+        ("Tesla M40 24GB", 22.9, ("Tesla M40", 24)),
+        ("Quadro RTX 4000", 8.0, ("Quadro RTX 4000", 8)),
+        ("NVIDIA RTX A4000", 16.0, ("RTX A4000", 16)),
+        ("a4000", None, ("RTX A4000", 16)),
+        ("Quadro P5000", 16.0, ("Quadro P5000", 16)),
     ],
 )
 def test_a_card_is_found_by_what_drivers_and_people_write(
@@ -42,10 +57,10 @@ def test_a_card_is_found_by_what_drivers_and_people_write(
 @pytest.mark.parametrize(
     ("written", "vram_gb"),
     [
-        ("GTX 1060 3GB", None),  # another chip with the same number
-        ("NVIDIA GeForce RTX 3060", 8.0),  # narrower memory than the 12 GB one
-        ("NVIDIA GeForce RTX 2060 12GB", None),
-        ("RTX 2070", None),
+        ("GTX 1080", 3.0),  # no such size
+        ("Titan X", None),  # there are two
+        ("NVIDIA RTX 4000 Ada Generation", 20.0),
+        ("GTX 1660 Ti with Max-Q Design", 6.0),
         ("NVIDIA GeForce RTX 3080 Laptop GPU", 16.0),
         ("Radeon RX 580", 8.0),
         ("", None),
@@ -63,17 +78,48 @@ def test_every_row_can_be_found_by_its_own_name() -> None:
 
 
 def test_rows_are_of_the_kind_they_say() -> None:
-    """Pascal without fp16 and the GTX 16xx compute in fp32; elsewhere fp16 is never the slower one."""
-    assert len(cards()) >= 22
+    """Maxwell, Pascal without fp16 and the GTX 16xx compute in fp32; elsewhere fp16 is never the slower one."""
+    assert len(cards()) >= 70
     for row in cards():
         assert row.source.startswith("NVIDIA")
         assert 2 <= row.vram_gb <= 141
-        assert 100 <= row.bandwidth_gb_s <= 5000
-        crippled = row.compute_capability == (6, 1) or row.name.startswith("GTX 16")
-        assert row.compute == ("fp32" if crippled else "fp16")
+        assert 80 <= row.bandwidth_gb_s <= 5000
+        single = row.compute_capability in ((5, 2), (6, 1)) or row.name.startswith("GTX 16")
+        assert row.compute == ("fp32" if single else "fp16")
         assert row.compute_tflops >= row.fp32_tflops
-        if row.compute_capability == (6, 1):
-            assert row.fp16_tflops == pytest.approx(row.fp32_tflops / 64, rel=0.02)
+
+
+def test_rates_and_bandwidths_follow_from_what_a_card_is_made_of() -> None:
+    """Bandwidth is bus width times data rate; fp32 is two for each core and cycle. Data sheets round."""
+    known = [row for row in cards() if row.cores is not None]
+    assert len(known) == len(cards()) - 2  # H100 and H200, which are for comparison
+    for row in known:
+        assert row.cores is not None
+        assert row.boost_mhz is not None
+        assert row.bus_bits is not None
+        assert row.memory_gbps is not None
+        assert row.bandwidth_gb_s == pytest.approx(row.bus_bits * row.memory_gbps / 8, rel=0.01), row.name
+        assert row.fp32_tflops == pytest.approx(2 * row.cores * row.boost_mhz / 1e6, rel=0.01), row.name
+
+
+def test_half_precision_has_the_ratio_of_its_chips() -> None:
+    workstation = ("Titan RTX", "Tesla T4", "Quadro RTX 4000", "Quadro RTX 5000", "Quadro RTX 6000")
+    for row in cards():
+        if row.compute_capability == (9, 0):
+            continue
+        ratio = {
+            (5, 2): 1.0,
+            (6, 0): 2.0,
+            (6, 1): 1 / 64,
+            (7, 0): 8.0,
+            (7, 5): 2.0 if row.name.startswith("GTX") else 8.0 if row.name in workstation else 4.0,
+            (8, 6): 4.0 if row.name.startswith("RTX A") else 2.0,
+            (8, 9): 2.0,
+        }[row.compute_capability]
+        # The Titan V's tensor cores are given at a lower clock than its shaders.
+        assert row.fp16_tflops / row.fp32_tflops == pytest.approx(
+            ratio, rel=0.08 if row.name == "Titan V" else 0.02
+        )
 
 
 def test_presets_are_within_the_limits_of_their_models() -> None:

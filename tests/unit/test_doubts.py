@@ -1,11 +1,13 @@
 """When a card gets no work because of its worker. How the watch acts on it is in `test_watch.py`; here what holds in any order."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.model import CardKind
 from farm.wire import CardReport
-from scheduler.doubts import ANSWER_LEASES, ENDED, STOP_LEASES, Doubts, Remedy
+from scheduler.doubts import ANSWER_LEASES, ENDED, STOP_LEASES, TESTING, Doubts, Remedy
 
 LEASE_S = 30.0
 AT = st.sampled_from([None, "ours", "stray", "other"])
@@ -69,4 +71,19 @@ def test_a_report_takes_away_only_doubts_that_it_was_asked_after() -> None:
     doubts.hear(said(True, None), standing=asked, attended=(), held=False, now=1.0)
     assert doubts.about("C") is not None
     doubts.hear(said(True, None), standing=doubts.standing(), attended=(), held=False, now=2.0)
+    assert doubts.about("C") is None
+
+
+def test_a_worker_that_has_not_tested_its_card_yet_is_doubted_and_one_that_never_ends_the_test_is_replaced() -> (
+    None
+):
+    """A first computation that hangs, as on a card with a broken power cable, must not leave the card "starting" for ever."""
+    doubts, testing = Doubts(LEASE_S), replace(said(True, None), tested=False)
+    assert hear(doubts, testing, 0.0) is None
+    doubt = doubts.about("C")
+    assert doubt is not None
+    assert doubt.why == TESTING
+    assert hear(doubts, testing, ANSWER_LEASES * LEASE_S) is None
+    assert hear(doubts, testing, ANSWER_LEASES * LEASE_S + 1) == Remedy("C", "replace")
+    assert hear(doubts, said(True, None), ANSWER_LEASES * LEASE_S + 2) is None
     assert doubts.about("C") is None

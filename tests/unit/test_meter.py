@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from node_agent import meter
-from node_agent.meter import GIB, PeakMemory, Stopwatch
+from node_agent.ladder import MemoryReading
+from node_agent.meter import GIB, CardMemory, PeakMemory, Stopwatch
+from tests.fake_torch import FakeTorch
 
 BLOCK_MIB = 64
 
@@ -107,6 +109,21 @@ def test_a_gpu_s_peak_is_what_the_allocator_reserved(monkeypatch: pytest.MonkeyP
     peak.reset()
     assert peak.gib() == 1.5
     assert calls == ["reset"]
+
+
+def test_a_card_s_memory_is_read_and_released_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = FakeTorch(total_gib=6.0, others_gib=1.0, context_gib=0.5, reserved_gib=2.0)
+    monkeypatch.setitem(meter.sys.modules, "torch", torch.module())
+    memory = CardMemory("cuda:0")
+    assert memory.reading() == MemoryReading(6.0, 2.5, 2.0)
+    memory.release()
+    assert memory.reading() == MemoryReading(6.0, 4.5, 0.0)
+    torch.broken = True
+    assert memory.reading() is None
+    assert CardMemory("cpu").reading() is None
+    monkeypatch.delitem(meter.sys.modules, "torch")
+    assert memory.reading() is None
+    memory.release()
 
 
 def test_a_gpu_s_peak_without_torch_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,20 @@
 """What a PC says it has: cards through NVML, or its CPU."""
 
 import inspect
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pynvml
 import pytest
 
 from farm.catalogue.models import builtin_models
-from farm.model import CardKind, Tier
+from farm.model import CardKind, PcieLink, Tier
 from farm.planning.tiers import band_of
 from farm.wire import CardReport
 from node_agent import probe
+from node_agent.ladder import Program
 from tests.checkpoints import write_small_i2vgen
 from tests.fake_nvml import FakeGpu, FakeNvml
 
@@ -102,6 +105,32 @@ def test_a_driver_without_cards_makes_the_pc_a_cpu(monkeypatch: pytest.MonkeyPat
     assert card.id == "CPU-n1"
 
 
+def test_driver_slot_and_memory_of_the_pc_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    riser = replace(RTX_2060, generation_most=3, lanes=1, lanes_most=16)
+    (card,) = probed(monkeypatch, riser)
+    assert card.driver == "550.120"
+    assert card.pcie == PcieLink(3, 1, 16)
+    assert card.bus_gb_s == pytest.approx(0.74)
+    assert card.ram_gib is not None
+    assert card.ram_gib == pytest.approx(psutil.virtual_memory().total / 1024**3, abs=0.01)
+    assert not card.tested, "only its worker can say that it computes"
+
+
+def test_a_card_that_does_not_tell_of_its_slot_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = (
+        "nvmlDeviceGetMaxPcieLinkGeneration",
+        "nvmlDeviceGetMaxPcieLinkWidth",
+        "nvmlDeviceGetCurrPcieLinkWidth",
+    )
+    (card,) = probed(
+        monkeypatch, replace(RTX_2060, faults=dict.fromkeys(names, pynvml.NVML_ERROR_NOT_SUPPORTED))
+    )
+    assert (card.pcie, card.bus_gb_s) == (None, None)
+    library = FakeNvml([RTX_2060], driver=None)
+    library.install(monkeypatch)
+    assert probe.cards("n1", MODELS)[0].driver is None
+
+
 def test_a_card_that_fell_off_its_bus_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """One lost card ended the whole report with an NVMLError, and with it all cards of the PC."""
     lost = replace(RTX_2060, faults={"nvmlDeviceGetHandleByIndex": pynvml.NVML_ERROR_GPU_IS_LOST})
@@ -121,6 +150,34 @@ def test_a_reading_that_a_card_does_not_give_is_none(monkeypatch: pytest.MonkeyP
         None,
         None,
     )
+
+
+def others(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, **names: str) -> tuple[Program, ...]:
+    FakeNvml([gpu], programs={int(pid[1:]): name for pid, name in names.items()}).install(monkeypatch)
+    return probe.other_programs("GPU-aaaa")
+
+
+def test_other_programs_on_the_card_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = replace(RTX_2060, compute=((os.getpid(), 3000), (4123, 1536)), graphics=((11, None), (12, 64)))
+    assert others(monkeypatch, gpu, p4123="/usr/bin/blender -b scene.blend", p11="Xorg") == (
+        Program(4123, "blender", 1.5),
+        Program(11, "Xorg", None),
+        Program(12, "a program of another user", 0.0625),
+    )
+
+
+def test_where_this_process_is_not_listed_nobody_can_be_told_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container the driver numbers processes as the PC does: the worker took itself for another program."""
+    assert others(monkeypatch, replace(RTX_2060, compute=((10**9, 3000),))) == ()
+
+
+def test_a_driver_that_lists_no_processes_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses")
+    gpu = replace(RTX_2060, faults=dict.fromkeys(names, pynvml.NVML_ERROR_NOT_SUPPORTED))
+    assert others(monkeypatch, gpu) == ()
+    assert others(monkeypatch, replace(RTX_2060, uuid="GPU-other")) == ()
+    FakeNvml(init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND).install(monkeypatch)
+    assert probe.other_programs("GPU-aaaa") == ()
 
 
 @pytest.mark.torch

@@ -3,33 +3,38 @@
 import hashlib
 import io
 import shutil
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 from farm import events
-from farm.catalogue.models import ModelRow, builtin_models
+from farm.catalogue.models import builtin_models
 from farm.clock import SystemClock
 from farm.errors import BadInputError, EncodingFailedError, MissingWeightsError, RenderFailedError
 from farm.events import Event
-from farm.model import FailureClass, MemoryPlan, StageKind
+from farm.model import FailureClass
 from farm.video import read_metadata, verify
-from farm.wire import Order
-from node_agent import runner as runner_module
-from node_agent.pipelines.base import Frame, RenderRequest, Report
-from node_agent.runner import Busy, Runner, explain
+from node_agent import attempt as attempt_module
+from node_agent.faults import explain
+from node_agent.pipelines.base import RenderRequest, Report
+from node_agent.runner import Busy, Runner
 from node_agent.spool import Spool
 from tests.pictures import product
 from tests.storage import SETTINGS
-
-LIMIT_S = 30.0
+from tests.workshop import (
+    LIMIT_S,
+    AcceleratorError,
+    OutOfMemoryError,
+    Scripted,
+    Workshop,
+    ended,
+    order,
+    set_up,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,26 +55,6 @@ def runner(spool: Spool) -> Iterator[Runner]:
     yield made
     if made.current is not None:
         made.cancel(made.current)
-
-
-def order(picture: bytes, name: str = "A1", **changes: object) -> Order:
-    settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]  # names of fields
-    digest = hashlib.sha256(picture).hexdigest()
-    return Order(name, "J1", StageKind.GENERATE, settings, MemoryPlan(), digest, draft=True)
-
-
-def ended(spool: Spool, name: str = "A1") -> list[Event]:
-    """All events of an attempt, once it has said its last."""
-    after, found = 0, []
-    limit = time.monotonic() + LIMIT_S
-    while time.monotonic() < limit:
-        news = spool.follow(name, after, 1.0)
-        found += news
-        if news:
-            after = news[-1].seq
-            if news[-1].kind in events.FINAL_KINDS:
-                return found
-    raise AssertionError(f"no end in {LIMIT_S} s: {found}")
 
 
 def test_a_picture_becomes_a_spooled_clip(runner: Runner, spool: Spool, picture: bytes) -> None:
@@ -173,14 +158,6 @@ def test_a_model_this_pc_does_not_know_says_what_to_do(runner: Runner, spool: Sp
     assert last.remedy
 
 
-class OutOfMemoryError(RuntimeError):
-    """Named as torch's is."""
-
-
-class AcceleratorError(RuntimeError):
-    """Named as torch's is."""
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -212,64 +189,9 @@ def test_each_failure_has_its_class(error: Exception, expected: FailureClass) ->
     assert "\n" not in message
 
 
-@dataclass
-class Scripted:
-    """A model that does what the test says, and remembers what was done to it."""
-
-    row: ModelRow
-    device: str
-    script: Callable[[RenderRequest, Report], None] = lambda _request, _report: None
-    done: list[str] = field(default_factory=list)
-
-    def load(self, plan: MemoryPlan, report: Report) -> None:
-        self.done.append("load")
-
-    def render(self, request: RenderRequest, report: Report) -> Iterator[Frame]:
-        self.done.append("render")
-        settings = request.settings
-        for index in range(settings.frames):
-            self.script(request, report)
-            report.step(index + 1, settings.frames)
-            yield np.full((settings.height, settings.width, 3), index, np.uint8)
-
-    def unload(self) -> None:
-        self.done.append("unload")
-
-
-@dataclass
-class Workshop:
-    """A runner whose two models are scripted; `opened` are those it opened, in order."""
-
-    runner: Runner
-    spool: Spool
-    opened: list[Scripted] = field(default_factory=list)
-    script: Callable[[RenderRequest, Report], None] = lambda _request, _report: None
-
-    def play(self, request: RenderRequest, report: Report) -> None:
-        """What the test says at the time, not when the model was opened."""
-        self.script(request, report)
-
-    def make(self, picture: bytes, name: str, model: str = "one", **changes: object) -> list[Event]:
-        self.runner.start(order(picture, name, model=model, **changes), picture)
-        return ended(self.spool, name)
-
-
 @pytest.fixture
 def workshop(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    rows = {
-        name: ModelRow(name, name, "scripted", tensor_needed=False, devices=("cpu",))
-        for name in ("one", "two")
-    }
-    made = Workshop(Runner(spool, rows, "cpu", SystemClock()), spool)
-    module = ModuleType("node_agent.pipelines.scripted")
-
-    def open_model(row: ModelRow, device: str) -> Scripted:
-        made.opened.append(Scripted(row, device, made.play))
-        return made.opened[-1]
-
-    module.open_model = open_model  # type: ignore[attr-defined]  # as every pipeline's module has
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return made
+    return set_up(spool, monkeypatch)
 
 
 def test_a_warm_model_is_used_again_and_another_takes_its_place(workshop: Workshop, picture: bytes) -> None:
@@ -402,7 +324,7 @@ def test_the_pace_is_seconds_for_each_step_since_the_last_word(
             return self.now
 
     ticks = Ticks("time")
-    monkeypatch.setattr(runner_module, "time", ticks)
+    monkeypatch.setattr(attempt_module, "time", ticks)
     begun: list[int] = []
 
     def two_seconds(_request: RenderRequest, report: Report) -> None:

@@ -16,7 +16,7 @@ from farm.artifacts import ArtifactStore
 from farm.catalogue.models import builtin_models
 from farm.errors import FarmError
 from farm.feed import from_line
-from farm.model import AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan, StageKind
+from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan, StageKind
 from farm.store.requests import RequestKind
 from farm.wire import Order
 from node_agent.encode import encode
@@ -284,6 +284,107 @@ def test_a_worker_that_dies_loses_its_attempt_and_the_job_runs_again(
         bench.cluster.done(card, *clip)
         await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "the second attempt finishes")
         assert bench.store.reader.attempts(job.id)[1].id == second.id
+
+    run(story)
+
+
+def test_steps_down_the_ladder_are_kept_with_the_attempt_once_also_over_a_crash(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    leaner = MemoryPlan("by_stage", "in_turn")
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start()
+        await bench.until(lambda: bool(bench.cluster.starts), "given to the card")
+        say = bench.cluster.say
+        say(card, lambda name, seq: events.Loading(name, seq, 1.0))
+        say(card, lambda name, seq: events.Retrying(name, seq, 2.0, leaner, "It ran out of memory."))
+        say(card, lambda name, seq: events.Loading(name, seq, 3.0))
+        say(card, lambda name, seq: events.Rendering(name, seq, 4.0))
+        say(card, lambda name, seq: events.Note(name, seq, 5.0, "Windows moves memory.", disturbed=True))
+
+        def attempt() -> Attempt:
+            return bench.store.reader.attempts(job.id)[0]
+
+        await bench.until(lambda: len(attempt().notes) == 2, "noted")
+        await bench.crash()
+        await bench.start()
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished")
+        assert attempt().notes == ("It ran out of memory.", "Windows moves memory.")
+        assert attempt().memory_plan == leaner
+        assert attempt().disturbed
+        told = [(line.what, line.detail) for line in bench.store.reader.story(job.id)]
+        assert told.count(("retrying", "It ran out of memory.")) == 1
+        assert told.count(("note", "Windows moves memory.")) == 1
+
+    run(story)
+
+
+def test_what_a_render_took_sharpens_the_next_prediction_and_is_remembered_over_a_restart(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        jobs = [bench.submit() for _ in range(2)]
+        await bench.start()
+        for number, job in enumerate(jobs, start=1):
+            await bench.until(lambda number=number: len(bench.cluster.starts) == number, "given to the card")
+            bench.cluster.done(card, *clip)  # 1.5 s, where the catalogue says 0.4 and a little
+            await bench.until(lambda job=job: bench.status(job) == JobStatus.FINISHED, "finished")
+        told = [bench.store.reader.attempts(job.id)[0].predicted_s or 0.0 for job in jobs]
+        assert told[0] == pytest.approx(0.405, abs=0.01)
+        assert told[0] * 2 < told[1] < 1.5
+        await bench.stop()
+        third = bench.submit()
+        await bench.start()
+        await bench.until(lambda: len(bench.cluster.starts) == 3, "given to the card")
+        remembered = bench.store.reader.attempts(third.id)[0]
+        assert remembered.predicted_s == pytest.approx(1.5, rel=0.15)
+        assert remembered.predicted_gib is None, "a CPU's memory is not predicted"
+
+    run(story)
+
+
+def test_a_card_whose_worker_ended_itself_gets_work_once_the_fresh_one_has_tested_it(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    """After a CUDA error in mid-render the next job went straight to the same broken process."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        (report,) = bench.cluster.cards["n1"]
+        job = bench.submit()
+        await bench.start()
+        await bench.until(lambda: len(bench.cluster.starts) == 1, "given to the card")
+        bench.cluster.cards["n1"] = [replace(report, tested=False)]
+        bench.cluster.say(
+            card,
+            lambda name, seq: events.Failed(
+                name,
+                seq,
+                1.0,
+                FailureClass.INTERNAL,
+                "1.5 GiB did not come back.",
+                disturbed=True,
+                worker_ends=True,
+            ),
+        )
+        bench.cluster.kill_worker(card)
+        await bench.until(lambda: bench.status(job) == JobStatus.QUEUED, "the job waits again")
+        assert bench.scheduler is not None
+        await bench.scheduler._watch.round()
+        bench.scheduler.tick()
+        assert len(bench.cluster.starts) == 1, "the fresh worker is still at its test"
+        (failed,) = bench.store.reader.attempts(job.id)
+        assert (failed.status, failed.disturbed) == (AttemptStatus.FAILED, True)
+        bench.cluster.cards["n1"] = [report]
+        await bench.scheduler._watch.round()
+        await bench.until(lambda: len(bench.cluster.starts) == 2, "given to the tested card")
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished")
 
     run(story)
 

@@ -1,5 +1,6 @@
 """The store: its schema, its migrations and its promises."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,23 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from farm.model import AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan
+from farm.model import (
+    AttemptStatus,
+    Card,
+    CardKind,
+    FailureClass,
+    Job,
+    JobStatus,
+    MemoryPlan,
+    Node,
+    PcieLink,
+    Tier,
+)
 from farm.states import AttemptMove, JobMove
 from farm.store import schema
 from farm.store.engine import migrate, open_engine
 from farm.store.requests import KeyReusedError, NewJob, Requests
-from farm.store.writer import Assignment
+from farm.store.writer import Assignment, Result
 from tests.storage import PICTURE, SETTINGS, Storage, open_storage
 
 
@@ -40,6 +52,74 @@ def test_every_connection_is_opened_as_the_farm_needs_it(tmp_path: Path, writes:
         assert pragma("foreign_keys") == 1
         assert pragma("synchronous") == 2
         assert pragma("query_only") == int(not writes)
+
+
+def test_a_card_is_stored_with_all_that_its_pc_said_of_it(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    said = Card(
+        "GPU-1", "n1", CardKind.CUDA, "GTX 1080", 8.0, 7.4, Tier.PREVIEW, (6, 1), frozenset({"animatic"}), None, 5.0,
+        "550.120", PcieLink(3, 4, 16), 2.96, 15.6, "0.5 GiB less is used.",
+    )  # fmt: skip
+    node = Node("n1", "attic", "10.0.0.2", 5.0, {"ray": "2.60.0"}, 15.6, 9.25)
+    store.registry.see_node(node, [said], 5.0)
+    assert store.reader.cards() == [said]
+    assert store.reader.nodes() == [node]
+    bare = Card("GPU-1", "n1", CardKind.CUDA, "GTX 1080", last_seen=6.0)
+    store.registry.see_node(Node("n1", "attic", "10.0.0.2", 6.0), [bare], 6.0)
+    assert store.reader.cards() == [bare]
+
+
+def test_attempts_that_teach_are_found_newest_first_and_disturbed_ones_are_not(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    (card,) = store.add_cards(1)
+    result = Result("ab" * 32, "cd" * 32, {"render": 2.0}, 0.5, 9.0)
+
+    def attempt(name: str, at: float, model: str = "animatic") -> None:
+        job = store.submit(replace(SETTINGS, model=model))
+        order = Assignment(
+            name, job.id, "n1", card.id, card.name, MemoryPlan(), predicted_s=1.5, predicted_gib=0.75
+        )
+        assert store.writer.assign([order], at)
+
+    for name, at in (("A1", 10.0), ("A2", 20.0), ("A3", 30.0)):
+        attempt(name, at)
+        store.writer.finish(name, result, at + 5)
+    attempt("A4", 40.0)
+    assert store.writer.note("A4", 1, "Windows moves memory.", 41.0, disturbed=True)
+    store.writer.finish("A4", result, 45.0)
+    for name, at, kind, disturbed in (
+        ("A5", 50.0, FailureClass.OUT_OF_MEMORY, False),
+        ("A6", 60.0, FailureClass.OUT_OF_MEMORY, True),
+        ("A7", 70.0, FailureClass.INTERNAL, False),
+    ):
+        attempt(name, at)
+        store.writer.fail(name, kind, "It broke.", at + 5, then=JobMove.REQUEUE, disturbed=disturbed)
+    attempt("B1", 80.0, "i2vgen-xl")
+    store.writer.finish("B1", result, 85.0)
+    found = store.reader.instructive_attempts(card.id, "animatic", 3)
+    assert [one.id for one, _ in found] == ["A5", "A3", "A2"]
+    assert (found[0][0].predicted_s, found[0][0].predicted_gib) == (1.5, 0.75)
+    assert found[0][1] == SETTINGS
+    assert store.reader.instructive_attempts("another", "animatic", 3) == []
+
+
+def test_a_note_counts_once_and_only_while_its_attempt_lives(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    (card,) = store.add_cards(1)
+    job = store.submit()
+    store.writer.assign([Assignment("A1", job.id, "n1", card.id, card.name, MemoryPlan())], 1.0)
+    leaner = MemoryPlan("by_stage")
+    assert store.writer.note("A1", 2, "It ran out.", 2.0, plan=leaner)
+    assert not store.writer.note("A1", 2, "It ran out.", 3.0, plan=leaner)
+    assert store.writer.note("A1", 3, "It is slow.", 4.0)
+    store.writer.cancelled("A1", 5.0)
+    assert not store.writer.note("A1", 4, "Too late.", 6.0)
+    (attempt,) = store.reader.attempts(job.id)
+    assert (attempt.notes, attempt.memory_plan, attempt.last_seq) == (
+        ("It ran out.", "It is slow."),
+        leaner,
+        3,
+    )
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:

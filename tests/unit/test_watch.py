@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +87,19 @@ def test_reported_cards_are_free_shown_and_stored(post: Post) -> None:
     assert {card.id for card in post.store.reader.cards()} == {first, second}
     assert [report.node_id for report in post.reports] == ["n1"]
     assert post.changes
+
+
+def test_a_card_that_its_worker_has_not_tested_gets_no_work_yet(post: Post) -> None:
+    """A card got its first job before anyone knew whether the installed torch serves it."""
+    (card,) = post.cluster.add_node("n1")
+    (report,) = post.cluster.cards["n1"]
+    post.cluster.cards["n1"] = [replace(report, tested=False)]
+    post.round()
+    assert post.free() == set()
+    assert (post.live(card).state, post.live(card).why) == ("starting", "its worker is starting and tests it")
+    post.cluster.cards["n1"] = [report]
+    post.round()
+    assert post.free() == {card}
 
 
 def test_a_node_that_falls_silent_gets_no_work_and_is_named(post: Post) -> None:

@@ -1,0 +1,292 @@
+"""One attempt under way, in a thread of its own: its tries, what it says, and its end. It is also the `Report` that the model speaks to."""
+
+import hashlib
+import io
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from farm import events
+from farm.again import describe
+from farm.catalogue.models import ModelRow
+from farm.errors import CancelledRenderError, FarmError
+from farm.model import FailureClass, MemoryPlan
+from farm.wire import Order
+from node_agent.encode import EncodedClip, encode
+from node_agent.faults import Fault, broken_for_good, fault_of, memory_lost
+from node_agent.ladder import (
+    MemoryReading,
+    Retry,
+    next_try,
+    plan_within,
+    stayed_away,
+    taken_since,
+    what_others_hold,
+)
+from node_agent.meter import CardMemory, PeakMemory, Stopwatch
+from node_agent.pipelines.base import RenderRequest
+from node_agent.spill import find_spill
+
+if TYPE_CHECKING:
+    from node_agent.runner import Runner
+
+log = logging.getLogger(__name__)
+
+
+class Attempt:
+    """One attempt under way; also the `Report` that its model speaks to."""
+
+    def __init__(self, runner: "Runner", order: Order, picture: bytes) -> None:
+        self.order = order
+        self.stop = threading.Event()
+        # Only the last event is left to write. Not read from the spool, which the head may have had removed already.
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run, name=f"attempt-{order.attempt_id}", daemon=True)
+        self._runner = runner
+        self._picture = picture
+        self._spool, device, self._clock = runner.parts
+        self._watch = Stopwatch()
+        self._peak = PeakMemory(device)
+        self._memory = CardMemory(device)
+        self._on_gpu = device.startswith("cuda")
+        self._seq = 0
+        self._last_step: tuple[float, int] | None = None
+        self._paces: list[float] = []
+        self._spilled = False
+
+    # --- Report ---
+    def part(self, name: str) -> AbstractContextManager[None]:
+        """Times a part of the work; see `Report`."""
+        self._check()
+        return self._watch.part(name)
+
+    def step(self, done: int, total: int) -> None:
+        """Spools how far the render is, with its pace; see `Report`."""
+        self._check()
+        now = time.perf_counter()
+        pace = None
+        if self._last_step is not None and done > self._last_step[1]:
+            pace = (now - self._last_step[0]) / (done - self._last_step[1])
+        self._last_step = (now, done)
+        seq, at = self._next()
+        self._say(events.Step(self.order.attempt_id, seq, at, done, total, pace))
+        if pace is not None and self._runner.can_spill and not self._spilled:
+            self._look_for_spill(pace, total)
+
+    def preview(self, jpeg: bytes) -> None:
+        """Spools a small picture; see `Report`."""
+        self._check()
+        target = self._spool.directory(self.order.attempt_id) / "preview.jpg"
+        half = target.with_suffix(".half")
+        with _unless_forgotten():
+            half.write_bytes(jpeg)
+            half.replace(target)
+        seq, at = self._next()
+        self._say(
+            events.Preview(self.order.attempt_id, seq, at, self._last_step[1] if self._last_step else 0)
+        )
+
+    def _look_for_spill(self, pace: float, steps: int) -> None:
+        self._paces.append(pace)
+        predicted = self.order.predicted_s
+        expected = predicted / steps if predicted is not None and steps else None
+        spill = find_spill(self._paces, expected, self._memory.reading())
+        if spill is not None:
+            self._spilled = True
+            self._runner.spills += 1
+            seq, at = self._next()
+            self._say(events.Note(self.order.attempt_id, seq, at, spill.told, disturbed=True))
+
+    def _check(self) -> None:
+        if self.stop.is_set():
+            raise CancelledRenderError("The render was cancelled.")
+
+    def _say(self, event: events.Event) -> None:
+        with _unless_forgotten():
+            self._spool.append(event)
+
+    def _next(self) -> tuple[int, float]:
+        self._seq += 1
+        return self._seq, self._clock.now()
+
+    # --- the thread ---
+    def _run(self) -> None:
+        try:
+            final = self._see_through()
+        except Exception as error:  # a fault of this module itself must not leave the attempt without an end
+            log.exception("attempt %s failed outside of its render", self.order.attempt_id)
+            final = self._failed(fault_of(error))
+        ends = isinstance(final, events.Failed) and final.worker_ends
+        # Before the last word is out: who hears it must not be told that all is well.
+        self._runner.broken = ends
+        self.over.set()
+        try:
+            self._spool.append(final)
+        except FileNotFoundError:
+            log.info("attempt %s ended after the head had given it up", self.order.attempt_id)
+        except OSError:  # the head sees that nobody works on it any more, and tries elsewhere
+            log.exception("the end of attempt %s could not be written down", self.order.attempt_id)
+        if ends:
+            log.error("this worker ends, another takes its place: %s", final)
+            self._runner.end()
+
+    def _see_through(self) -> events.Event:
+        """Tries, and tries again under another plan, until there is a clip or nothing more to try here."""
+        try:
+            plan = self._plan_beside_others()
+            while True:
+                before = self._memory.reading()
+                began = time.perf_counter()
+                told = self._try(plan)
+                if not isinstance(told, Fault):
+                    return told
+                # Out here the exception is gone, and with its frames the tensors that they held.
+                after = self._after(told, plan, before)
+                if not isinstance(after, Retry):
+                    return after
+                plan = after.plan
+                spent = self._watch.seconds.get("earlier_tries", 0.0) + time.perf_counter() - began
+                self._watch.seconds = {"earlier_tries": spent}
+                self._last_step, self._paces = None, []
+                self._check()
+                self._retrying(plan, after.reason)
+        except CancelledRenderError:
+            seq, at = self._next()
+            return events.Cancelled(self.order.attempt_id, seq, at)
+
+    def _try(self, plan: MemoryPlan) -> events.Event | Fault:
+        """One try: the clip, or what went wrong as plain values.
+
+        Raises:
+            CancelledRenderError: it was asked to stop, and did.
+        """
+        try:
+            return self._render(plan)
+        except CancelledRenderError:
+            raise
+        except Exception as error:  # noqa: BLE001 - every failure becomes an event with its class
+            fault = fault_of(error)
+        # As text: a log handler that keeps its records would keep the exception, and with it the tensors of its frames.
+        log.error("attempt %s failed under %s:\n%s", self.order.attempt_id, plan, fault.detail)
+        return fault
+
+    def _plan_beside_others(self) -> MemoryPlan:
+        """The order's plan, or a leaner one where other programs hold memory that it counts on: better than to run out first."""
+        plan, settings = self.order.plan, self.order.settings
+        row, memory = self._row(), self._memory.reading()
+        if row is None or memory is None:
+            return plan
+        less = plan_within(row, settings, plan, memory)
+        if less != plan:
+            held = what_others_hold(memory.missing_gib, self._runner.programs()) or ""
+            self._retrying(less, f"{held} The card takes a leaner memory plan beside them.")
+        return less
+
+    def _after(self, fault: Fault, plan: MemoryPlan, before: MemoryReading | None) -> Retry | events.Failed:
+        """Makes the card ready for another try, or says how the attempt ends.
+
+        The model is dropped, since the failure may have left it half moved. Where CUDA itself is broken nothing more is asked of it:
+        every call would fail, or hang.
+        """
+        if fault.cuda_is_broken:
+            return self._failed(fault, worker_ends=True)
+        self._runner.drop_model()
+        self._memory.release()
+        disturbed = False
+        if fault.kind is FailureClass.OUT_OF_MEMORY and before is not None:
+            after, programs = self._memory.reading(), self._runner.programs()
+            if after is None or (away := stayed_away(before, after, programs)):
+                what = "CUDA no longer answered" if after is None else f"{away:.1f} GiB did not come back"
+                return self._failed(memory_lost(fault, what), worker_ends=True)
+            held = what_others_hold(before.missing_gib + taken_since(before, after, programs), programs)
+            if held is not None:
+                disturbed, fault = True, fault.with_message(held)
+        retry = next_try(fault, self._row(), self.order.settings, plan)
+        if retry is not None:
+            return retry
+        if fault.broken_picture:
+            fault = broken_for_good(fault, plan)
+        return self._failed(
+            fault, disturbed=disturbed, worker_ends=self._on_gpu and fault.kind is FailureClass.CARD_FAULT
+        )
+
+    def _row(self) -> ModelRow | None:
+        """The model's row where plans make a difference: a CPU's memory is the PC's own, and it computes in single precision."""
+        return self._runner.row(self.order.settings.model) if self._on_gpu else None
+
+    def _retrying(self, plan: MemoryPlan, reason: str) -> None:
+        seq, at = self._next()
+        self._say(events.Retrying(self.order.attempt_id, seq, at, plan, reason))
+
+    def _failed(self, fault: Fault, *, disturbed: bool = False, worker_ends: bool = False) -> events.Failed:
+        seq, at = self._next()
+        return events.Failed(
+            self.order.attempt_id,
+            seq,
+            at,
+            fault.kind,
+            fault.message,
+            fault.remedy,
+            fault.detail,
+            disturbed=disturbed,
+            worker_ends=worker_ends,
+        )
+
+    def _render(self, plan: MemoryPlan) -> events.Event:
+        order = self.order
+        self._peak.reset()
+        seq, at = self._next()
+        self._say(events.Loading(order.attempt_id, seq, at))
+        image = self._open_picture()
+        model = self._runner.model_for(order, plan, self)
+        seq, at = self._next()
+        self._say(events.Rendering(order.attempt_id, seq, at))
+        self._last_step = (time.perf_counter(), 0)
+        began = time.perf_counter()
+        frames = self._watch.waiting(iter(model.render(RenderRequest(order.settings, image, plan), self)))
+        clip = encode(
+            frames,
+            self._spool.directory(order.attempt_id) / "video.mp4",
+            fps=order.settings.fps,
+            width=order.settings.width,
+            height=order.settings.height,
+            count=order.settings.frames,
+            metadata=describe(order.settings, input_sha256=order.input_sha256, draft=order.draft),
+        )
+        total = time.perf_counter() - began
+        self._watch.add("encode", max(0.0, total - self._watch.seconds.pop("frames", 0.0)))
+        return self._done(clip)
+
+    def _open_picture(self) -> Image.Image:
+        found = hashlib.sha256(self._picture).hexdigest()
+        if found != self.order.input_sha256:
+            raise FarmError("The picture changed on its way to this card.", "The job will be tried again.")
+        return Image.open(io.BytesIO(self._picture)).convert("RGB")
+
+    def _done(self, clip: EncodedClip) -> events.Done:
+        seq, at = self._next()
+        return events.Done(
+            self.order.attempt_id,
+            seq,
+            at,
+            video=events.SpooledFile(clip.video.name, clip.video_sha256, clip.video_size, "video/mp4"),
+            thumbnail=events.SpooledFile(
+                clip.thumbnail.name, clip.thumbnail_sha256, clip.thumbnail_size, "image/jpeg"
+            ),
+            stage_seconds={name: round(seconds, 4) for name, seconds in self._watch.seconds.items()},
+            peak_gib=self._peak.gib(),
+        )
+
+
+@contextmanager
+def _unless_forgotten() -> Iterator[None]:
+    """The head lets go of attempts it holds for lost by having their directory removed: then there is no more to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CancelledRenderError("The head no longer waits for this attempt.") from error

@@ -1,0 +1,121 @@
+"""What a card does about a failed try before it hands the job back: a leaner memory plan, or single precision. Pure.
+
+Nothing here touches the settings or the seed: whatever plan a clip is made under, it is the clip that was ordered.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from farm.catalogue.models import ModelRow
+from farm.model import FailureClass, MemoryPlan, RenderSettings
+from farm.planning.memory import leaner, peak_gib
+from node_agent.faults import Fault
+
+CONTEXT_GIB = 0.6
+"""What a CUDA context takes beside the allocator, GiB: 0.3 to 0.6 on a real card (measurements of the render engine)."""
+TOLERANCE_GIB = 0.25
+"""Less than this is a library's workspace or the driver's rounding, not another program, and not memory that stayed away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again under `plan`; `reason` is for people."""
+
+    plan: MemoryPlan
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReading:
+    """A card's memory at one moment, GiB: all of it, what the driver has to give, and what our allocator holds."""
+
+    total_gib: float
+    free_gib: float
+    reserved_gib: float
+
+    @property
+    def available_gib(self) -> float:
+        """What a render could have: what is free, and what our own allocator holds already."""
+        return self.free_gib + self.reserved_gib
+
+    @property
+    def missing_gib(self) -> float:
+        """How much less that is than what the planner counts on: what other programs hold; 0 within the tolerance."""
+        missing = self.total_gib - CONTEXT_GIB - self.available_gib
+        return missing if missing > TOLERANCE_GIB else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Another program on the card; its memory (GiB) is None where the driver does not tell, as on Windows."""
+
+    pid: int
+    name: str
+    gib: float | None
+
+
+def what_others_hold(missing_gib: float, programs: Sequence[Program]) -> str | None:
+    """A sentence on the memory that other programs hold, naming the largest; None if they hold nothing that matters."""
+    if missing_gib <= 0:
+        return None
+    if not programs:
+        return f"Other programs hold {missing_gib:.1f} GiB of the card's memory."
+    largest = max(programs, key=lambda program: program.gib or 0.0)
+    own = f" with {largest.gib:.1f} GiB" if largest.gib is not None else ""
+    return (
+        f"Other programs hold {missing_gib:.1f} GiB of the card's memory, "
+        f"first of all {largest.name} (process {largest.pid}){own}."
+    )
+
+
+def taken_since(before: MemoryReading, after: MemoryReading, programs: Sequence[Program]) -> float:
+    """GiB that other programs have taken between two readings, as far as `programs` (those there now) can account for it."""
+    gone = before.available_gib - after.available_gib
+    if gone <= TOLERANCE_GIB or not programs:
+        return 0.0
+    sizes = [program.gib for program in programs]
+    known = [size for size in sizes if size is not None]
+    return gone if len(known) < len(sizes) else min(gone, max(0.0, sum(known) - before.missing_gib))
+
+
+def stayed_away(before: MemoryReading, after: MemoryReading, programs: Sequence[Program]) -> float:
+    """GiB that a failed try did not give back, though its model is gone and the cache is empty; 0 within the tolerance.
+
+    What our own allocator still holds, or what the driver no longer has without any other program to account for it: only the end of
+    this process brings that back.
+    """
+    gone = before.available_gib - after.available_gib - taken_since(before, after, programs)
+    away = max(after.reserved_gib, gone)
+    return away if away > TOLERANCE_GIB else 0.0
+
+
+def plan_within(
+    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, memory: MemoryReading | None
+) -> MemoryPlan:
+    """`plan`, or where other programs hold memory that it counts on, the next leaner one that fits beside them, else the leanest."""
+    if memory is None or memory.missing_gib == 0:
+        return plan
+    while peak_gib(row, settings, plan) > memory.available_gib:
+        less = leaner(row, settings, plan)
+        if less is None:
+            return plan
+        plan = less
+    return plan
+
+
+def next_try(fault: Fault, row: ModelRow | None, settings: RenderSettings, plan: MemoryPlan) -> Retry | None:
+    """What to try on the same card after a fault; None where nothing on this card would help."""
+    if row is None or fault.cuda_is_broken:
+        return None
+    if fault.broken_picture:
+        if plan.precision == "fp32":
+            return None
+        return Retry(
+            replace(plan, precision="fp32"),
+            f"{fault.message} The card tries it again in single precision.",
+        )
+    if fault.kind is FailureClass.OUT_OF_MEMORY:
+        less = leaner(row, settings, plan)
+        if less is not None:
+            return Retry(less, f"{fault.message} The card tries it again with a leaner memory plan.")
+    return None

@@ -1,0 +1,68 @@
+"""A card's first computation, before it gets work: does the torch that is installed serve it, and does it compute what it should?
+
+Runs in the card's worker process, whose CUDA is the card's alone. Everything is asked of torch through `Any`, so that a test can put
+another torch in its place; what may be said of the answers is `farm.planning.rules`.
+"""
+
+import logging
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from farm.planning.rules import architecture_trouble, driver_trouble, kernel_trouble, no_cuda_trouble
+
+log = logging.getLogger(__name__)
+
+_SIDE = 64
+"""Rows and columns of the test's matrices: their entries are 0 to 6, so every sum is exact in any precision above fp16."""
+
+
+def card_trouble(
+    name: str, driver: str | None = None, capability: tuple[int, int] | None = None
+) -> str | None:
+    """What keeps this process's card from work, with the remedy; None if it computes, or if there is no torch here to ask.
+
+    `name`, `driver` and `capability` are NVML's, for the words. Takes the seconds that importing torch takes.
+    """
+    if find_spec("torch") is None:
+        return None
+    try:
+        torch = import_module("torch")
+    except (ImportError, OSError) as error:  # a half-installed torch: a library of CUDA's is missing
+        return (
+            f"torch cannot be loaded on that PC: {_first_line(error)} Install it again: `sh deploy/setup.sh`."
+        )
+    return ask(torch, name, driver, capability)
+
+
+def ask(torch: Any, name: str, driver: str | None, capability: tuple[int, int] | None) -> str | None:
+    """What `card_trouble` does, of a torch that is there."""
+    version, cuda = str(torch.__version__), torch.version.cuda
+    if cuda is None:
+        return no_cuda_trouble(name, capability, version)
+    try:
+        torch.cuda.init()
+        major, minor = torch.cuda.get_device_capability(0)
+    except (RuntimeError, AssertionError) as error:
+        return driver_trouble(name, driver, str(cuda), capability, _first_line(error))
+    trouble = architecture_trouble(name, (major, minor), torch.cuda.get_arch_list(), version)
+    if trouble is not None:
+        return trouble
+    try:
+        right = computes(torch, "cuda:0")
+    except RuntimeError as error:
+        return kernel_trouble(name, _first_line(error))
+    return None if right else kernel_trouble(name, "it gave a wrong product of two small matrices.")
+
+
+def computes(torch: Any, device: str) -> bool:
+    """Whether the device multiplies two small matrices as the CPU does."""
+    here = (torch.arange(_SIDE * _SIDE) % 7).reshape(_SIDE, _SIDE).float()
+    there = here.to(device)
+    return bool(torch.equal((there @ there).cpu(), here @ here))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    said = lines[0] if lines else type(error).__name__
+    return said if said.endswith(".") else f"{said}."

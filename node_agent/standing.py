@@ -1,0 +1,85 @@
+"""How a card stands: what NVML says of it, joined with what its worker says. Pure; the agent carries words between the two."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from farm.model import CardKind
+from farm.wire import CardReport
+from node_agent.spill import margin_gib
+
+RETEST_S = 300.0
+"""How long a card in trouble is left alone before a fresh worker tests it again: its owner may have mended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerWord:
+    """What a card's worker says of itself: its process and attempt, whether it tested the card, what it found, how many renders spilled."""
+
+    pid: int
+    attempt_id: str | None = None
+    tested: bool = False
+    trouble: str | None = None
+    spills: int = 0
+
+    @classmethod
+    def of(cls, said: dict[str, Any]) -> "WorkerWord":
+        """From the answer of `CardWorker.state`."""
+        return cls(said["pid"], said["attempt_id"], said["tested"], said["trouble"], said["spills"])
+
+
+@dataclass(slots=True)
+class Standing:
+    """One card as its agent knows it. `spills` counts those of workers that have ended."""
+
+    word: WorkerWord | None = None
+    trouble_since: float | None = None
+    spills: int = 0
+
+    def hear(self, word: WorkerWord | None, now: float) -> None:
+        """The worker answered, or (None) its process ended. `now` is monotonic, seconds."""
+        if word is not None and word.tested:
+            if word.trouble is None:
+                self.trouble_since = None
+            elif self.trouble_since is None:
+                self.trouble_since = now
+        if word is None:
+            self._close_book()
+        self.word = word
+
+    def _close_book(self) -> None:
+        self.spills += self.word.spills if self.word is not None else 0
+
+    def shall_retest(self, now: float) -> bool:
+        """Whether the card was in trouble for long enough to be tried anew, by a fresh process: CUDA reads its files but once."""
+        return (
+            self.word is not None
+            and self.word.trouble is not None
+            and self.trouble_since is not None
+            and now - self.trouble_since >= RETEST_S
+        )
+
+    def renew(self) -> None:
+        """A fresh worker takes over; the next word about trouble is a new one."""
+        self._close_book()
+        self.word = None
+        self.trouble_since = None
+
+    def of(self, probed: CardReport) -> CardReport:
+        """The card's report: a GPU counts as tested only once its worker says so."""
+        if probed.kind is CardKind.CPU:
+            return replace(probed, tested=True)
+        word = self.word
+        card = self._with_margin(probed)
+        if word is None or not word.tested:
+            return replace(card, tested=False)
+        return replace(card, tested=True, trouble=word.trouble or card.trouble)
+
+    def _with_margin(self, card: CardReport) -> CardReport:
+        margin = margin_gib(self.spills + (self.word.spills if self.word is not None else 0))
+        if not margin or card.usable_gib is None:
+            return card
+        return replace(
+            card,
+            usable_gib=round(max(0.0, card.usable_gib - margin), 2),
+            notice=f"{margin:g} GiB less of its memory is used: Windows moved some of it to the PC's RAM during a render.",
+        )

@@ -1,0 +1,183 @@
+"""What attempts teach: predictions become right in a few renders, and neither an outlier nor another program spoils them."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farm.catalogue.models import builtin_models
+from farm.model import (
+    Attempt,
+    AttemptStatus,
+    Card,
+    CardKind,
+    FailureClass,
+    Job,
+    JobStatus,
+    MemoryPlan,
+    RenderSettings,
+    Tier,
+)
+from farm.planning.eligibility import FarmView, check
+from farm.planning.estimate import seconds
+from farm.planning.learned import LAST, PEAK_LIMITS, UNLEARNED, Learned, Lesson, learn, lesson_of
+from farm.planning.memory import peak_gib
+
+MODELS = builtin_models()
+I2VGEN = MODELS["i2vgen-xl"]
+STANDARD = RenderSettings("i2vgen-xl", 512, 512, frames=16, steps=50, guidance=9.0, fps=8, seed=1)
+CARD = Card("GPU-1", "n1", CardKind.CUDA, "RTX 2060", 6.0, 5.4, Tier.POST, (7, 5), frozenset({"i2vgen-xl"}))
+PLAN = MemoryPlan("by_stage", "in_turn")
+PREDICTED = seconds(I2VGEN, CARD, STANDARD, PLAN)
+PEAK = peak_gib(I2VGEN, STANDARD, PLAN)
+FINISHED = Attempt(
+    "A1", "J1", 1, "n1", "GPU-1", "RTX 2060", AttemptStatus.FINISHED, 1.0, memory_plan=PLAN,
+    stage_seconds={"load": 40.0, "denoise": PREDICTED - 5.0, "encode": 5.0}, peak_gib=PEAK,
+)  # fmt: skip
+
+
+def job(settings: RenderSettings = STANDARD) -> Job:
+    return Job("J2", JobStatus.QUEUED, settings, Tier.POST, "ab" * 32, 1.0)
+
+
+def times(factor: float, peak: float = 1.0) -> Attempt:
+    """An attempt that took `factor` times the catalogue's seconds and `peak` times its memory."""
+    return replace(
+        FINISHED, stage_seconds={"load": 40.0, "denoise": PREDICTED * factor}, peak_gib=PEAK * peak
+    )
+
+
+def taught(*attempts: Attempt) -> Learned:
+    return learn(lesson_of(attempt, STANDARD, I2VGEN, CARD) for attempt in attempts)
+
+
+def test_an_attempt_as_predicted_teaches_that_the_catalogue_is_right() -> None:
+    lesson = lesson_of(FINISHED, STANDARD, I2VGEN, CARD)
+    assert lesson is not None
+    assert lesson.seconds == pytest.approx(1.0)
+    assert lesson.peak == pytest.approx(1.0)
+    assert learn([]) == UNLEARNED
+
+
+def test_loading_and_failed_tries_are_no_part_of_the_prediction() -> None:
+    slow_disk = replace(
+        FINISHED, stage_seconds={**FINISHED.stage_seconds, "load": 900.0, "earlier_tries": 500.0}
+    )
+    assert taught(slow_disk).seconds == pytest.approx(1.0)
+
+
+@given(
+    truth=st.floats(0.25, 4.0),
+    noise=st.lists(st.floats(0.95, 1.05), min_size=2, max_size=2),
+    outlier=st.floats(0.05, 20.0),
+    place=st.integers(0, 2),
+)
+def test_three_renders_bring_the_prediction_within_15_percent_also_with_an_outlier(
+    truth: float, noise: list[float], outlier: float, place: int
+) -> None:
+    ratios = [truth * each for each in noise]
+    ratios.insert(place, truth * outlier)
+    learned = taught(*(times(ratio) for ratio in ratios))
+    view = FarmView(MODELS, learned={("GPU-1", "i2vgen-xl"): learned})
+    predicted = check(job(), CARD, view).seconds
+    assert predicted == pytest.approx(PREDICTED * truth, rel=0.15)
+
+
+@given(st.floats(0.25, 4.0))
+def test_one_render_moves_the_prediction_towards_it_and_not_beyond(truth: float) -> None:
+    found = taught(times(truth)).seconds
+    assert min(1.0, truth) <= found <= max(1.0, truth)
+    assert abs(found - truth) <= abs(1.0 - truth)
+
+
+@given(st.lists(st.floats(0.01, 100.0), min_size=1, max_size=30))
+def test_the_factor_lies_among_the_last_ratios_and_one(ratios: list[float]) -> None:
+    found = learn(Lesson(seconds=ratio) for ratio in ratios)
+    last = ratios[:LAST]
+    assert found.renders == len(last)
+    assert max(min(*last, 1.0), 1 / 30) * 0.999 <= found.seconds <= min(max(*last, 1.0), 30.0) * 1.001
+
+
+def test_a_card_that_became_quicker_is_believed_after_half_a_dozen_renders() -> None:
+    assert taught(*[times(1.0)] * 7, *[times(3.0)] * 12).seconds == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        replace(times(9.0), disturbed=True),
+        replace(FINISHED, status=AttemptStatus.LOST),
+        replace(FINISHED, status=AttemptStatus.CANCELLED),
+        replace(FINISHED, status=AttemptStatus.RUNNING),
+        replace(FINISHED, status=AttemptStatus.FAILED, failure_class=FailureClass.INTERNAL),
+        replace(
+            FINISHED, status=AttemptStatus.FAILED, failure_class=FailureClass.OUT_OF_MEMORY, disturbed=True
+        ),
+    ],
+)
+def test_what_says_nothing_of_the_card_teaches_nothing(attempt: Attempt) -> None:
+    """An out-of-memory taught the farm that the card was too small although a game held the memory (sheepit-client#168)."""
+    assert lesson_of(attempt, STANDARD, I2VGEN, CARD) is None
+
+
+def test_running_out_of_memory_by_itself_teaches_that_the_law_was_too_low() -> None:
+    ran_out = replace(FINISHED, status=AttemptStatus.FAILED, failure_class=FailureClass.OUT_OF_MEMORY)
+    lesson = lesson_of(ran_out, STANDARD, I2VGEN, CARD)
+    assert lesson is not None
+    assert lesson.seconds is None
+    assert lesson.peak == pytest.approx(max(1.0, 5.4 / PEAK) * 1.05)
+    assert lesson_of(ran_out, STANDARD, I2VGEN, replace(CARD, usable_gib=None)) is None
+
+
+def test_a_model_without_a_law_of_memory_teaches_seconds_only() -> None:
+    settings = replace(STANDARD, model="animatic")
+    lesson = lesson_of(FINISHED, settings, MODELS["animatic"], CARD)
+    assert lesson is not None
+    assert lesson.seconds is not None
+    assert lesson.peak is None
+
+
+def test_a_cpu_s_memory_is_not_the_law_s() -> None:
+    cpu = Card("CPU-n1", "n1", CardKind.CPU, "CPU")
+    lesson = lesson_of(FINISHED, STANDARD, I2VGEN, cpu)
+    assert lesson is not None
+    assert lesson.peak is None
+
+
+def test_parts_that_were_not_measured_teach_nothing() -> None:
+    bare = replace(FINISHED, stage_seconds={}, peak_gib=None)
+    assert lesson_of(bare, STANDARD, I2VGEN, CARD) == Lesson()
+    assert taught(bare) == Learned(renders=1)
+
+
+def test_a_larger_peak_than_the_law_s_makes_the_plan_leaner_before_it_runs_out() -> None:
+    roomy = replace(CARD, usable_gib=6.5)
+    key = (CARD.id, "i2vgen-xl")
+    first = check(job(), roomy, FarmView(MODELS))
+    assert first.plan == MemoryPlan("by_stage", "together")
+    learned = taught(*[times(1.0, peak=1.1)] * 3)
+    second = check(job(), roomy, FarmView(MODELS, learned={key: learned}))
+    assert second.plan == PLAN
+    assert second.peak_gib == pytest.approx(PEAK * learned.peak)
+    assert learned.peak == pytest.approx(1.1, rel=0.01)
+
+
+def test_what_is_learned_of_memory_has_bounds() -> None:
+    assert taught(*[times(1.0, peak=0.2)] * 5).peak == PEAK_LIMITS[0]
+    assert taught(*[times(1.0, peak=9.0)] * 5).peak == PEAK_LIMITS[1]
+
+
+def test_reasons_speak_of_what_was_learned() -> None:
+    learned = Learned(peak=1.5)
+    verdict = check(job(), CARD, FarmView(MODELS, tiers="off", learned={(CARD.id, "i2vgen-xl"): learned}))
+    assert verdict.plan is None
+    assert verdict.peak_gib is None
+    assert f"needs {PEAK * 1.5:.1f} GiB, RTX 2060 has 5.4 usable" in verdict.reasons
+
+
+def test_other_cards_and_models_learn_nothing_from_it() -> None:
+    view = FarmView(
+        MODELS, learned={("GPU-2", "i2vgen-xl"): Learned(9.0), (CARD.id, "animatic"): Learned(9.0)}
+    )
+    assert check(job(), CARD, view).seconds == pytest.approx(PREDICTED)

@@ -1,0 +1,118 @@
+"""A card's first computation, with another torch in the real one's place: only its edge is faked."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from node_agent import selftest
+from node_agent.selftest import ask, card_trouble, computes
+from tests.fake_torch import FakeTorch
+
+PASCAL = ("GTX 1080", "550.120", (6, 1))
+
+
+def asked(torch: FakeTorch, name: str = "RTX 2060", driver: str = "580.65.06") -> str | None:
+    return ask(torch.module(), name, driver, torch.capability)
+
+
+def test_a_card_that_computes_is_fine() -> None:
+    assert asked(FakeTorch()) is None
+
+
+def test_a_torch_built_for_newer_cards_is_found_before_any_job_is() -> None:
+    """GTX 10xx with PyPI's newest torch: every render ended in "no kernel image is available for execution on the device"."""
+    newer = FakeTorch(
+        "2.13.0+cu130", "13.0", (6, 1), ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
+    )
+    said = asked(newer, "GTX 1080")
+    assert said is not None
+    assert "was built for sm_75 and newer, GTX 1080 is sm_61" in said
+    assert "https://download.pytorch.org/whl/cu126" in said
+
+
+def test_a_driver_that_is_too_old_is_named_with_the_one_that_is_needed() -> None:
+    old = FakeTorch(
+        init_error="The NVIDIA driver on your system is too old (found version 11040). Please ..."
+    )
+    assert asked(old, "RTX 2060", "470.256.02") == (
+        "Driver 470.256.02 is too old for CUDA 12.6: install driver 525.60.13 or newer on that PC."
+    )
+
+
+def test_a_driver_that_does_not_answer_gives_its_own_words() -> None:
+    said = asked(
+        FakeTorch(init_error="CUDA unknown error - this may be due to an incorrectly set up environment")
+    )
+    assert said is not None
+    assert said.startswith("CUDA does not start on RTX 2060: CUDA unknown error - this may be due to")
+
+
+def test_a_torch_without_cuda_is_told_apart_from_a_broken_card() -> None:
+    said = asked(FakeTorch("2.13.0+cpu", None))
+    assert said is not None
+    assert "was built without CUDA" in said
+
+
+def test_a_kernel_that_fails_and_one_that_computes_wrong_are_both_trouble() -> None:
+    fails = asked(
+        FakeTorch(kernel_error="CUDA error: an illegal memory access was encountered\nCompile with ...")
+    )
+    wrong = asked(FakeTorch(wrong=True))
+    assert fails is not None
+    assert "failed: CUDA error: an illegal memory access was encountered. Restart its PC" in fails
+    assert wrong is not None
+    assert "wrong product" in wrong
+
+
+def test_a_pc_without_torch_has_nothing_to_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "find_spec", lambda _name: None)
+    assert card_trouble(*PASCAL) is None
+
+
+def test_a_torch_that_cannot_be_loaded_is_trouble_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_name: str) -> ModuleType:
+        raise OSError("libcudart.so.12: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(selftest, "find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(selftest, "import_module", broken)
+    said = card_trouble(*PASCAL)
+    assert said is not None
+    assert "libcudart.so.12: cannot open shared object file" in said
+
+
+@pytest.mark.torch
+def test_the_computation_itself_is_right_with_the_real_torch() -> None:
+    import torch
+
+    assert computes(torch, "cpu")
+
+
+@pytest.mark.torch
+def test_the_real_cpu_build_is_told_from_one_with_cuda() -> None:
+    import torch
+
+    if torch.version.cuda is not None:
+        pytest.skip("this torch has CUDA")
+    said = card_trouble("RTX 3060", "580.65.06", (8, 6))
+    assert said is not None
+    assert torch.__version__ in said
+    assert "without CUDA" in said
+
+
+@pytest.mark.torch
+def test_the_fake_has_no_name_that_the_real_library_lacks() -> None:
+    import torch
+
+    def compare(ours: Any, real: Any) -> None:
+        for name in vars(ours):
+            assert hasattr(real, name), name
+
+    fake = FakeTorch().module()
+    compare(fake, torch)
+    compare(fake.cuda, torch.cuda)
+    compare(fake.version, sys.modules["torch"].version)
+    for name in ("reshape", "float", "to", "cpu", "__matmul__", "__mod__"):
+        assert hasattr(torch.Tensor, name)

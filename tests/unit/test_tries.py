@@ -1,0 +1,376 @@
+"""What a card does about a failed try, in the real runner with a scripted model; only torch and NVML are faked, at their edge."""
+
+import gc
+import io
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from farm import events
+from farm.catalogue.models import ModelRow, builtin_models
+from farm.errors import BrokenPictureError
+from farm.events import Event
+from farm.model import FailureClass, MemoryPlan
+from farm.planning.memory import leaner, plans_of
+from node_agent import attempt as attempt_module
+from node_agent.ladder import Program
+from node_agent.pipelines.base import RenderRequest, Report
+from node_agent.runner import Busy
+from node_agent.spool import Spool
+from tests.fake_torch import FakeTorch
+from tests.pictures import product
+from tests.storage import SETTINGS
+from tests.workshop import LIMIT_S, AcceleratorError, OutOfMemoryError, Workshop, ended, order, set_up
+
+ROW = replace(builtin_models()["i2vgen-xl"], name="one", pipeline="scripted", tensor_needed=False)
+GUIDED = replace(SETTINGS, model="one", guidance=9.0)
+LADDER = plans_of(GUIDED)
+OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
+
+
+@dataclass
+class Card:
+    """A card under test: its workshop, its torch, and the programs that NVML would name."""
+
+    shop: Workshop
+    torch: FakeTorch
+    programs: list[Program]
+    picture: bytes
+
+    def make(self, name: str = "A1") -> list[Event]:
+        told = self.shop.make(self.picture, name, guidance=GUIDED.guidance)
+        attempt = self.shop.runner._current
+        assert attempt is not None
+        attempt.thread.join(LIMIT_S)  # what follows its last word has happened too
+        return told
+
+    def fail_under(self, *plans: MemoryPlan, error: Exception | None = None) -> None:
+        def script(request: RenderRequest, _report: Report) -> None:
+            if request.plan in plans:
+                raise error or OutOfMemoryError(OUT_OF_MEMORY)
+
+        self.shop.script = script
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    file = io.BytesIO()
+    product(160, 120).image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes) -> Iterator[Card]:
+    torch = FakeTorch(total_gib=12.0)
+    monkeypatch.setitem(sys.modules, "torch", torch.module())
+    programs: list[Program] = []
+    rows: dict[str, ModelRow] = {"one": ROW}
+    shop = set_up(Spool(tmp_path / "spool"), monkeypatch, "cuda:0", rows, programs=lambda: list(programs))
+    yield Card(shop, torch, programs, picture)
+    attempt = shop.runner._current
+    if attempt is not None:
+        attempt.stop.set()
+        attempt.thread.join(LIMIT_S)
+
+
+def retries(told: Sequence[Event]) -> list[events.Retrying]:
+    return [event for event in told if isinstance(event, events.Retrying)]
+
+
+def failure(told: Sequence[Event]) -> events.Failed:
+    last = told[-1]
+    assert isinstance(last, events.Failed), last
+    return last
+
+
+# --- out of memory ---
+def test_out_of_memory_is_tried_again_with_the_next_leaner_plan_and_the_same_settings(card: Card) -> None:
+    """An out-of-memory broke the queue although a leaner plan would have done (Wan2GP#2052)."""
+    seen: list[RenderRequest] = []
+
+    def script(request: RenderRequest, _report: Report) -> None:
+        seen.append(request)
+        if request.plan == LADDER[0]:
+            raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    told = card.make()
+    assert told[-1].kind == "done"
+    (step,) = retries(told)
+    assert step.plan == leaner(ROW, GUIDED, LADDER[0])
+    assert step.reason == (
+        f"The card ran out of memory: {OUT_OF_MEMORY}. The card tries it again with a leaner memory plan."
+    )
+    assert {request.settings for request in seen} == {GUIDED}
+    assert [event.seq for event in told] == list(range(1, len(told) + 1))
+    kinds = [event.kind for event in told if event.kind != "step"]
+    assert kinds == ["loading", "rendering", "retrying", "loading", "rendering", "done"]
+
+
+def test_the_ladder_ends_and_the_job_goes_to_a_bigger_card(card: Card) -> None:
+    card.fail_under(*LADDER)
+    told = card.make()
+    tried = [plan for model in card.shop.opened for plan in model.plans]
+    assert tried[0] == LADDER[0]
+    assert [step.plan for step in retries(told)] == tried[1:]
+    assert leaner(ROW, GUIDED, tried[-1]) is None
+    last = failure(told)
+    assert (last.failure_class, last.disturbed, last.worker_ends) == (
+        FailureClass.OUT_OF_MEMORY,
+        False,
+        False,
+    )
+    assert last.remedy == "It will be tried on another card."
+    assert card.shop.ends == []
+    card.shop.script = lambda _request, _report: None
+    assert card.make("A2")[-1].kind == "done", "the card works on"
+
+
+def test_each_try_starts_with_an_empty_card(card: Card) -> None:
+    """The exception of the failed try held its frames, and with them the tensors, so that the leaner plan ran out too."""
+    held: list[weakref.ref[object]] = []
+    alive_when_emptied: list[bool] = []
+
+    class Tensors:
+        """What a render holds on to."""
+
+    def script(request: RenderRequest, _report: Report) -> None:
+        tensors = Tensors()
+        if request.plan == LADDER[0]:
+            held.append(weakref.ref(tensors))
+            raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.torch.on_empty_cache = lambda: alive_when_emptied.append(held[0]() is not None)
+    card.shop.script = script
+    gc.disable()  # luck shall not free what is still held
+    try:
+        assert card.make()[-1].kind == "done"
+    finally:
+        gc.enable()
+    assert alive_when_emptied == [False]
+    assert card.shop.opened[0].done[-1] == "unload"
+
+
+def test_seconds_of_failed_tries_are_told_apart_and_the_peak_is_the_last_try_s(card: Card) -> None:
+    card.fail_under(LADDER[0])
+    card.torch.peak_gib = 3.5
+    done = card.make()[-1]
+    assert isinstance(done, events.Done)
+    assert set(done.stage_seconds) == {"earlier_tries", "encode"}
+    assert done.stage_seconds["earlier_tries"] > 0
+    assert done.peak_gib == 3.5
+    assert card.torch.called.count("reset_peak_memory_stats") == 2
+
+
+def test_memory_that_does_not_come_back_ends_the_worker_and_not_the_job(card: Card) -> None:
+    """A leak in a long-lived worker made every later job run out of memory; only a fresh process gives it back."""
+
+    def script(_request: RenderRequest, _report: Report) -> None:
+        card.torch.reserved_gib = card.torch.kept_gib = 1.5
+        raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    last = failure(card.make())
+    assert (last.failure_class, last.worker_ends) == (FailureClass.INTERNAL, True)
+    assert last.message.endswith("1.5 GiB did not come back, so this worker makes nothing more.")
+    assert last.remedy == "It is started anew, and the job tried again."
+    assert card.shop.ends == [1]
+    with pytest.raises(Busy):
+        card.shop.runner.start(order(card.picture, "A2", model="one"), card.picture)
+
+
+def test_memory_missing_at_the_driver_without_any_program_to_account_for_it_is_ours(card: Card) -> None:
+    def script(_request: RenderRequest, _report: Report) -> None:
+        card.torch.others_gib = 2.0
+        raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    last = failure(card.make())
+    assert (last.failure_class, last.worker_ends) == (FailureClass.INTERNAL, True)
+    assert "2.0 GiB did not come back" in last.message
+
+
+def test_a_game_that_took_the_memory_is_named_and_nothing_is_held_against_the_card(card: Card) -> None:
+    """The owner's game held the memory, and the farm learned that the card is too small (sheepit-client#168)."""
+
+    def script(_request: RenderRequest, _report: Report) -> None:
+        card.torch.others_gib = 6.0
+        card.programs[:] = [Program(11, "Xorg", 0.2), Program(4123, "game.exe", 5.8)]
+        raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    last = failure(card.make())
+    assert (last.failure_class, last.disturbed, last.worker_ends) == (FailureClass.OUT_OF_MEMORY, True, False)
+    assert (
+        "Other programs hold 5.8 GiB of the card's memory, first of all game.exe (process 4123) with 5.8 GiB."
+        in last.message
+    )
+
+
+def test_where_a_program_already_holds_memory_the_first_try_is_a_leaner_one(card: Card) -> None:
+    card.torch.others_gib = 5.0  # leaves 6.6 of 12: not enough for everything resident
+    card.programs[:] = [Program(4123, "blender", 5.0)]
+    settings = {"guidance": 9.0, "width": 512, "height": 512, "frames": 8}
+    told = card.shop.make(card.picture, "A1", **settings)
+    (step,) = retries(told)
+    assert (step.plan.parts, step.seq) == ("resident", 1) or step.plan.parts == "by_stage"
+    assert step.reason.startswith("Other programs hold 4.8 GiB of the card's memory, first of all blender")
+    assert [plan for model in card.shop.opened for plan in model.plans] == [step.plan]
+    assert told[-1].kind == "done"
+
+
+def test_a_warm_model_is_not_taken_for_another_program(card: Card) -> None:
+    assert retries(card.make()) == []
+    card.torch.reserved_gib = 8.4
+    assert retries(card.make("A2")) == []
+
+
+def test_a_cancel_between_two_tries_ends_it(card: Card) -> None:
+    def script(_request: RenderRequest, _report: Report) -> None:
+        card.shop.runner.cancel("A1")
+        raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    told = card.make()
+    assert told[-1].kind == "cancelled"
+    assert retries(told) == []
+
+
+# --- broken pictures ---
+def test_a_black_picture_is_tried_once_in_single_precision(card: Card) -> None:
+    """GTX 16xx give black frames in half precision, and nobody knew why (diffusers#2153)."""
+    card.fail_under(LADDER[0], error=BrokenPictureError("The picture is black."))
+    told = card.make()
+    (step,) = retries(told)
+    assert step.plan == replace(LADDER[0], precision="fp32")
+    assert step.reason == "The picture is black. The card tries it again in single precision."
+    assert told[-1].kind == "done"
+
+
+def test_a_picture_that_stays_black_is_the_card_s_fault_and_goes_elsewhere(card: Card) -> None:
+    card.fail_under(
+        LADDER[0], replace(LADDER[0], precision="fp32"), error=BrokenPictureError("The picture is black.")
+    )
+    told = card.make()
+    assert len(retries(told)) == 1
+    last = failure(told)
+    assert (last.failure_class, last.worker_ends) == (FailureClass.CARD_FAULT, True)
+    assert last.message == "The picture is black. It is so in single precision too."
+    assert "fetch the model's files on that PC again" in last.remedy
+
+
+def test_single_precision_that_runs_out_of_memory_steps_down_and_keeps_its_precision(card: Card) -> None:
+    single = replace(LADDER[0], precision="fp32")
+
+    def script(request: RenderRequest, _report: Report) -> None:
+        if request.plan.precision == "fp16":
+            raise BrokenPictureError("The picture is black.")
+        if request.plan == single:
+            raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    told = card.make()
+    assert told[-1].kind == "done"
+    steps = [step.plan for step in retries(told)]
+    assert steps == [single, leaner(ROW, GUIDED, single)]
+    assert steps[1].precision == "fp32"
+
+
+# --- a broken CUDA ---
+def test_a_cuda_error_ends_the_process_and_nothing_more_is_asked_of_cuda(card: Card) -> None:
+    """After an illegal access every call of the process fails or hangs; the worker went on and failed every job after it."""
+
+    def script(_request: RenderRequest, _report: Report) -> None:
+        card.torch.broken = True
+        card.torch.called.clear()
+        raise AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    card.shop.script = script
+    told = card.make()
+    last = failure(told)
+    assert (last.failure_class, last.worker_ends) == (FailureClass.CARD_FAULT, True)
+    assert last.remedy == "Its worker is started anew and the card tested."
+    assert retries(told) == []
+    assert card.torch.called == [], "no empty_cache on a broken context"
+    assert card.shop.opened[0].done == ["load", "render"], "and no unload"
+    assert card.shop.ends == [1]
+
+
+def test_the_last_word_is_on_the_disk_before_the_process_ends(card: Card) -> None:
+    on_disk: list[bool] = []
+    card.shop.runner.end = lambda: on_disk.append(card.shop.spool.ended("A1"))
+    card.fail_under(LADDER[0], error=AcceleratorError("CUDA error: unspecified launch failure"))
+    card.make()
+    assert on_disk == [True]
+
+
+def test_a_context_that_broke_while_memory_ran_out_ends_the_process_too(card: Card) -> None:
+    def script(_request: RenderRequest, _report: Report) -> None:
+        card.torch.broken = True
+        raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    last = failure(card.make())
+    assert last.worker_ends
+    assert "CUDA no longer answered" in last.message
+
+
+def test_a_fault_of_the_attempt_s_own_code_still_gives_it_an_end(
+    card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> Sequence[Program]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(card.shop.runner, "programs", broken)
+    card.fail_under(LADDER[0])
+    last = failure(card.make())
+    assert last.failure_class == FailureClass.INTERNAL
+    assert "ZeroDivisionError" in last.message
+
+
+# --- memory moved to RAM ---
+@pytest.mark.parametrize("can_spill", [True, False])
+def test_an_attempt_that_spills_says_so_once_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes, can_spill: bool
+) -> None:
+    torch = FakeTorch(total_gib=6.0, reserved_gib=5.4)
+    monkeypatch.setitem(sys.modules, "torch", torch.module())
+    shop = set_up(Spool(tmp_path / "spool"), monkeypatch, "cuda:0", {"one": ROW}, can_spill=can_spill)
+    ticks = SimpleNamespace(now=0.0, perf_counter=lambda: ticks.now)
+    monkeypatch.setattr(attempt_module, "time", ticks)
+
+    def script(_request: RenderRequest, _report: Report) -> None:
+        ticks.now += 8.0
+
+    shop.script = script
+    asked = replace(order(picture, model="one"), predicted_s=8 * 1.5)
+    shop.runner.start(asked, picture)
+    told = ended(shop.spool)
+    assert told[-1].kind == "done"
+    notes = [event for event in told if isinstance(event, events.Note)]
+    if not can_spill:
+        assert (notes, shop.runner.spills) == ([], 0)
+        return
+    (note,) = notes
+    assert note.disturbed
+    assert "a step takes 8.0 s instead of 1.5 s" in note.text
+    assert shop.runner.spills == 1
+    assert [event.seq for event in told] == list(range(1, len(told) + 1))
+
+
+def test_on_a_cpu_there_is_no_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes) -> None:
+    shop = set_up(Spool(tmp_path / "spool"), monkeypatch, "cpu", {"one": replace(ROW, devices=("cpu",))})
+
+    def script(_request: RenderRequest, _report: Report) -> None:
+        raise MemoryError
+
+    shop.script = script
+    shop.runner.start(order(picture, model="one", guidance=9.0), picture)
+    told = ended(shop.spool)
+    assert retries(told) == []
+    assert failure(told).failure_class == FailureClass.OUT_OF_MEMORY
