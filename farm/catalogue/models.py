@@ -27,15 +27,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class MemoryCoefficients:
-    """Coefficients of a model's peak, GiB; `farm.planning.memory` has the law and `models.toml` the source."""
+    """What a model's memory follows from; `farm.planning.memory` has the law and `models.toml` the source.
 
-    resident_gib: float
-    unet_gib: float
-    activation_gib_per_frame_megapixel: float
-    reserve_factor: float
-    reserve_gib: float = 0.0
-    decode_gib_per_megapixel: float = 0.0
-    vae_gib: float = 0.0
+    `network` names the measured denoiser (`farm.catalogue.networks`); `parts_gib` the weights of the other parts in fp16. The VAE takes
+    `frame_gib_per_megapixel` for each of the `decode_frames` frames that it decodes at once, or `tiles_gib_per_megapixel` in tiles;
+    `encodes_in_fp32` for a VAE that must encode in single precision.
+    """
+
+    network: str
+    parts_gib: dict[str, float] = field(default_factory=dict, hash=False)
+    frame_gib_per_megapixel: float = 0.0
+    tiles_gib_per_megapixel: float = 0.0
+    decode_frames: int = 1
+    encodes_in_fp32: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Literal
 
 from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Job, MemoryPlan, Tier
-from farm.planning.estimate import seconds
+from farm.planning.estimate import room_of, seconds
 from farm.planning.learned import UNLEARNED, Learned
-from farm.planning.memory import peak_gib, plans_for, smallest_peak_gib
+from farm.planning.memory import Room, best_plan, peak_gib, smallest_peak_gib
 
 TiersMode = Literal["soft", "strict", "off"]
 
@@ -160,7 +160,11 @@ def _plan(job: Job, card: Card, row: ModelRow, view: FarmView) -> MemoryPlan | N
     # The coefficients speak of GPUs; a CPU's memory is the PC's own, and offloading to itself saves nothing.
     if card.kind is CardKind.CPU:
         return MemoryPlan()
-    return plans_for(row, job.settings, _usable_gib(job, card, view))
+    usable = _usable_gib(job, card, view)
+    if row.memory is not None and usable is None:
+        return None
+    found = best_plan(row, job.settings, room_of(row, card, usable or 0.0))
+    return None if found is None else found.plan
 
 
 def why_pending(job: Job, cards: Iterable[Card], view: FarmView) -> str:
@@ -204,7 +208,7 @@ def _what_helps(job: Job, card: Card, view: FarmView) -> str:
         advice.append(f"fetch its weights on that PC with `hf download {row.source}`")
     usable = _usable_gib(job, card, view)
     if memory_fits(job, card, view) and usable is not None:
-        frames = _frames_that_fit(job, row, usable)
+        frames = _frames_that_fit(job, row, room_of(row, card, usable))
         size = f"{job.settings.width} x {job.settings.height}"
         advice.append(
             f"ask for {frames} frames at {size}" if frames else "ask for a smaller size or a smaller model"
@@ -217,12 +221,12 @@ def _what_helps(job: Job, card: Card, view: FarmView) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def _frames_that_fit(job: Job, row: ModelRow, usable_gib: float) -> int:
+def _frames_that_fit(job: Job, row: ModelRow, room: Room) -> int:
     """The most frames that fit at the job's size, 0 if not even one does."""
     low, high = 0, job.settings.frames
     while low < high:
         middle = (low + high + 1) // 2
-        if plans_for(row, replace(job.settings, frames=middle), usable_gib) is None:
+        if best_plan(row, replace(job.settings, frames=middle), room) is None:
             high = middle - 1
         else:
             low = middle

@@ -1,32 +1,77 @@
-"""How much of a card's memory a render takes, and the fastest memory plan that fits. Pure.
+"""How much of a card's memory a render takes under a plan, and the fastest plan that fits. Pure, without torch, under a millisecond.
 
-The law, measured on an H200 with full-size I2VGen-XL (GiB; megapixels of the clip), for each of the two
-stages that can be the highest:
+The law, in MiB (`work` is frames x megapixels x passes in one batch, twice as much for fp32):
 
-    step:   weights on the card + reserve_factor * a * frames * megapixels * share
-    decode: weights on the card + reserve_factor * d * megapixels, one frame at a time
-    peak:   reserve_gib + the larger of the two
+    layers  = work * max over layers of (base + whole, or base + fixed + per_piece / pieces)
+    step    = weights that stay + ring + layers
+    decode  = VAE's weights + decode_frames * megapixels * (frame or tiles)
+    held    = 1.08 * what is not weights + 32, the caching allocator's share over what it hands out
+    peak    = the largest stage, plus the other parts' weights where they stay too
 
-`share` is 1 with both guidance passes in one batch, 1/2 with one at a time, or where there is only one.
-Weights on the card are all of them (resident), or the UNet's and the VAE's alone (offload). Without the
-reserve this is what is allocated; with it, what the caching allocator holds: the figure that decides whether
-a card runs out, and that the history records. The CUDA context (0.3 to 0.6 GiB) is no part of it; a card's
-`usable_gib` leaves that out. The law is between 0 and 2.5 % above the measured rows of the whole pipeline,
-and up to 5 % above single UNet steps: the safe side.
+The coefficients were measured on a GPU (`farm.catalogue.networks`, `models.toml`). Without the CUDA context (0.3 to 0.6 GiB), which
+a card's `usable_gib` leaves out. The worker lets its allocator reserve no more than the peak predicted here, plus a little: it then
+gives back what it keeps for later rather than take more.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import ceil
+from typing import Final, Literal
 
-from farm.catalogue.models import ModelRow
+from farm.catalogue.models import MemoryCoefficients, ModelRow
+from farm.catalogue.networks import Network, network
 from farm.model import MemoryPlan, RenderSettings
+from farm.planning.residency import smallest_ring_mib, staying
+from farm.planning.stepping import pass_seconds
 
-TIME_FACTORS: dict[MemoryPlan, float] = {
-    MemoryPlan("resident", "together"): 1.0,
-    MemoryPlan("by_stage", "together"): 1.02,
-    MemoryPlan("resident", "in_turn"): 1.17,
-    MemoryPlan("by_stage", "in_turn"): 1.19,
-}
-"""Seconds per step against the fastest plan, in order. On an H200: 0.217 s, 0.221 s offloaded, 0.253 s in turn."""
+KEPT: Final = 1.08
+"""What the allocator reserves over what it hands out, besides weights: 1.03 to 1.28 measured on an H100, held down by the worker's cap."""
+KEPT_MIB: Final = 32.0
+
+PIECES_MIB: Final = (0, 2048, 1024, 512, 256, 128, 64)
+"""The working sets that are tried for a layer; 0 runs all whole. Half as large a piece makes twice as many launches."""
+
+PIECE_S: Final = 1e-4
+CUT_SHARE: Final = 0.02
+"""What cutting costs on the card: seconds for each further piece, and the share for statistics and copies. On an H100 35 pieces cost 2.7 %
+at 512x512x16, 202 cost 3.9 % at 1280x704x16."""
+LAUNCH_S: Final = 0.09
+LAUNCH_PIECE_S: Final = 1.3e-3
+"""What a pass and each further piece take the host to launch: where that is longer than the card computes, the card waits. Measured at
+512x512x16 with 64 and 128 MiB pieces, on one core of a server; an old desktop's is about as quick."""
+IN_TURN: Final = 1.17
+"""Two passes of half the batch against one of the whole, at every size, on an H200."""
+FP32: Final = 2
+"""Bytes of fp32 against fp16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a card and its PC have: `usable_gib` for the allocator, `ram_gib` for weights in host memory, the bus, and the card's speed.
+
+    `scale` is seconds on this card for one second on the measured card (H100). Unknown memory (None) is taken as plenty, an unknown bus
+    as PCIe 3 x8.
+    """
+
+    usable_gib: float
+    ram_gib: float | None = None
+    bus_gb_s: float | None = None
+    scale: float = 8.7
+    precision: Literal["fp16", "fp32"] = "fp16"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A plan with what it takes: `peak_gib` as history records it, `step_s` seconds per step."""
+
+    plan: MemoryPlan
+    peak_gib: float
+    step_s: float
+
+
+BUS_GB_S: Final = 6.0
+"""A PCIe 3 x8 slot with pinned memory, where the bus is not known."""
 
 
 def is_guided(settings: RenderSettings) -> bool:
@@ -34,48 +79,227 @@ def is_guided(settings: RenderSettings) -> bool:
     return settings.guidance > 1.0
 
 
+def work_of(settings: RenderSettings, plan: MemoryPlan) -> float:
+    """Frames x megapixels x passes in one batch."""
+    together = is_guided(settings) and plan.guidance == "together"
+    return settings.frames * settings.width * settings.height / 1e6 * (2 if together else 1)
+
+
 def peak_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> float:
     """The allocator's reserved memory at its highest, GiB, without the CUDA context; 0 without GPU memory."""
     law = row.memory
     if law is None:
         return 0.0
-    megapixels = settings.width * settings.height / 1e6
-    together = is_guided(settings) and plan.guidance == "together"
-    step = law.activation_gib_per_frame_megapixel * settings.frames * megapixels * (1.0 if together else 0.5)
-    decode = law.decode_gib_per_megapixel * megapixels
-    resident = plan.parts == "resident"
-    return law.reserve_gib + max(
-        (law.resident_gib if resident else law.unet_gib) + law.reserve_factor * step,
-        (law.resident_gib if resident else law.vae_gib) + law.reserve_factor * decode,
+    return max(stage_peaks_gib(row, settings, plan).values())
+
+
+def stage_peaks_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> dict[str, float]:
+    """The peak of each stage, GiB: "denoise", "vae", and each part that only lies on the card."""
+    law = row.memory
+    if law is None:
+        return {}
+    net = network(law.network)
+    wide = FP32 if plan.precision == "fp32" else 1
+    parts = {name: gib * 1024 * wide for name, gib in law.parts_gib.items()}
+    denoiser = _weights_mib(net, plan, wide)
+    layers = _layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib)
+    stages = {name: mib + KEPT_MIB for name, mib in parts.items()}
+    stages["vae"] = parts.get("vae", 0.0) + KEPT * _vae_mib(law, settings, plan, wide) + KEPT_MIB
+    stages["denoise"] = denoiser + KEPT * layers + KEPT_MIB
+    if plan.parts == "resident":
+        everything = denoiser + sum(parts.values())
+        here = {**parts, "denoise": denoiser}
+        stages = {name: mib - here.get(name, 0.0) + everything for name, mib in stages.items()}
+    return {name: mib / 1024 for name, mib in stages.items()}
+
+
+def step_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room: Room) -> float:
+    """Seconds of one step under a plan; 0 for a model without a measured network."""
+    law = row.memory
+    if law is None:
+        return 0.0
+    net = network(law.network)
+    work = work_of(settings, plan)
+    wide = FP32 if plan.precision == "fp32" else 1
+    pieces = _pieces(net, work * wide, plan.piece_mib)
+    passes = 2 if is_guided(settings) and plan.guidance == "in_turn" else 1
+    one = pass_seconds(
+        net,
+        staying(net, plan.weights_on_card),
+        work=work,
+        scale=room.scale * _dearer(pieces, passes),
+        ring_mib=max(plan.ring_mib, smallest_ring_mib(net)),
+        bus_gb_s=room.bus_gb_s or BUS_GB_S,
     )
+    return passes * max(one + pieces * PIECE_S, LAUNCH_S + pieces * LAUNCH_PIECE_S)
 
 
-def plans_for(row: ModelRow, settings: RenderSettings, usable_gib: float | None) -> MemoryPlan | None:
-    """The fastest plan whose peak fits, or None. A model that needs no GPU memory fits anywhere."""
+@lru_cache(maxsize=4096)
+def best_plan(row: ModelRow, settings: RenderSettings, room: Room) -> Choice | None:
+    """The fastest plan that fits, or None. Of equally fast ones that with fewer pieces and passes."""
     if row.memory is None:
-        return MemoryPlan()
-    if usable_gib is None:
+        return Choice(MemoryPlan(), 0.0, 0.0)
+    bounded = sorted(
+        (
+            (_least_seconds(row, settings, plan, room), number, plan)
+            for number, plan in enumerate(_fitting(row, settings, room))
+        ),
+        key=lambda found: found[:2],
+    )
+    best: tuple[float, MemoryPlan] | None = None
+    for least, _, plan in bounded:
+        if best is not None and least >= best[0]:
+            break
+        seconds = step_seconds(row, settings, plan, room)
+        if best is None or seconds < best[0]:
+            best = (seconds, plan)
+    if best is None:
         return None
-    return next((plan for plan in plans_of(settings) if peak_gib(row, settings, plan) <= usable_gib), None)
-
-
-def plans_of(settings: RenderSettings) -> tuple[MemoryPlan, ...]:
-    """All plans that make a difference for these settings, the fastest first."""
-    return tuple(plan for plan in TIME_FACTORS if is_guided(settings) or plan.guidance == "together")
+    return Choice(best[1], peak_gib(row, settings, best[1]), best[0])
 
 
 def leaner(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> MemoryPlan | None:
-    """The fastest plan that takes less than `plan`, in the same precision; None if there is none. For a render that ran out of memory."""
-    present = peak_gib(row, settings, plan)
-    others = (replace(other, precision=plan.precision) for other in plans_of(settings))
-    return next((other for other in others if peak_gib(row, settings, other) < present), None)
-
-
-def time_factor(plan: MemoryPlan) -> float:
-    """Seconds per step under `plan` against the fastest plan."""
-    return TIME_FACTORS[MemoryPlan(plan.parts, plan.guidance)]
+    """The fastest plan that takes a tenth less than `plan`, in the same precision, for a render that ran out; None if there is none."""
+    if row.memory is None:
+        return None
+    found = best_plan(row, settings, Room(0.9 * peak_gib(row, settings, plan), precision=plan.precision))
+    return None if found is None else found.plan
 
 
 def smallest_peak_gib(row: ModelRow, settings: RenderSettings) -> float:
     """The peak of the plan that takes the least, GiB."""
-    return min(peak_gib(row, settings, plan) for plan in plans_of(settings))
+    if row.memory is None:
+        return 0.0
+    lean = MemoryPlan(
+        "by_stage", "in_turn", 0.0, smallest_ring_mib(network(row.memory.network)), PIECES_MIB[-1], "tiles"
+    )
+    return peak_gib(row, settings, lean)
+
+
+def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[MemoryPlan]:
+    """For each way to cut layers, the plan that fills the card: as many weights on it as fit, the other parts too if they do."""
+    law = row.memory
+    assert law is not None  # noqa: S101 - asked before
+    net = network(law.network)
+    usable = room.usable_gib * 1024
+    wide = FP32 if room.precision == "fp32" else 1
+    decode = _decode_way(law, settings, usable, wide)
+    if decode is None or any(gib * 1024 * wide + KEPT_MIB > usable for gib in law.parts_gib.values()):
+        return
+    for guidance in ("together", "in_turn") if is_guided(settings) else ("together",):
+        base = MemoryPlan("by_stage", guidance, 1.0, 0, 0, decode, room.precision)
+        former = -1
+        for piece_mib in PIECES_MIB:
+            work = work_of(settings, base) * wide
+            pieces = _pieces(net, work, piece_mib)
+            if pieces == former:
+                continue  # the same as the plan before: no layer is that wide
+            former = pieces
+            left = usable - KEPT * _layers_mib(net, work, piece_mib) - KEPT_MIB
+            plan = _with_weights(net, replace(base, piece_mib=piece_mib), left, room, wide)
+            if plan is None:
+                continue
+            resident = replace(plan, parts="resident")
+            yield resident if peak_gib(row, settings, resident) <= room.usable_gib else plan
+
+
+def _with_weights(
+    net: Network, plan: MemoryPlan, left_mib: float, room: Room, wide: int
+) -> MemoryPlan | None:
+    """The plan with as many weights on the card as `left_mib` holds; None if not even the ring fits, or the host cannot hold the rest."""
+    if left_mib >= net.mib * wide:
+        return plan
+    ring = smallest_ring_mib(net)
+    left_mib -= _ring_mib_on_card(ring, wide)
+    share = min(1.0, left_mib / (net.mib * wide))
+    plan = replace(plan, weights_on_card=_rounded(share), ring_mib=ring)
+    if share < 0 or _weights_mib(net, plan, wide) > left_mib + _ring_mib_on_card(ring, wide):
+        return None
+    streamed = net.mib - _staying_mib(net, plan.weights_on_card)
+    if room.ram_gib is not None and streamed / 1024 > room.ram_gib:
+        return None
+    return plan
+
+
+def _rounded(share: float) -> float:
+    """Down to a percent: plans that differ by less are one."""
+    return int(share * 100) / 100
+
+
+def _least_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room: Room) -> float:
+    """A bound that a step cannot be under, quicker to find than its seconds."""
+    assert row.memory is not None  # noqa: S101 - asked before
+    net = network(row.memory.network)
+    work = work_of(settings, plan)
+    wide = FP32 if plan.precision == "fp32" else 1
+    pieces = _pieces(net, work * wide, plan.piece_mib)
+    passes = 2 if is_guided(settings) and plan.guidance == "in_turn" else 1
+    compute = net.step_seconds(work, room.scale * _dearer(pieces, passes))
+    streamed = net.mib - _staying_mib(net, plan.weights_on_card)
+    copying = streamed * 1024**2 / ((room.bus_gb_s or BUS_GB_S) * 1e9)
+    return passes * max(compute + pieces * PIECE_S, copying, LAUNCH_S + pieces * LAUNCH_PIECE_S)
+
+
+def _dearer(pieces: int, passes: int) -> float:
+    """By how much the card computes longer in pieces and in turn."""
+    return (1 + CUT_SHARE if pieces else 1.0) * (IN_TURN if passes == 2 else 1.0)
+
+
+@lru_cache(maxsize=512)
+def _staying_mib(net: Network, share: float) -> float:
+    stay = staying(net, share)
+    return sum(unit.mib for unit in net.units if unit.name in stay)
+
+
+def _weights_mib(net: Network, plan: MemoryPlan, wide: int) -> float:
+    if plan.weights_on_card >= 1.0:
+        return net.mib * wide
+    return _staying_mib(net, plan.weights_on_card) * wide + _ring_mib_on_card(
+        max(plan.ring_mib, smallest_ring_mib(net)), wide
+    )
+
+
+def _ring_mib_on_card(ring_mib: float, wide: int) -> float:
+    """The ring in what is computed in, and, where that is wider than what is stored, the place where the stored bytes arrive."""
+    return ring_mib * (1 if wide == 1 else wide + 1)
+
+
+def _layers_mib(net: Network, work: float, piece_mib: int) -> float:
+    most = net.between
+    for layer in net.layers:
+        pieces = _cut(layer.working * work, piece_mib)
+        most = max(
+            most, layer.base + (layer.whole if pieces == 1 else layer.fixed + layer.per_piece / pieces)
+        )
+    return most * work
+
+
+def _pieces(net: Network, work: float, piece_mib: int) -> int:
+    """How many pieces more than layers."""
+    return sum(count * (_cut(width * work, piece_mib) - 1) for width, count in net.widths)
+
+
+def _cut(working_mib: float, piece_mib: int) -> int:
+    return 1 if piece_mib <= 0 or working_mib <= piece_mib else ceil(working_mib / piece_mib)
+
+
+def _vae_mib(law: MemoryCoefficients, settings: RenderSettings, plan: MemoryPlan, wide: int) -> float:
+    per_megapixel = law.tiles_gib_per_megapixel if plan.decode == "tiles" else law.frame_gib_per_megapixel
+    megapixels = settings.width * settings.height / 1e6
+    return (
+        per_megapixel
+        * 1024
+        * megapixels
+        * max(law.decode_frames * wide, FP32 if law.encodes_in_fp32 else wide)
+    )
+
+
+def _decode_way(
+    law: MemoryCoefficients, settings: RenderSettings, usable_mib: float, wide: int
+) -> Literal["frame", "tiles"] | None:
+    """Whole frames where they fit, else tiles, else None."""
+    for way in ("frame", "tiles"):
+        vae = law.parts_gib.get("vae", 0.0) * 1024 * (FP32 if law.encodes_in_fp32 else wide)
+        if vae + KEPT * _vae_mib(law, settings, MemoryPlan(decode=way), wide) + KEPT_MIB <= usable_mib:
+            return way
+    return None

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,13 +19,14 @@ from node_agent.engine.chunking import Chunking, first_tensor, pieces_for, rule_
 from node_agent.engine.units import Unit
 
 MIB = 1024**2
+_cuda: Any = torch.cuda  # half of it has no types
 Call = Callable[[nn.Module], Any]
 """Runs one step of the network on inputs that are already on the card."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSample:
-    """One layer in one pass, MiB: `base` was taken when it began (the weights too), `peak` while it ran; `before` since the last one ended."""
+    """One layer in one pass, MiB: `base` was taken when it began (weights too), `peak` while it ran, `before` since the last one ended."""
 
     name: str
     base: float
@@ -81,7 +83,7 @@ def sample_units(
     def mark(name: str) -> None:
         if marks and marks[-1][0] == name:
             return
-        event = torch.cuda.Event(enable_timing=True)
+        event = _cuda.Event(enable_timing=True)
         event.record()
         marks.append((name, event))
 
@@ -98,7 +100,7 @@ def sample_units(
                 mark("(end)")
                 torch.cuda.synchronize()
                 names = [name for name, _ in marks[:-1]]
-                rows.append([a[1].elapsed_time(b[1]) / 1000 for a, b in zip(marks, marks[1:], strict=False)])
+                rows.append([a[1].elapsed_time(b[1]) / 1000 for a, b in pairwise(marks)])
     finally:
         for hook in hooks:
             hook.remove()
@@ -110,13 +112,13 @@ def seconds_per_step(network: nn.Module, call: Call, passes: int = 5) -> float:
     times = []
     with torch.inference_mode():
         for _ in range(passes + 2):
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin, end = _cuda.Event(enable_timing=True), _cuda.Event(enable_timing=True)
             begin.record()
             call(network)
             end.record()
             torch.cuda.synchronize()
             times.append(begin.elapsed_time(end) / 1000)
-    return statistics.median(times[2:])
+    return float(statistics.median(times[2:]))
 
 
 @contextmanager

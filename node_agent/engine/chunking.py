@@ -32,12 +32,15 @@ class Rule:
     most: Callable[[Any, Tensor], int]
 
 
+WIDEST_FUSED_HEAD: Final = 256
+"""The widest attention head that torch's fused kernels take."""
+
 _FEED_FORWARD: Final = 18
 """A transformer block's widest moment, in times its tokens: the gated feed-forward's 8 + 4 + 4, and two of the tokens themselves."""
 
 
 def _resnet_working(module: Any, x: Tensor) -> int:
-    return 2 * (module.in_channels + module.out_channels) * len(x) * x.shape[2] * x.shape[3]
+    return int(2 * (module.in_channels + module.out_channels) * len(x) * x.shape[2] * x.shape[3])
 
 
 def _run_resnet(module: Any, forward: Run, pieces: int, x: Tensor, temb: Any = None, **kwargs: Any) -> Any:
@@ -77,6 +80,21 @@ def _run_temporal_transformer(
     return ways.temporal_transformer(forward, module, pieces, x, num_frames, **kwargs)
 
 
+def _attention_working(module: Any, x: Tensor) -> int:
+    """A VAE's attention has one head as wide as its channels, for which there is no fused kernel: scores and weights, in fp32 each."""
+    whole_picture = x.dim() == 4 and module.group_norm is not None and module.spatial_norm is None
+    if not whole_picture or x.shape[1] // module.heads <= WIDEST_FUSED_HEAD:
+        return 0
+    return int(4 * len(x) * module.heads * (x.shape[2] * x.shape[3]) ** 2)
+
+
+def _run_attention(module: Any, forward: Run, pieces: int, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    others = [value for value in (*args, *kwargs.values()) if value is not None]
+    if others or module.norm_q is not None or module.norm_k is not None:
+        return forward(x, *args, **kwargs)
+    return ways.attention_by_queries(module, pieces, x)
+
+
 def _rows(_module: Any, x: Tensor) -> int:
     return len(x)
 
@@ -106,6 +124,9 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "TransformerSpatioTemporalModel": Rule(
         lambda _m, x: (_FEED_FORWARD + 4) * x.numel(), _run_spatio_temporal, _rows
+    ),
+    "Attention": Rule(
+        _attention_working, _run_attention, lambda _m, x: x.shape[-2] * x.shape[-1] if x.dim() == 4 else 1
     ),
     "AlphaBlender": Rule(
         lambda _m, x: 3 * x.numel() if x.dim() == 5 else 0,

@@ -1,12 +1,14 @@
 """Host memory that the card can read by itself: pinned where it can be had, ordinary where not, and said so."""
 
 import logging
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
+_cuda: Any = torch.cuda  # half of it has no types
 
 
 class HostMemory:
@@ -19,26 +21,36 @@ class HostMemory:
     def __init__(self, nbytes: int, device: torch.device) -> None:
         """Takes `nbytes` bytes, for copies to `device`."""
         self.bytes: Tensor = torch.empty(nbytes, dtype=torch.uint8)
-        self._runtime: Any = None
         self.why_not = ""
+        self._unpin: Any = None
         if device.type != "cuda" or nbytes == 0:
             return
-        runtime: Any = torch.cuda.cudart()
+        runtime: Any = _cuda.cudart()
         answer = runtime.cudaHostRegister(self.bytes.data_ptr(), nbytes, 0)
         if int(answer) == 0:
-            self._runtime = runtime
+            # Also when nobody closes it: memory that is freed while it is registered cannot be registered again.
+            self._unpin = weakref.finalize(self, runtime.cudaHostUnregister, self.bytes.data_ptr())
             return
+        _forget_error(device)
         self.why_not = f"the driver refused to pin {nbytes / 1024**3:.1f} GiB of this PC's memory ({answer})"
         log.warning("%s: weights stream more slowly, through the driver's own buffer", self.why_not)
 
     @property
     def pinned(self) -> bool:
         """Whether the driver has it registered."""
-        return self._runtime is not None
+        return self._unpin is not None and self._unpin.alive
 
     def close(self) -> None:
         """Gives it back. No copy from it may be under way."""
-        if self._runtime is not None:
-            self._runtime.cudaHostUnregister(self.bytes.data_ptr())
-            self._runtime = None
+        if self._unpin is not None:
+            self._unpin()
         self.bytes = torch.empty(0, dtype=torch.uint8)
+
+
+def _forget_error(device: torch.device) -> None:
+    """The runtime keeps a refusal as its last error, and the next launch would report it as its own."""
+    try:
+        torch.zeros(1, device=device)
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        log.debug("the refusal was reported once more, and is forgotten now")

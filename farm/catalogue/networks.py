@@ -1,0 +1,110 @@
+"""What was measured of each denoising network: its weights in units, its layers' memory, its time. Data in `networks/*.json`.
+
+`farm calibrate MODEL` makes these files on a GPU. "Work" is frames x megapixels x passes in one batch (two with guidance together):
+memory and time of these networks are proportional to it, apart from what `fixed` says.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from farm.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRow:
+    """Weights that come and go together: `mib` MiB in fp16, and the `share` of a step's computation that they do."""
+
+    name: str
+    mib: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One layer's memory, MiB per work in fp16. `base` is what others hold when it begins.
+
+    Whole, it takes `whole` more; in p pieces `fixed + per_piece / p`. `working` is what its pieces are counted by: p is the smallest
+    number with `working / p` within the plan's `piece_mib`.
+    """
+
+    name: str
+    base: float
+    whole: float
+    fixed: float
+    per_piece: float
+    working: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """A denoising network as measured; each file is read once, so that two networks are equal only if they are the same.
+
+    `units` stand in the order of computation. A step with everything on the card takes `step_fixed_s + step_per_work_s * work` seconds.
+    `layers` are those that can make the peak under some plan; `between` is the most that is held between layers, MiB per work.
+    `widths` are the working sets of all layers that can be cut (MiB per work) with how many layers have each: from them follows how many
+    pieces a plan makes. `measured` says on which card, with which versions, by which command.
+    """
+
+    name: str
+    measured: dict[str, Any]
+    step_fixed_s: float
+    step_per_work_s: float
+    units: tuple[UnitRow, ...]
+    layers: tuple[LayerRow, ...]
+    between: float
+    widths: tuple[tuple[float, int], ...]
+
+    @property
+    def mib(self) -> float:
+        """All weights in fp16."""
+        return sum(unit.mib for unit in self.units)
+
+    def step_seconds(self, work: float, scale: float = 1.0) -> float:
+        """A step with everything on the card and whole, on one that takes `scale` times the measured card's seconds.
+
+        The fixed part is the host's, which launches, and does not scale.
+        """
+        return self.step_fixed_s + scale * self.step_per_work_s * work
+
+
+def network_from_dict(name: str, data: dict[str, Any]) -> Network:
+    """A network from the shape of the files.
+
+    Raises:
+        ConfigurationError: something is missing or of another shape.
+    """
+    try:
+        return Network(
+            name,
+            data["measured"],
+            float(data["step"][0]),
+            float(data["step"][1]),
+            tuple(UnitRow(*unit) for unit in data["units"]),
+            tuple(LayerRow(*layer) for layer in data["layers"]),
+            float(data["between"]),
+            tuple((float(width), int(count)) for width, count in data["widths"]),
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"The measurements of the network {name} cannot be used: {error!r}.",
+            "Make them again with `farm calibrate`.",
+        ) from error
+
+
+@cache
+def network(name: str) -> Network:
+    """A network by its file's name.
+
+    Raises:
+        ConfigurationError: there is no such file.
+    """
+    file = resources.files(__package__).joinpath("networks", f"{name}.json")
+    if not file.is_file():
+        raise ConfigurationError(
+            f"Nobody has measured a network called {name}.",
+            "Name one of farm/catalogue/networks in the model's `memory.network`.",
+        )
+    return network_from_dict(name, json.loads(file.read_text(encoding="utf-8")))
