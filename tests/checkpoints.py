@@ -191,10 +191,10 @@ max_frames = 16
 max_steps = 50
 
 [{name}.memory]
-resident_gib = 0.01
-unet_gib = 0.003
-activation_gib_per_frame_megapixel = 0.1
-reserve_factor = 1.2
+network = "i2vgen-xl"
+parts_gib = {{ text_encoder = 0.001, image_encoder = 0.001, vae = 0.001 }}
+frame_gib_per_megapixel = 0.1
+tiles_gib_per_megapixel = 0.1
 
 [{name}.time]
 fixed_s = 5.0
