@@ -56,7 +56,7 @@ class MappedPart:
         return self._file.stat().st_size
 
     def _match(self, prefixes: tuple[str, ...]) -> dict[str, str]:
-        wanted = {name: tensor.shape for name, tensor in self.module.state_dict().items() if tensor.is_meta}
+        wanted = {name: tensor.shape for name, tensor in self.module.state_dict().items()}
         names: dict[str, str] = {}
         try:
             with safe_open(self._file, framework="pt", device="cpu") as tensors:

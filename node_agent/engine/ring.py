@@ -56,8 +56,20 @@ def lay_out(sizes: Sequence[int], ring_bytes: int) -> list[Slot]:
     return slots
 
 
+def overlaps(slots: Sequence[Slot]) -> bool:
+    """Whether every unit but a pass's first may be filled while the one before it still computes."""
+    return all(slot.after < position - 1 for position, slot in enumerate(slots) if position)
+
+
 def smallest_ring(sizes: Sequence[int]) -> int:
-    """Bytes with which any two units that follow each other find room side by side: each copy runs beside one unit's computation."""
+    """Bytes with which each copy runs beside the computation of the unit before, to within an eighth of the largest unit.
+
+    Between twice the largest, under which neighbours cannot lie side by side, and three times, with which they always do.
+    """
     if not sizes:
         return 0
-    return 2 * max(sizes)
+    largest = max(sizes)
+    if len(sizes) == 1:
+        return largest
+    step = max(1, largest // 8)
+    return next(size for size in range(2 * largest, 4 * largest, step) if overlaps(lay_out(sizes, size)))

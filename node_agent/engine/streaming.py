@@ -75,9 +75,11 @@ class StreamedNetwork:
         self._stored = stored
         self._compute = compute
         self._after_copy = after_copy
-        self._homes: list[tuple[nn.Module, str, Any]] = []
         self._hooks: list[Any] = []
         units = cut(network)
+        self._homes = [
+            (held.module, held.key, _get(held.module, held.key)) for unit in units for held in unit.tensors
+        ]
         self._streamed = [
             unit for unit in units if stay is not None and may_stream(unit) and unit.name not in stay
         ]
@@ -142,7 +144,7 @@ class StreamedNetwork:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        for module, key, former in reversed(self._homes):
+        for module, key, former in self._homes:
             _put(module, key, former)
         self._homes.clear()
         self._sources = []
@@ -164,7 +166,6 @@ class StreamedNetwork:
 
     def _bind(self, unit: Unit, flat: Tensor) -> None:
         for held in unit.tensors:
-            self._homes.append((held.module, held.key, _get(held.module, held.key)))
             _put(held.module, held.key, flat[held.first : held.last].view(held.shape))
 
     # --- computing ---

@@ -1,0 +1,196 @@
+"""Streamed weights give bit for bit what resident ones give, in any ring, share and order, and leave the network as it was."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from torch import nn  # noqa: E402
+
+from node_agent.engine import units as units_module  # noqa: E402
+from node_agent.engine.chunking import Chunking  # noqa: E402
+from node_agent.engine.hostmem import HostMemory  # noqa: E402
+from node_agent.engine.streaming import StreamedNetwork  # noqa: E402
+from node_agent.engine.units import cut, may_stream  # noqa: E402
+from tests.networks import cases, with_weights  # noqa: E402
+
+pytestmark = pytest.mark.torch
+CPU = torch.device("cpu")
+SINGLE = cases(torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small networks are cut as finely as the real ones."""
+    monkeypatch.setattr(units_module, "UNIT_BYTES", 20_000)
+    monkeypatch.setattr(units_module, "SMALL_BYTES", 200)
+
+
+def skeleton(name: str) -> Any:
+    with torch.device("meta"):
+        return SINGLE[name].make().eval().requires_grad_(False)
+
+
+def stream(net: Any, state: Any, stay: Any, **more: Any) -> StreamedNetwork:
+    return StreamedNetwork(
+        net, state.__getitem__, CPU, **{"stored": torch.float16, "compute": torch.float32, **more}, stay=stay
+    )
+
+
+@pytest.mark.parametrize("budget", [0, 20_000])
+@pytest.mark.parametrize("stored", [torch.float16, torch.float32])
+@pytest.mark.parametrize("name", ["i2vgen-xl", "svd"])
+def test_every_share_is_equal_to_all_on_the_card(name: str, stored: Any, budget: int) -> None:
+    case = SINGLE[name]
+    state = with_weights(case, torch.float32).state_dict()
+    net = skeleton(name)
+    names = [unit.name for unit in cut(net)]
+    before = {key: id(tensor) for key, tensor in net.named_parameters()}
+    pieces = Chunking(net)
+    pieces.budget_bytes = budget
+    resident = stream(net, state, None, stored=stored)
+    with torch.inference_mode():
+        want = case.call(net)
+    resident.close()
+    for stay in ([], names[1::3]):
+        streamed = stream(net, state, stay, stored=stored)
+        with torch.inference_mode():
+            for _ in range(3):
+                assert torch.equal(case.call(net), want)
+        assert streamed.misses == 0
+        assert len(streamed.order) == len([n for n in names if n not in stay])
+        assert streamed.card_bytes < resident_bytes(state)
+        streamed.close()
+        assert {key: id(tensor) for key, tensor in net.named_parameters()} == before
+
+
+def resident_bytes(state: Any) -> int:
+    return sum(tensor.numel() * 4 for tensor in state.values()) * 2
+
+
+class Tower(nn.Module):
+    """Layers of given widths, one after the other; `order` may be changed between passes."""
+
+    def __init__(self, widths: list[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, width * 4, bias=False) for width in widths)
+        self.order = list(range(len(widths)))
+
+    def forward(self, x: Any) -> Any:
+        for index in self.order:
+            layer = self.layers[index]
+            x = torch.tanh(layer(x).view(len(x), -1, 4).sum(1))
+        return x
+
+
+@given(
+    widths=st.lists(st.integers(15, 400), min_size=1, max_size=9),
+    more=st.integers(0, 60_000),
+    kept=st.sets(st.integers(0, 8)),
+    passes=st.integers(1, 5),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+def test_any_ring_is_equal(widths: list[int], more: int, kept: set[int], passes: int) -> None:
+    torch.manual_seed(7)
+    plain = Tower(widths)
+    x = torch.randn(3, 4)
+    with torch.device("meta"):
+        net = Tower(widths)
+    stay = [f"layers.{index}" for index in kept]
+    streamed = stream(net, plain.state_dict(), stay, stored=torch.float32, ring_bytes=more)
+    with torch.inference_mode():
+        want = plain(x)
+        for _ in range(passes):
+            assert torch.equal(net(x), want)
+    streamed.close()
+
+
+def test_another_way_through_the_layers_is_slower_and_never_wrong() -> None:
+    torch.manual_seed(7)
+    plain = Tower([100] * 5)
+    x = torch.randn(3, 4)
+    with torch.device("meta"):
+        net = Tower([100] * 5)
+    streamed = stream(net, plain.state_dict(), [], stored=torch.float32)
+    with torch.inference_mode():
+        for order in (
+            [0, 1, 2, 3, 4],
+            [0, 1, 2, 3, 4],
+            [0, 2, 1, 3, 4],
+            [0, 2, 1, 3, 4],
+            [4, 0, 4],
+            [3, 2],
+            [0, 1, 2, 3, 4],
+        ):
+            plain.order = net.order = order
+            assert torch.equal(net(x), plain(x)), order
+    assert streamed.misses > 0
+
+
+def test_the_host_s_copy_outlives_the_network_and_serves_the_next() -> None:
+    torch.manual_seed(7)
+    plain = Tower([100] * 5)
+    x = torch.randn(3, 4)
+    with torch.device("meta"):
+        net = Tower([100] * 5)
+    first = stream(net, plain.state_dict(), [], stored=torch.float32)
+    host = first.host
+    first.close()
+
+    def read(name: str) -> Any:
+        raise AssertionError(f"{name} was read again")
+
+    second = StreamedNetwork(net, read, CPU, stored=torch.float32, compute=torch.float32, stay=[], host=host)
+    with torch.inference_mode():
+        assert torch.equal(net(x), plain(x))
+    second.close()
+
+
+def test_every_tensor_is_in_one_unit_and_aligned() -> None:
+    for name in ("i2vgen-xl", "svd"):
+        net = skeleton(name)
+        held = [held for unit in cut(net) for held in unit.tensors]
+        assert sorted(one.name for one in held) == sorted(net.state_dict())
+        assert all(one.first % units_module.ALIGNMENT == 0 for one in held)
+
+
+def test_tensors_of_a_module_with_children_never_stream() -> None:
+    """No call says when they are needed."""
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.zeros(100_000))
+            self.layers = nn.ModuleList([nn.Linear(100, 100)])
+
+    own = [unit for unit in cut(Odd()) if unit.tensors[0].name == "table"]
+    assert len(own) == 1
+    assert not may_stream(own[0])
+
+
+def test_the_real_networks_are_cut_into_units_of_the_planner_s_names() -> None:
+    """The head chooses which units stay by the names in the measured data; a node must know the same names."""
+    from diffusers import I2VGenXLUNet, UNetSpatioTemporalConditionModel
+
+    from farm.catalogue.networks import network
+
+    with pytest.MonkeyPatch.context() as real:
+        real.setattr(units_module, "UNIT_BYTES", 32 * 1024**2)
+        real.setattr(units_module, "SMALL_BYTES", 1024**2)
+        for name, cls in (("i2vgen-xl", I2VGenXLUNet), ("svd", UNetSpatioTemporalConditionModel)):
+            with torch.device("meta"):
+                found = {unit.name: unit.elements * 2 / 1024**2 for unit in cut(cls())}
+            measured = {unit.name: unit.mib for unit in network(name).units}
+            assert found == pytest.approx(measured, abs=0.002)
+
+
+def test_host_memory_on_a_cpu_is_ordinary() -> None:
+    memory = HostMemory(1000, CPU)
+    assert not memory.pinned
+    assert len(memory.bytes) == 1000
+    memory.close()
+    memory.close()
