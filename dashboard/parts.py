@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from anyio import CapacityLimiter
 from starlette.requests import HTTPConnection
 
+from dashboard.animations import Animations
 from dashboard.stream import Live
 from farm.artifacts import ArtifactStore
 from farm.auth import Credential
@@ -32,6 +33,7 @@ class Parts:
     requests: Requests
     registry: Registry
     artifacts: ArtifactStore
+    animations: Animations
     models: Mapping[str, ModelRow]
     presets: Mapping[str, Preset]
     clock: Clock
@@ -55,6 +57,7 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         requests=Requests(writing),
         registry=Registry(writing),
         artifacts=ArtifactStore(data.artifacts),
+        animations=Animations(data.animations),
         models=models,
         presets={name: preset for name, preset in presets().items() if preset.model in models},
         clock=clock,

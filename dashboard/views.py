@@ -45,6 +45,7 @@ def job_view(
         priority=job.priority,
         anywhere=job.anywhere,
         submitted_by=job.submitted_by,
+        input_sha256=job.input_sha256,
         created_at=job.created_at,
         finished_at=job.finished_at,
         progress=_progress(job, live),

@@ -72,6 +72,7 @@ class JobView(Answer):
 
     `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known
     for a queued job that was asked for by itself, not in a list. `why_pending` says what a queued job waits for.
+    `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload.
     """
 
     id: str
@@ -85,6 +86,7 @@ class JobView(Answer):
     priority: int = 0
     anywhere: bool = False
     submitted_by: str = ""
+    input_sha256: str | None = None
     created_at: float
     finished_at: float | None = None
     progress: ProgressView | None = None

@@ -20,6 +20,7 @@ from uuid import uuid4
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from farm.animation import ClipFormat
 from farm.answers import CardView, JobPage, JobView, ModelView, NodeView, PresetView, TokenView
 from farm.errors import (
     BadInputError,
@@ -36,6 +37,8 @@ from farm.settings import DataDirectory, FarmSettings
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 ABSENCE_S = 120.0
 """How long `wait` bears a head that does not answer: a restart takes seconds, a reboot a minute."""
+MAKING = httpx.Timeout(900.0, connect=5.0)
+"""For a GIF or WebP: the head makes one at a time, for three minutes at the most, and lets four wait."""
 TRIES = 3
 POLL_S = (0.2, 1.0)
 """Pause between two looks at a job: short at first, for drafts that take seconds."""
@@ -95,26 +98,38 @@ class Farm:
         """Closes the connections."""
         self._http.close()
 
-    def submit(self, image: Path, *, key: str | None = None, **settings: object) -> JobView:
+    def submit(
+        self,
+        image: Path | None = None,
+        *,
+        input_sha256: str | None = None,
+        key: str | None = None,
+        **settings: object,
+    ) -> JobView:
         """Sends a picture; `settings` are those of the API, and those that are None are left to the farm.
 
-        `key` makes a repeat of the very same call give the same job; without one, only the repeats within this call are safe.
+        `input_sha256` names a picture as the farm keeps it, as a job's view and a clip's metadata do: without `image` the one to take
+        again, with it what that must come to. `key` makes a repeat of the very same call give the same job; without one, only the
+        repeats within this call are safe.
 
         Raises:
-            BadInputError: the farm cannot use the picture or a setting; `field` says which.
+            BadInputError: the farm cannot use the picture or a setting, or does not have the picture; `field` says which.
         """
-        try:
-            picture = image.read_bytes()
-        except OSError as error:
-            message = f"Cannot read the picture {image}: {error.strerror}."
-            raise BadInputError("image", message, "Name a PNG, JPEG or WebP file.") from error
         named = {name: value for name, value in settings.items() if value is not None}
+        parts: dict[str, tuple[str | None, str | bytes]] = {"settings": (None, json.dumps(named))}
+        if input_sha256 is not None:
+            parts["input_sha256"] = (None, input_sha256)
+        if image is not None:
+            try:
+                parts["image"] = (image.name, image.read_bytes())
+            except OSError as error:
+                message = f"Cannot read the picture {image}: {error.strerror}."
+                raise BadInputError("image", message, "Name a PNG, JPEG or WebP file.") from error
         answer = self._call(
             "POST",
             "/jobs",
             headers={"idempotency-key": key or uuid4().hex},
-            files={"image": (image.name, picture)},
-            data={"settings": json.dumps(named)},
+            files=parts,
         )
         return self._read(_JOB, answer)
 
@@ -195,18 +210,25 @@ class Farm:
         """What happened to a job, as text."""
         return self._call("GET", f"/jobs/{quote(job_id, safe='')}/log").text
 
-    def video(self, job_id: str, path: Path) -> Path:
+    def video(self, job_id: str, path: Path, *, kind: ClipFormat = ClipFormat.MP4, loop: int = 0) -> Path:
         """Saves a finished clip as `path`; what was there is replaced only by a whole file with the right hash.
+
+        A GIF or WebP is made by the head first, which takes seconds, and plays `loop` times, 0 for ever.
 
         Raises:
             NotFoundError: the job has no video.
-            FarmError: the file cannot be written, or arrived damaged.
+            FarmError: the head cannot make the GIF or WebP; the file cannot be written, or arrived damaged.
         """
         part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
         try:
             with (
                 self._reaching(),
-                self._http.stream("GET", f"/jobs/{quote(job_id, safe='')}/video") as answer,
+                self._http.stream(
+                    "GET",
+                    f"/jobs/{quote(job_id, safe='')}/video",
+                    params={"format": str(kind), "loop": loop},
+                    timeout=TIMEOUT if kind is ClipFormat.MP4 else MAKING,
+                ) as answer,
             ):
                 if answer.is_error:
                     answer.read()

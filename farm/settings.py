@@ -71,6 +71,11 @@ class DataDirectory:
         return self.root / "artifacts"
 
     @property
+    def animations(self) -> Path:
+        """GIFs and WebPs made from videos; every one can be made again, so no backup needs them."""
+        return self.root / "cache" / "animations"
+
+    @property
     def secrets(self) -> Path:
         """Tokens, mode 0700."""
         return self.root / "secrets"

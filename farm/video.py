@@ -8,22 +8,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 
 from farm.errors import ConfigurationError, RenderFailedError
 
-Metadata = dict[str, str | int | float | bool]
+Metadata = dict[str, Any]
+"""What a clip says about itself: JSON values by name."""
 
 _TIMEOUT_S = 120.0
 """Decoding the largest clip that the farm makes (240 frames of 1920x1080) takes about 5 s on a slow core."""
 
 _REDO = "The attempt's result is not used; the job can be tried again."
 
-_STREAM = re.compile(r"Stream #0:\d+.*?: Video: (\w+)[^,]*, (\w+)")
+# ffmpeg prints the clip's own words (title, comment) too, behind their names: only what stands where ffmpeg's own words stand counts.
+_STREAM = re.compile(r"^\[info\] +Stream #0:\d+[^ ]*: Video: (\w+)[^,\n]*, (\w+)", re.MULTILINE)
+_FAULT = re.compile(r"^(?:\[[^\]\n]* @ [^\]\n]*\] )*\[(?:error|fatal)\] (.*)", re.MULTILINE)
+
 _COMMENT_BOXES = ("moov", "udta", "meta", "ilst", "\u00a9cmt", "data")
+_MOST_BOXES = 64
+"""Boxes at the top of a file that are looked at; a clip of the farm has four. A hostile file could have millions."""
+_MOST_INDEX = 16 << 20
+"""Bytes of the index (`moov`) that are read for the metadata; a clip of 240 frames has some 10 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +109,21 @@ def verify(
 
 
 def read_metadata(path: Path) -> Metadata:
-    """What the clip's maker wrote into it (model, settings, seed, draft); empty if it says nothing that we understand."""
+    """What the clip's maker wrote into it (model, settings, seed, draft); empty if it says nothing that we understand.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     return _parse_metadata(_comment(path))
+
+
+def is_mp4(path: Path) -> bool:
+    """Whether the file is built as a complete MP4; nothing is decoded.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return {"moov", "mdat"} <= {kind for kind, _, _ in _boxes(path)}
 
 
 def _decode(path: Path, *, faststart: bool) -> VideoFacts:
@@ -125,9 +147,9 @@ def _decode(path: Path, *, faststart: bool) -> VideoFacts:
             "Install the farm again with deploy/setup.sh, or set IMAGEIO_FFMPEG_EXE to an ffmpeg.",
         ) from error
     said = done.stderr.decode(errors="replace")
-    faults = [line for line in said.splitlines() if "[error]" in line or "[fatal]" in line]
-    if done.returncode != 0 or faults:
-        reason = faults[0].rsplit("] ", 1)[-1] if faults else f"ffmpeg ended with {done.returncode}"
+    fault = _FAULT.search(said)
+    if done.returncode != 0 or fault:
+        reason = fault[1].rsplit("] ", 1)[-1] if fault else f"ffmpeg ended with {done.returncode}"
         raise RenderFailedError(f"The clip {path.name} is damaged: {reason}.", _REDO)
     return _facts(path, done.stdout.decode(), said, faststart=faststart)
 
@@ -172,6 +194,10 @@ def _facts(path: Path, listing: str, said: str, *, faststart: bool) -> VideoFact
 
 def _boxes(path: Path) -> Iterator[tuple[str, int, int]]:
     """The boxes at the top of an MP4 file: name, where the content begins, where it ends. Stops at the first impossible one."""
+    return islice(_all_boxes(path), _MOST_BOXES)
+
+
+def _all_boxes(path: Path) -> Iterator[tuple[str, int, int]]:
     end = path.stat().st_size
     with path.open("rb") as source:
         at = 0
@@ -193,7 +219,7 @@ def _comment(path: Path) -> str:
     """The text of the comment tag (`moov.udta.meta.ilst.(c)cmt.data`), or nothing."""
     data = b""
     for kind, begin, end in _boxes(path):
-        if kind == "moov":
+        if kind == "moov" and end - begin <= _MOST_INDEX:
             with path.open("rb") as source:
                 source.seek(begin)
                 data = source.read(end - begin)
@@ -219,8 +245,6 @@ def _child(data: bytes, name: str) -> bytes:
 def _parse_metadata(text: str) -> Metadata:
     try:
         found = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # ValueError also for a number of more than 4,300 digits
         return {}
-    if not isinstance(found, dict):
-        return {}
-    return {key: value for key, value in found.items() if isinstance(value, str | int | float | bool)}
+    return found if isinstance(found, dict) else {}

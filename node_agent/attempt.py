@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from farm import events
+from farm.again import describe
 from farm.catalogue.models import ModelRow
 from farm.errors import CancelledRenderError, FarmError
 from farm.model import FailureClass, MemoryPlan
@@ -266,7 +267,7 @@ class Attempt:
             width=order.settings.width,
             height=order.settings.height,
             count=order.settings.frames,
-            metadata=clip_metadata(order),
+            metadata=describe(order.settings, input_sha256=order.input_sha256, draft=order.draft),
         )
         total = time.perf_counter() - began
         self._watch.add("encode", max(0.0, total - self._watch.seconds.pop("frames", 0.0)))
@@ -300,25 +301,3 @@ def _unless_forgotten() -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise CancelledRenderError("The head no longer waits for this attempt.") from error
-
-
-def clip_metadata(order: Order) -> dict[str, str | int | float | bool]:
-    """What a clip says about itself: enough to make it again."""
-    settings = order.settings
-    return {
-        "job": order.job_id,
-        "model": settings.model,
-        "prompt": settings.prompt,
-        "negative_prompt": settings.negative_prompt,
-        "width": settings.width,
-        "height": settings.height,
-        "frames": settings.frames,
-        "steps": settings.steps,
-        "guidance": settings.guidance,
-        "fps": settings.fps,
-        "seed": settings.seed,
-        "motion": settings.motion,
-        "strength": settings.strength,
-        "input_sha256": order.input_sha256,
-        "draft": order.draft,
-    }

@@ -4,7 +4,7 @@ import hashlib
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,8 @@ import numpy as np
 from PIL import Image
 
 from farm.errors import EncodingFailedError, RenderFailedError
-from farm.video import ffmpeg_path, read_metadata
+from farm.video import Metadata, ffmpeg_path
 from node_agent.pipelines.base import Frame
-
-__all__ = ["EncodedClip", "encode", "read_metadata"]
 
 _CRF = 17
 """x264's constant quality; about where people stop seeing a difference from the frames."""
@@ -52,11 +50,11 @@ def encode(
     width: int,
     height: int,
     count: int,
-    metadata: Mapping[str, str | int | float | bool],
+    metadata: Metadata,
 ) -> EncodedClip:
     """Writes `frames` (each `[height, width, 3]` RGB) to `target`, and the middle one as a JPEG beside it (`.jpg`).
 
-    H.264, yuv420p in BT.709, index first. `metadata` goes into the file as JSON (`read_metadata` gives it back); where it
+    H.264, yuv420p in BT.709, index first. `metadata` goes into the file as JSON (`farm.video.read_metadata` gives it back); where it
     says `draft`, the clip's title is "Draft". Both files appear under their names only when all is well, the video last.
 
     Raises:
@@ -80,6 +78,8 @@ def encode(
     finally:
         partial.unlink(missing_ok=True)
         partial_thumbnail.unlink(missing_ok=True)
+        if isinstance(frames, Generator):
+            frames.close()  # a render that is broken off gives its memory back now, not when the error is forgotten
     return EncodedClip(
         video=target,
         video_sha256=_sha256(target),
@@ -104,7 +104,7 @@ def _through_ffmpeg(
     width: int,
     height: int,
     count: int,
-    metadata: Mapping[str, str | int | float | bool],
+    metadata: Metadata,
 ) -> Image.Image:
     """Runs one ffmpeg from the first frame to the finished file; it is gone when this returns or raises."""
     with tempfile.TemporaryFile() as complaints:
@@ -131,9 +131,7 @@ def _through_ffmpeg(
     return middle
 
 
-def _command(
-    partial: Path, fps: int, width: int, height: int, metadata: Mapping[str, str | int | float | bool]
-) -> list[str]:
+def _command(partial: Path, fps: int, width: int, height: int, metadata: Metadata) -> list[str]:
     title = ["-metadata", "title=Draft"] if metadata.get("draft") else []
     return [
         ffmpeg_path(), "-hide_banner", "-nostats", "-loglevel", "error", "-y", "-xerror",
@@ -141,11 +139,11 @@ def _command(
         # Each frame that comes in goes out once, at its own time.
         "-fps_mode", "passthrough",
         # Converted as what the file says it is: otherwise players guess the colours by the size of the picture.
-        "-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p",
-        "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv",
+        "-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p,"
+        "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv",  # options of the encoder would be passed over
         "-c:v", "libx264", "-preset", _PRESET, "-crf", str(_CRF), "-threads", "2",
         "-movflags", "+faststart", "-fflags", "+bitexact", "-flags:v", "+bitexact",
-        *title, "-metadata", f"comment={json.dumps(dict(metadata), ensure_ascii=False, sort_keys=True)}",
+        *title, "-metadata", f"comment={json.dumps(metadata, ensure_ascii=False, sort_keys=True)}",
         "-f", "mp4", f"file:{partial}",
     ]  # fmt: skip
 

@@ -3,15 +3,18 @@
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented
 from dashboard.views import preview_path
-from farm.errors import NotFoundError
+from farm.animation import MOST_LOOPS, ClipFormat
+from farm.errors import BadInputError, NotFoundError
 from farm.model import Attempt, Job
 from farm.store.reader import StoryLine
 
@@ -20,17 +23,29 @@ router = APIRouter(tags=["files"])
 Farm = Annotated[Parts, Depends(parts)]
 FOR_EVER = "private, max-age=31536000, immutable"
 """A file is named by its hash and a finished job keeps its files, so these never change; `private` keeps them out of shared caches."""
+A_DAY = "private, max-age=86400"
+"""For what is made from a file that never changes: a newer farm may make it better."""
 _SUFFIX = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 
 
 def _stored(farm: Parts, request: Request, sha256: str, media_type: str, name: str | None = None) -> Response:
     """A stored file, whole or by Range; 304 where the browser has it."""
+    return _file(request, _path(farm, sha256), sha256, media_type, name, FOR_EVER)
+
+
+def _path(farm: Parts, sha256: str) -> Path:
     path = farm.artifacts.path(sha256)
     if not path.is_file():
         raise NotFoundError(
             "The file is not in the farm's store any more.", "It was deleted or not restored."
         )
-    headers = {"etag": f'"{sha256}"', "cache-control": FOR_EVER}
+    return path
+
+
+def _file(
+    request: Request, path: Path, sha256: str, media_type: str, name: str | None, kept: str
+) -> Response:
+    headers = {"etag": f'"{sha256}"', "cache-control": kept}
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if known & {headers["etag"], "*"}:
         return Response(status_code=304, headers=headers)
@@ -39,22 +54,38 @@ def _stored(farm: Parts, request: Request, sha256: str, media_type: str, name: s
 
 @router.get(
     "/jobs/{job_id}/video",
-    summary="The clip (MP4)",
+    summary="The clip (MP4, GIF or WebP)",
     response_class=FileResponse,
-    responses=documented(401, 404, 416, s206="The asked range of bytes", s304="Not modified"),
+    responses=documented(401, 404, 416, 422, 503, s206="The asked range of bytes", s304="Not modified"),
 )
-def video(
+async def video(
     farm: Farm,
     request: Request,
     job_id: str,
+    format: Annotated[
+        ClipFormat, Query(description="gif and webp are made from the MP4 when they are first asked for")
+    ] = ClipFormat.MP4,
+    loop: Annotated[
+        int, Query(ge=0, le=MOST_LOOPS, description="how often a GIF or WebP plays; 0 for ever")
+    ] = 0,
     download: Annotated[bool, Query(description="as a file to save")] = False,
 ) -> Response:
-    """The finished clip; answers Range requests, so that browsers can seek."""
-    job = farm.reader.job(job_id)
+    """The finished clip; answers Range requests, so that browsers can seek.
+
+    As a GIF its frames keep their times to the hundredth of a second (above 50 fps it has 50 frames a second), as a WebP to the
+    thousandth. Making one takes seconds, for the largest clips a minute; 503 when it fails or too many wait for theirs.
+    """
+    job = await to_thread.run_sync(farm.reader.job, job_id)
     if job.video_sha256 is None:
         raise NotFoundError(f"Job {job_id} has no video: it is {job.status}.")
-    name = f"{job.id}{'-draft' if job.draft else ''}.mp4"
-    return _stored(farm, request, job.video_sha256, "video/mp4", name if download else None)
+    name = f"{job.id}{'-draft' if job.draft else ''}.{format}" if download else None
+    if format is ClipFormat.MP4:
+        if loop:
+            raise BadInputError("loop", "An MP4 does not say how often it plays.", "Ask for a GIF or WebP.")
+        return await to_thread.run_sync(_stored, farm, request, job.video_sha256, format.media_type, name)
+    clip = await to_thread.run_sync(_path, farm, job.video_sha256)
+    made = await farm.animations.of(clip, job.video_sha256, format, fps=job.settings.fps, loop=loop)
+    return _file(request, made.path, made.sha256, format.media_type, name, A_DAY)
 
 
 @router.get(

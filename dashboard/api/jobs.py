@@ -48,10 +48,19 @@ async def submit(
     farm: Farm,
     me: Who,
     response: Response,
-    image: Annotated[UploadFile, File(description="A PNG, JPEG or WebP file")],
+    image: Annotated[
+        UploadFile | None, File(description="A PNG, JPEG or WebP file; needed unless `input_sha256` is sent")
+    ] = None,
     settings: Annotated[
         str, Form(description='JSON, such as {"preset": "draft", "prompt": "slow zoom"}; all optional')
     ] = "",
+    input_sha256: Annotated[
+        str | None,
+        Form(
+            description="The SHA-256 of a picture as the farm keeps it (`input_sha256` of a job, and in each clip's metadata). "
+            "Without `image`: the picture to take, which must be some job's input. With it: what the picture must come to"
+        ),
+    ] = None,
     idempotency_key: Annotated[
         str | None, Header(description="Makes a repeat safe: the same key and request give the same job")
     ] = None,
@@ -64,11 +73,12 @@ async def submit(
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY:
         raise BadInputError("Idempotency-Key", f"The key must have 1 to {MAX_KEY} characters.")
     upload = Upload(
-        picture=await image.read(),
+        picture=None if image is None else await image.read(),
         settings=settings,
         seed=secrets.randbelow(MAX_SEED + 1),
         by=me.name,
         idempotency_key=idempotency_key,
+        input_sha256=input_sha256,
     )
     job, is_new = await to_thread.run_sync(take_in, farm, upload, limiter=farm.intake)
     if is_new:

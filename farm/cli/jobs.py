@@ -1,7 +1,7 @@
 """Verbs about jobs: submit, jobs, show, cancel, retry, rate."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +19,15 @@ JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs
 
 def submit(
     image: Annotated[
-        Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="PNG, JPEG or WebP.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="IMAGE",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+            help="PNG, JPEG or WebP. With --again only needed if the head lacks it.",
+        ),
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="What should happen in the clip.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
     preset: Annotated[
@@ -42,40 +49,68 @@ def submit(
         bool, typer.Option("--wait", help="Wait until it is done, and show the progress.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Save the clip here; means --wait too.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Save the clip here, as .mp4, .gif or .webp; means --wait too."),
     ] = None,
+    loop: Annotated[
+        int, typer.Option(min=0, max=65_535, help="How often a .gif or .webp plays; 0 for ever.")
+    ] = 0,
+    again: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CLIP.mp4",
+            exists=True,
+            dir_okay=False,
+            help="Make this clip again: its settings and picture, save what other options change.",
+        ),
+    ] = None,
+    other_picture: Annotated[
+        bool, typer.Option("--other-picture", help="With --again: IMAGE need not be the clip's picture.")
+    ] = False,
     head: Head = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Send one picture to be made into a clip."""
+    """Send one picture to be made into a clip, or make a clip again."""
+    from farm.again import read_recipe
+    from farm.animation import ClipFormat, format_of
+    from farm.cli.again import submit_again
     from farm.client import Farm
+    from farm.errors import BadInputError
 
-    with Farm.local(head, token) as farm:
-        job = farm.submit(
-            image,
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            preset=preset,
-            model=model,
-            width=width,
-            height=height,
-            frames=frames,
-            steps=steps,
-            guidance=guidance,
-            fps=fps,
-            seed=seed,
-            motion=motion,
-            strength=strength,
-            priority=priority,
-            anywhere=anywhere or None,
+    kind = ClipFormat.MP4 if output is None else format_of(output)
+    if loop and kind is ClipFormat.MP4:
+        raise BadInputError(
+            "loop",
+            "Only a GIF or WebP says how often it plays.",
+            "Name one with --output, or leave --loop out.",
         )
+    recipe = None if again is None else read_recipe(again)
+    if image is None and recipe is None:
+        raise BadInputError(
+            "image", "No picture is named.", "Write farm submit IMAGE, or farm submit --again CLIP.mp4"
+        )
+    if other_picture and (recipe is None or image is None):
+        raise BadInputError(
+            "image", "--other-picture needs a clip and a picture.", "Write farm submit --again CLIP.mp4 IMAGE"
+        )
+    options: dict[str, Any] = {
+        "prompt": prompt, "negative_prompt": negative_prompt, "preset": preset, "model": model,
+        "width": width, "height": height, "frames": frames, "steps": steps, "guidance": guidance,
+        "fps": fps, "seed": seed, "motion": motion, "strength": strength,
+    }  # fmt: skip
+    how: dict[str, Any] = {"priority": priority, "anywhere": anywhere or None}
+    with Farm.local(head, token) as farm:
+        if recipe is None:
+            job = farm.submit(image, **options, **how)
+        else:
+            job = submit_again(farm, recipe, image, options, other_picture=other_picture, **how)
         if not as_json:
             typer.echo(f"Job {job.id} is queued: {farm.head}{job.urls.page}")
         if wait or output is not None:
             job = _wait(farm, job)
             if output is not None and job.status == "finished":
-                farm.video(job.id, output)
+                farm.video(job.id, output, kind=kind, loop=loop)
         if as_json:
             typer.echo(job.model_dump_json(indent=2))
         if wait or output is not None:

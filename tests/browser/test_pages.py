@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from dashboard import words
@@ -97,6 +98,20 @@ def test_a_page_that_is_not_there_looks_like_the_others(shown: Furnished, browse
             page = visit.go(path)
             expect(page.get_by_role("heading", level=1)).to_have_text("Not found")
             expect(page.get_by_role("link", name="To the farm")).to_be_visible()
+
+
+@pytest.mark.parametrize(("word", "kind"), [("GIF", "gif"), ("WebP", "webp")])
+def test_a_clip_is_downloaded_as_gif_or_webp(
+    shown: Furnished, browser: Browser, word: str, kind: str
+) -> None:
+    with visiting(browser, shown.farm.base_url) as visit:
+        visit.sign_in(shown.farm)
+        page = visit.go(path_of("finished", shown))
+        with page.expect_download() as download:
+            page.get_by_role("link", name=word, exact=True).click()
+        assert download.value.suggested_filename.endswith(f".{kind}")
+        with Image.open(download.value.path()) as image:
+            assert (image.format, image.size, image.n_frames) == (kind.upper(), (512, 512), 16)
 
 
 def test_each_status_has_a_dot_and_a_word(shown: Furnished, browser: Browser) -> None:

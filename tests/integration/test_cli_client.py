@@ -7,12 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from farm.again import describe
 from farm.feed import JobChanged, LiveJob
+from farm.model import RenderSettings
+from farm.video import Metadata
+from node_agent.encode import encode
 from tests.integration.dashboard_server import (
     FakeScheduler,
     RunningDashboard,
@@ -20,6 +26,7 @@ from tests.integration.dashboard_server import (
     wait_until,
 )
 from tests.integration.test_client import VIDEO, finish
+from tests.storage import SETTINGS
 
 FARM = [sys.executable, "-m", "farm.cli.main"]
 
@@ -56,6 +63,12 @@ def run(
     assert done.returncode == code, (done.stdout, done.stderr)
     assert "Traceback" not in done.stdout + done.stderr
     return done
+
+
+def clip(path: Path, metadata: Metadata) -> Path:
+    """A real clip that says this of itself: two frames of 64x64 at 8 fps."""
+    frames = iter([np.full((64, 64, 3), shade, np.uint8) for shade in (40, 200)])
+    return encode(frames, path, fps=8, width=64, height=64, count=2, metadata=metadata).video
 
 
 def submitted(farm: RunningDashboard, picture: Path, *more: object) -> str:
@@ -151,6 +164,34 @@ def test_a_finished_clip_is_saved_and_rated_and_the_machines_are_shown(
     assert "finished (draft)" in run(farm, "jobs").stdout
 
 
+def test_a_clip_is_made_again_with_its_own_settings_or_with_others(
+    farm: RunningDashboard, picture: Path, tmp_path: Path
+):
+    asked = ["--prompt", "slow zoom", "--seed", 7, "--fps", 12, "--motion", "orbit", "--strength", 0.5]
+    first = farm.reader.job(submitted(farm, picture, *asked))
+    made = clip(tmp_path / "clip.mp4", describe(first.settings, input_sha256=first.input_sha256, draft=True))
+
+    def again(*more: object) -> tuple[RenderSettings, str]:
+        job = farm.reader.job(json.loads(run(farm, "submit", "--again", made, *more, "--json").stdout)["id"])
+        assert job.id != first.id
+        return job.settings, job.input_sha256
+
+    same = (first.settings, first.input_sha256)
+    assert again() == same
+    assert again(picture) == same
+    assert again("--priority", 3) == same
+    assert again("--seed", 8, "--prompt", "") == (replace(first.settings, seed=8, prompt=""), same[1])
+    other = tmp_path / "dog.png"
+    Image.new("RGB", (320, 240), (20, 20, 240)).save(other)
+    run(farm, "submit", "--again", made, other, code=2)
+    settings, sent = again(other, "--other-picture")
+    assert settings == first.settings
+    assert sent != first.input_sha256
+    assert again(other, "--seed", 8) == (replace(first.settings, seed=8), sent)
+    settings, _ = again("--preset", "draft", "--frames", 4)
+    assert settings == replace(first.settings, fps=8, frames=4)
+
+
 def test_waiting_for_a_job_that_fails_is_a_failure(farm: RunningDashboard, picture: Path):
     process = subprocess.Popen(
         [*FARM, "submit", str(picture), "--preset", "draft", "--wait", "--json"],
@@ -207,7 +248,32 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
         (["submit", "PICTURE", "--preset", "draft", "--frames", "0"], 2, ["Frames must be between 1 and"]),
         (["submit", "TEXT"], 2, ["not a picture", "PNG, JPEG or WebP"]),
         (["submit", "missing.png"], 2, ["missing.png"]),
-        (["submit"], 2, ["IMAGE"]),
+        (["submit"], 2, ["No picture is named", "IMAGE", "--again"]),
+        (["submit", "PICTURE", "--output", "clip.avi"], 2, ["saved as .avi", ".mp4, .gif or .webp"]),
+        (["submit", "PICTURE", "--loop", "2"], 2, ["Only a GIF or WebP", "--output"]),
+        (["submit", "PICTURE", "--loop", "-1"], 2, ["loop"]),
+        (
+            ["submit", "PICTURE", "--other-picture"],
+            2,
+            ["needs a clip and a picture", "--again CLIP.mp4 IMAGE"],
+        ),
+        (["submit", "--again", "missing.mp4"], 2, ["missing.mp4"]),
+        (["submit", "--again", "TEXT"], 2, ["notes.txt is not a complete MP4", "Name a clip"]),
+        (["submit", "--again", "BARE"], 2, ["bare.mp4 does not say how it was made", "Submit its picture"]),
+        (["submit", "--again", "NEWER"], 2, ["by a newer farm", "(lens)", "Update the farm"]),
+        (
+            ["submit", "--again", "CLIP"],
+            2,
+            ["head does not have the clip's picture", "--again CLIP.mp4 IMAGE"],
+        ),
+        (
+            ["submit", "--again", "CLIP", "PICTURE"],
+            2,
+            ["cat.png is not the picture that the clip", "--other-picture"],
+        ),
+        (["submit", "--again", "CLIP", "TEXT"], 2, ["not a picture", "PNG, JPEG or WebP"]),
+        (["submit", "--again", "CLIP", "--frames", "0"], 2, ["Frames must be between 1 and"]),
+        (["submit", "--again", "UNKNOWN", "PICTURE", "--seed", "1"], 2, ["no model called 'gone'"]),
         (["submit", "PICTURE", "--frames", "many"], 2, ["frames"]),
         (["show", "nothing"], 1, ["There is no job nothing", "farm jobs"]),
         (["jobs", "--head", "http://127.0.0.1:9"], 1, ["http://127.0.0.1:9 does not answer", "farm up"]),
@@ -223,6 +289,15 @@ def test_errors_are_a_line_and_a_remedy(
     text = tmp_path / "notes.txt"
     text.write_text("hello")
     named = {"PICTURE": str(picture), "TEXT": str(text)}
+    told = describe(SETTINGS, input_sha256="ab" * 32, draft=True)
+    for name, metadata in {
+        "BARE": {},
+        "CLIP": told,
+        "NEWER": told | {"lens": "50 mm"},
+        "UNKNOWN": told | {"model": "gone"},
+    }.items():
+        if name in arguments:
+            named[name] = str(clip(tmp_path / f"{name.lower()}.mp4", metadata))
     done = run(farm, *(named.get(word, word) for word in arguments), code=code)
     assert not done.stdout
     for word in words:

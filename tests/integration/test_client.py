@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from farm.animation import ClipFormat
 from farm.artifacts import ArtifactStore
 from farm.client import Farm
 from farm.errors import (
@@ -84,6 +85,30 @@ def test_a_job_from_submit_to_file(farm: RunningDashboard, client: Farm, picture
     assert client.nodes()[0].cards[0].id == CARD.id
     assert {preset.name for preset in client.presets()} >= {"draft", "preview"}
     assert client.models()[0].name == "animatic"
+
+
+def test_a_known_picture_needs_not_be_sent(client: Farm, picture: Path):
+    first = client.submit(picture, preset="draft", seed=5)
+    again = client.submit(input_sha256=first.input_sha256, preset="draft", seed=5)
+    assert (again.settings, again.input_sha256) == (first.settings, first.input_sha256)
+    with pytest.raises(BadInputError) as one:
+        client.submit(input_sha256="ab" * 32, preset="draft")
+    assert one.value.field == "input_sha256"
+    with pytest.raises(BadInputError, match="No picture was sent"):
+        client.submit(preset="draft")
+
+
+def test_a_gif_that_cannot_be_made_replaces_nothing(
+    farm: RunningDashboard, client: Farm, picture: Path, tmp_path: Path
+):
+    job = client.submit(picture, preset="draft")
+    finish(farm, job.id)  # with bytes that are no video
+    target = tmp_path / "clip.gif"
+    target.write_bytes(b"an older clip")
+    with pytest.raises(FarmError, match="ffmpeg could not make the GIF"):
+        client.video(job.id, target, kind=ClipFormat.GIF)
+    assert target.read_bytes() == b"an older clip"
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_wishes(farm: RunningDashboard, client: Farm, picture: Path):

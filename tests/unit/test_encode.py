@@ -1,7 +1,9 @@
 """Encoding and checking clips, with the real ffmpeg: every figure is read back from the file."""
 
 import io
+import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from farm.errors import ConfigurationError, EncodingFailedError, RenderFailedError
-from farm.video import ffmpeg_path, read_metadata, verify
+from farm.video import ffmpeg_path, is_mp4, read_metadata, verify
 from node_agent.encode import EncodedClip, encode
 from node_agent.pipelines.base import Frame
 from tests.pictures import noise, product
@@ -133,6 +135,96 @@ def test_metadata_of_other_files_is_empty(tmp_path: Path) -> None:
         assert read_metadata(path) == {}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a sign says [error] and [fatal]",
+        "[h264 @ 0x1] [error] missing picture",
+        "Stream #0:0: Video: mpeg4 (Simple), yuv444p, 1x1",
+        "[info]   Stream #0:0(und): Video: mpeg4 (Simple), yuv444p",
+    ],
+)
+def test_a_prompt_in_the_words_of_ffmpeg_is_no_fault_of_the_clip(tmp_path: Path, words: str) -> None:
+    """A prompt with "[error]" in it once made every such clip "damaged": ffmpeg prints the metadata among its messages."""
+    made = encode(
+        moving(64, 64, 3), tmp_path / "v.mp4", fps=8, width=64, height=64, count=3, metadata={"prompt": words}
+    )
+    facts = verify(made.video, width=64, height=64, frames=3, fps=8)
+    assert (facts.codec, facts.pixel_format) == ("h264", "yuv420p")
+
+
+@pytest.mark.parametrize("comment", ["[" * 100_000, '{"seed": ' + "1" * 5000 + "}", "[1, 2]", '"text"', "{"])
+def test_a_comment_made_to_break_the_reader_counts_as_none(
+    tmp_path: Path, clip: EncodedClip, comment: str
+) -> None:
+    """Nesting without end and a number of 5,000 digits once came out as RecursionError and ValueError."""
+    path = remade(
+        clip, tmp_path / "v.mp4", "-c", "copy", "-map_metadata", "-1", "-metadata", f"comment={comment}"
+    )
+    assert comment.encode() in path.read_bytes()
+    assert read_metadata(path) == {}
+
+
+def test_a_huge_index_is_not_read_into_memory(tmp_path: Path) -> None:
+    """A file whose index claims gigabytes was read whole."""
+    path = tmp_path / "v.mp4"
+    with path.open("wb") as file:
+        file.write((1).to_bytes(4, "big") + b"moov" + (8 << 30).to_bytes(8, "big"))
+        file.truncate(8 << 30)  # a hole: takes no room
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_metadata(path) == {}
+    assert not is_mp4(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
+
+
+def test_the_colours_are_named_in_the_file(clip: EncodedClip) -> None:
+    """Primaries and transfer were given to the encoder in a way that it passes over: the file said "unknown"."""
+    told = subprocess.run(
+        [ffmpeg_path(), "-hide_banner", "-i", str(clip.video), "-f", "null", "-"],
+        capture_output=True,
+        check=True,
+    ).stderr
+    assert b"yuv420p(tv, bt709, progressive)" in told
+
+
+_ENCODES_FULL_HD = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from node_agent.encode import encode
+
+def frames():
+    tile = np.random.default_rng(1).integers(0, 255, (1080, 1920 + 240, 3), np.uint8) // 8 + 100
+    for index in range(240):
+        yield np.ascontiguousarray(tile[:, index : index + 1920])
+
+def peak_mib(whose):
+    return resource.getrusage(whose).ru_maxrss / 1024
+
+next(frames())
+before = peak_mib(resource.RUSAGE_SELF)
+given = frames() if sys.argv[2] == "streamed" else iter(list(frames()))
+encode(given, Path(sys.argv[1]), fps=24, width=1920, height=1080, count=240, metadata={})
+print(peak_mib(resource.RUSAGE_SELF) - before, peak_mib(resource.RUSAGE_CHILDREN))
+"""
+
+
+def test_240_frames_of_full_hd_are_never_in_memory_together(tmp_path: Path) -> None:
+    """As a list they are 1,424 MiB. One frame is 6 MiB; a process of its own, since a peak never goes down again."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ENCODES_FULL_HD, str(tmp_path / "v.mp4"), "streamed"],
+        cwd=Path(__file__).parent.parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=True,
+    )
+    grown, of_ffmpeg = map(float, done.stdout.split())
+    assert grown < 64
+    assert of_ffmpeg < 600  # x264's look-ahead of some dozen frames
+    verify(tmp_path / "v.mp4", width=1920, height=1080, frames=240, fps=24)
+
+
 def test_thumbnail_is_the_middle_frame(tmp_path: Path) -> None:
     frames = [np.full((400, 800, 3), (index * 20, 90, 200 - index * 20), np.uint8) for index in range(9)]
     made = encode(iter(frames), tmp_path / "v.mp4", fps=8, width=800, height=400, count=9, metadata={})
@@ -215,6 +307,22 @@ def test_wrong_frames_are_refused(tmp_path: Path, frames: list[Frame], says: str
     with pytest.raises(RenderFailedError, match=says):
         encode(iter(frames), tmp_path / "v.mp4", fps=8, width=64, height=64, count=3, metadata={})
     assert leftovers(tmp_path) == []
+
+
+def test_a_render_that_is_broken_off_gives_its_memory_back_at_once(tmp_path: Path) -> None:
+    """The error held the render alive, with all that it had on the card, while the model was being unloaded after it."""
+    ended: list[str] = []
+
+    def frames() -> Iterator[Frame]:
+        try:
+            yield from moving(64, 64, 5)
+        finally:
+            ended.append("render")
+
+    with pytest.raises(RenderFailedError, match="more than the 3 frames") as caught:
+        encode(frames(), tmp_path / "v.mp4", fps=8, width=64, height=64, count=3, metadata={})
+    assert ended == ["render"]
+    assert caught.value.__traceback__ is not None  # which still refers to the frames
 
 
 def test_an_older_clip_survives_a_failed_one(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def test_a_card_is_stored_with_all_that_its_pc_said_of_it(tmp_path: Path) -> Non
     assert store.reader.cards() == [bare]
 
 
-def test_attempts_that_teach_are_found_newest_first_and_disturbed_ones_are_not(tmp_path: Path) -> None:
+def test_attempts_that_teach_are_found_newest_first_and_disturbed_or_withdrawn_ones_are_not(
+    tmp_path: Path,
+) -> None:
     store = open_storage(tmp_path)
     (card,) = store.add_cards(1)
     result = Result("ab" * 32, "cd" * 32, {"render": 2.0}, 0.5, 9.0)
@@ -94,6 +96,8 @@ def test_attempts_that_teach_are_found_newest_first_and_disturbed_ones_are_not(t
     ):
         attempt(name, at)
         store.writer.fail(name, kind, "It broke.", at + 5, then=JobMove.REQUEUE, disturbed=disturbed)
+    attempt("A8", 78.0)
+    assert store.writer.withdraw("A8", "The card was busy.", 79.0)
     attempt("B1", 80.0, "i2vgen-xl")
     store.writer.finish("B1", result, 85.0)
     found = store.reader.instructive_attempts(card.id, "animatic", 3)
