@@ -14,7 +14,9 @@ from PIL import Image
 from farm.catalogue.models import ModelRow
 from farm.catalogue.networks import network
 from farm.model import MemoryPlan, RenderSettings
+from farm.planning.memory import peak_gib
 from farm.planning.residency import staying
+from node_agent.engine.allocator import hold_to
 from node_agent.engine.placement import Placement
 from node_agent.pipelines.base import Frame, RenderRequest, Report
 from node_agent.pipelines.diffusion import resume
@@ -94,6 +96,7 @@ class DiffusionModel(ABC):
 
     def render(self, request: RenderRequest, report: Report) -> Iterator[Frame]:
         """See `VideoModel.render`. Parts: encode_prompt (where there is one), encode_image, denoise, and decode for each window."""
+        hold_to(self._device, peak_gib(self._row, request.settings, request.plan))
         stamp = resume.stamp_of(self._row, request)
         state = None if request.resume is None else resume.unpack(request.resume, stamp)
         self.load(request.plan, report)

@@ -1,0 +1,454 @@
+"""Renders under the memory of small cards, measured on one GPU with full-size random weights: `python -m benchmarks.render [--out FILE]`.
+
+The values of the weights change neither memory nor time. A card is emulated by what its allocator may reserve, a slow bus by a pause
+after each copy. Every row is a whole pipeline through the farm's own model, from the prompt to the last frame; only the number of steps is
+small. The ratio is seconds per step over the same job with everything on the card, in the same run. Needs torch with CUDA, diffusers and
+transformers; writes 10 GB of checkpoints into a temporary directory.
+"""
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import save_file
+
+from farm.catalogue.models import builtin_models
+from farm.model import MemoryPlan, RenderSettings
+from farm.planning.memory import Room, best_plan, peak_gib, step_seconds
+from node_agent.engine import allocator
+from node_agent.engine.lanes import SlowBus
+from node_agent.pipelines.base import RenderRequest
+from node_agent.pipelines.diffusion import model as where
+from tests import checkpoints as small
+
+GIB, MIB = 1024**3, 1024**2
+STEPS = 6
+DEVICE = torch.device("cuda", 0)
+I2VGEN = RenderSettings(
+    "i2vgen-xl", 512, 512, 16, STEPS, 9.0, 8, seed=7, prompt="A person walking forward naturally"
+)
+SVD = RenderSettings("svd", 1024, 576, 14, STEPS, 3.0, 7, seed=7)
+JOBS = {
+    "i2vgen-xl 512x512x16": I2VGEN,
+    "i2vgen-xl 1280x704x16": replace(I2VGEN, width=1280, height=704),
+    "svd 1024x576x14": SVD,
+    "svd-xt 1024x576x25": replace(SVD, model="svd-xt", frames=25),
+}
+MUST = (
+    ("6 GB", "i2vgen-xl 512x512x16", 5.4, 1.03),
+    ("6 GB", "i2vgen-xl 1280x704x16", 5.4, 1.05),
+    ("4 GB", "i2vgen-xl 512x512x16", 3.4, 1.05),
+    ("4 GB", "i2vgen-xl 1280x704x16", 3.4, 1.15),
+    ("2 GB", "i2vgen-xl 512x512x16", 1.6, 1.25),
+    ("4 GB", "svd 1024x576x14", 3.4, 1.20),
+    ("6 GB", "svd-xt 1024x576x25", 5.4, 1.20),
+)
+HELD_BACK = (
+    (replace(I2VGEN, width=768, height=768), 4.0),
+    (replace(I2VGEN, width=640, height=448, frames=24), 3.4),
+    (replace(I2VGEN, width=960, height=544, frames=12), 2.4),
+    (replace(SVD, width=768, height=448), 3.0),
+)
+"""Sizes that no coefficient was taken from, each with a cap in GiB."""
+
+
+class Note:
+    """A `Report` that keeps the seconds of steps and parts."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.parts: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """See `Report`."""
+        began = time.perf_counter()
+        yield
+        self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - began
+
+    def step(self, done: int, total: int) -> None:
+        """See `Report`."""
+        del done, total
+        torch.cuda.synchronize()
+        self.steps.append(time.perf_counter())
+
+    def preview(self, jpeg: bytes) -> None:
+        """See `Report`."""
+
+    def checkpoint(self, step: int, state: bytes) -> None:
+        """See `Report`."""
+
+    @property
+    def pace(self) -> float:
+        """Seconds per step, without the first two: kernels load in one, the order of streaming is learned in it."""
+        return statistics.median(b - a for a, b in pairwise(self.steps[1:]))
+
+
+def write_checkpoint(target: Path, model: str) -> None:
+    """A checkpoint of the full architecture with random fp16 weights, in the real layout."""
+    row = {"i2vgen-xl": small.write_small_i2vgen, "svd": small.write_small_svd}[model]
+    row(target)  # tokenizer, configurations, index; its small weights are written over
+    image = partial(
+        _clip, transformers.CLIPVisionModelWithProjection, transformers.CLIPVisionConfig, small.IMAGE_FULL
+    )
+    full: dict[str, Callable[[], Any]]
+    if model == "i2vgen-xl":
+        full = {
+            "unet": diffusers.I2VGenXLUNet,
+            "vae": partial(diffusers.AutoencoderKL, **small.VAE_FULL),
+            "text_encoder": partial(
+                _clip, transformers.CLIPTextModel, transformers.CLIPTextConfig, small.TEXT_FULL
+            ),
+            "image_encoder": image,
+        }
+    else:
+        full = {
+            "unet": partial(diffusers.UNetSpatioTemporalConditionModel, **small.SVD_UNET_FULL),
+            "vae": partial(diffusers.AutoencoderKLTemporalDecoder, **small.SVD_VAE_FULL),
+            "image_encoder": image,
+        }
+    for name, build in full.items():
+        with torch.device("meta"):
+            module = build()
+        old = json.loads((target / name / "config.json").read_text())
+        module.config.save_pretrained(target / name) if hasattr(
+            module.config, "save_pretrained"
+        ) else module.save_config(target / name)
+        kept = json.loads((target / name / "config.json").read_text())
+        for key in ("force_upcast", "scaling_factor", "architectures", "model_type"):
+            if key in old:
+                kept[key] = old[key]
+        (target / name / "config.json").write_text(json.dumps(kept))
+        (file,) = (target / name).glob("*.safetensors")
+        prefix = "text_model." if name == "text_encoder" else ""
+        save_file(
+            {prefix + key: value for key, value in _random(module).items()}, file, metadata={"format": "pt"}
+        )
+
+
+def _clip(model: Any, config: Any, sizes: dict[str, Any]) -> Any:
+    return model(config(**sizes))
+
+
+def _random(module: Any) -> dict[str, torch.Tensor]:
+    made = torch.Generator(DEVICE).manual_seed(1)
+    found = {}
+    for key, tensor in module.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.randn(tensor.shape, generator=made, device=DEVICE)
+        scale = 0.6 / tensor[0].numel() ** 0.5 if tensor.dim() > 1 else 0.02
+        found[key] = (
+            (noise * scale + (1.0 if tensor.dim() == 1 and key.endswith("weight") else 0.0)).half().cpu()
+        )
+    return found
+
+
+class Bench:
+    """One GPU, two checkpoints, and what was measured."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rows = {
+            name: replace(row, source=str(folder / ("svd" if name != "i2vgen-xl" else name)))
+            for name, row in builtin_models().items()
+            if row.memory is not None
+        }
+        self.picture = Image.fromarray(
+            np.random.default_rng(3).integers(0, 255, (720, 1280, 3), dtype=np.uint8)
+        )
+        self.bus = _bus_gb_s()
+        self.scale = 1.0
+        self.found: list[dict[str, Any]] = []
+        self.frames: dict[str, np.ndarray[Any, Any]] = {}
+        self.paces: dict[str, float] = {}
+
+    def render(
+        self,
+        settings: RenderSettings,
+        plan: MemoryPlan,
+        cap_gib: float | None,
+        slow_gb_s: float | None = None,
+    ) -> dict[str, Any]:
+        """One render; its measurements and, under "frames", the clip."""
+        row = self.rows[settings.model]
+        model: Any = import_module(f"node_agent.pipelines.{row.pipeline}").open_model(row, "cuda:0")
+        _clean()
+        note = Note()
+        total = torch.cuda.get_device_properties(DEVICE).total_memory
+        real_hold = allocator.hold_to
+
+        def held(device: torch.device, gib: float) -> None:
+            """As on the card that is emulated: its memory ends at the cap."""
+            real_hold(device, gib)
+            if cap_gib is not None:
+                limit = min(cap_gib, allocator.OVER * gib) * GIB / total
+                torch.cuda.set_per_process_memory_fraction(min(1.0, limit), device)
+
+        where.hold_to = held  # type: ignore[attr-defined]
+        try:
+            if slow_gb_s is not None:
+                model.load(replace(plan, weights_on_card=1.0, ring_mib=0, parts="by_stage"), note)
+                model._place.after_copy = SlowBus(slow_gb_s, self.bus, _clock_hz())
+            began = time.perf_counter()
+            frames = np.stack(list(model.render(RenderRequest(settings, self.picture, plan), note)))
+            seconds = time.perf_counter() - began
+            stats = torch.cuda.memory_stats()
+            return {
+                "step_s": note.pace,
+                "total_s": seconds,
+                "parts_s": note.parts,
+                "reserved_gib": torch.cuda.max_memory_reserved() / GIB,
+                "allocated_gib": torch.cuda.max_memory_allocated() / GIB,
+                "retries": stats["num_alloc_retries"],
+                "rss_gib": _rss_gib(),
+                "frames": frames,
+            }
+        finally:
+            where.hold_to = real_hold  # type: ignore[attr-defined]
+            model.unload()
+            torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
+            _clean()
+
+    def resident(self, name: str) -> None:
+        """The reference of a job: everything on the card, whole."""
+        found = self.render(JOBS[name], MemoryPlan(), None)
+        self.frames[name] = found.pop("frames")
+        self.paces[name] = found["step_s"]
+        self.keep(kind="resident", job=name, **found)
+
+    def planned(self, card: str, name: str, settings: RenderSettings, cap: float, must: float | None) -> None:
+        """A job under a cap, as the planner plans it."""
+        row = self.rows[settings.model]
+        room = Room(cap, bus_gb_s=self.bus, scale=self.scale)
+        choice = best_plan(row, settings, room)
+        if choice is None:
+            self.keep(kind="planned", card=card, job=name, cap=cap, error="no plan fits")
+            return
+        found = self.render(settings, choice.plan, cap)
+        frames = found.pop("frames")
+        same = self.frames.get(name)
+        self.keep(
+            kind="planned", card=card, job=name, cap=cap, must=must, plan=_words(choice.plan),
+            predicted_gib=choice.peak_gib, predicted_s=choice.step_s,
+            ratio=found["step_s"] / self.paces[name] if name in self.paces else None,
+            largest_difference=None if same is None else int(np.abs(frames.astype(int) - same.astype(int)).max()),
+            **found,
+        )  # fmt: skip
+
+    def slow(self, name: str, cap: float, bus_gb_s: float) -> None:
+        """A job under a cap on a slow bus, as the planner plans it for that bus."""
+        settings = JOBS[name]
+        room = Room(cap, bus_gb_s=bus_gb_s, scale=self.scale)
+        choice = best_plan(self.rows[settings.model], settings, room)
+        assert choice is not None
+        found = self.render(settings, choice.plan, cap, slow_gb_s=bus_gb_s)
+        found.pop("frames")
+        self.keep(
+            kind="slow",
+            job=name,
+            cap=cap,
+            bus_gb_s=bus_gb_s,
+            plan=_words(choice.plan),
+            predicted_s=choice.step_s,
+            **found,
+        )
+
+    def stock(self, strategy: str, cap: float | None) -> None:
+        """The stock pipeline at 512x512x16 with one of its own ways to save memory."""
+        _clean()
+        total = torch.cuda.get_device_properties(DEVICE).total_memory
+        pipe: Any = diffusers.I2VGenXLPipeline.from_pretrained(
+            self.rows["i2vgen-xl"].source, dtype=torch.float16, variant="fp16", local_files_only=True
+        )
+        pipe.set_progress_bar_config(disable=True)
+        pipe.vae.enable_slicing()
+        times: list[float] = []
+        step = pipe.scheduler.step
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            torch.cuda.synchronize()
+            times.append(time.perf_counter())
+            return step(*args, **kwargs)
+
+        pipe.scheduler.step = timed
+        if cap is not None:
+            torch.cuda.set_per_process_memory_fraction(cap * GIB / total, DEVICE)
+        shape = (1, 77, 1024)
+        embeds = torch.randn(shape, dtype=torch.float16, device=DEVICE)
+        record: dict[str, Any] = {"kind": "stock", "strategy": strategy, "cap": cap}
+        try:
+            if strategy == "to(cuda)":
+                pipe.to("cuda")
+            elif strategy == "enable_model_cpu_offload":
+                pipe.enable_model_cpu_offload()
+            elif strategy == "enable_sequential_cpu_offload":
+                pipe.enable_sequential_cpu_offload()
+            else:
+                for part in ("vae", "image_encoder"):
+                    diffusers.hooks.apply_group_offloading(
+                        getattr(pipe, part), onload_device=DEVICE, offload_type="leaf_level", use_stream=True
+                    )
+                pipe.unet.enable_group_offload(
+                    onload_device=DEVICE, offload_device=torch.device("cpu"), offload_type="leaf_level",
+                    use_stream=True, record_stream="record" in strategy,
+                )  # fmt: skip
+            torch.cuda.reset_peak_memory_stats()
+            pipe(
+                prompt=None, prompt_embeds=embeds, negative_prompt_embeds=embeds, image=self.picture, height=512, width=512,
+                num_frames=16, num_inference_steps=STEPS, guidance_scale=9.0, target_fps=8, decode_chunk_size=1,
+                output_type="np", generator=torch.Generator().manual_seed(7),
+            )  # fmt: skip
+            record["step_s"] = statistics.median(b - a for a, b in pairwise(times[1:]))
+            record["reserved_gib"] = torch.cuda.max_memory_reserved() / GIB
+        except torch.OutOfMemoryError:
+            record["error"] = "out of memory"
+        except Exception as error:  # noqa: BLE001 - a way that fails is a row too
+            record["error"] = f"{type(error).__name__}: {error}"[:160]
+        finally:
+            del pipe
+            torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
+            _clean()
+        self.keep(**record)
+
+    def keep(self, **record: Any) -> None:
+        """Prints and keeps a row."""
+        self.found.append(record)
+        short = {
+            k: round(v, 3) if isinstance(v, float) else v for k, v in record.items() if k not in ("parts_s",)
+        }
+        print(short, flush=True)
+
+
+def _words(plan: MemoryPlan) -> str:
+    return (
+        f"{plan.parts}, {plan.weights_on_card:.0%} stay, ring {plan.ring_mib}, pieces {plan.piece_mib}, "
+        f"{plan.guidance}, {plan.decode}"
+    )
+
+
+def _clean() -> None:
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+
+
+def _rss_gib() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    wanted = {"RssAnon:", "RssShmem:"}
+    return sum(int(line.split()[1]) for line in lines if line.split()[0] in wanted) / 1024**2
+
+
+def _bus_gb_s() -> float:
+    host = torch.empty(256 * MIB, dtype=torch.uint8).pin_memory()
+    card = torch.empty_like(host, device=DEVICE)
+    times = []
+    for _ in range(4):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        card.copy_(host, non_blocking=True)
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return host.numel() / min(times) / 1e9
+
+
+def _clock_hz() -> float:
+    cuda: Any = torch.cuda
+    cuda._sleep(10**6)
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    cuda._sleep(10**8)
+    torch.cuda.synchronize()
+    return 1e8 / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Runs everything; each part by itself may fail and is said."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, default=Path("render.json"))
+    parser.add_argument("--only", default="")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        for name in ("i2vgen-xl", "svd"):
+            write_checkpoint(Path(folder) / name, name)
+        print(f"checkpoints written in {time.perf_counter() - began:.0f} s", flush=True)
+        bench = Bench(Path(folder))
+        facts = {
+            "card": torch.cuda.get_device_name(0),
+            "torch": torch.__version__,
+            "bus_gb_s": bench.bus,
+            "steps": STEPS,
+        }
+        print(facts, flush=True)
+        parts: list[tuple[str, Callable[[], None]]] = [
+            (f"resident {n}", lambda n=n: bench.resident(n)) for n in JOBS
+        ]
+        parts.append(("scale", lambda: _set_scale(bench)))
+        parts += [("planned", lambda m=m: bench.planned(m[0], m[1], JOBS[m[1]], m[2], m[3])) for m in MUST]
+        parts += [
+            (
+                "held",
+                lambda h=h: bench.planned(
+                    "held back", f"{h[0].model} {h[0].width}x{h[0].height}x{h[0].frames}", h[0], h[1], None
+                ),
+            )
+            for h in HELD_BACK
+        ]
+        parts += [
+            ("slow", lambda b=b, j=j: bench.slow(j, 3.4, b)) for j in list(JOBS)[:2] for b in (3.0, 6.0)
+        ]
+        parts += [
+            ("stock", lambda s=s, c=c: bench.stock(s, c))
+            for s, c in (
+                ("to(cuda)", None), ("enable_model_cpu_offload", 5.4), ("enable_model_cpu_offload", None),
+                ("enable_group_offload, stream", 5.4), ("enable_group_offload, stream, record_stream", 5.4),
+                ("enable_group_offload, stream, record_stream", 3.4), ("enable_sequential_cpu_offload", 3.4),
+                ("enable_sequential_cpu_offload", 1.6),
+            )
+        ]  # fmt: skip
+        for name, part in parts:
+            if asked.only and not any(
+                name.startswith(word) for word in (*asked.only.split(","), "resident", "scale")
+            ):
+                continue
+            try:
+                part()
+            except Exception as error:  # noqa: BLE001 - the other rows are still wanted
+                bench.keep(kind=name, error=f"{type(error).__name__}: {error}"[:300])
+                _clean()
+            asked.out.write_text(json.dumps({**facts, "rows": bench.found}, indent=1))
+
+
+def _set_scale(bench: Bench) -> None:
+    """This card's speed against the one that the networks were measured on."""
+    name = next(iter(JOBS))
+    settings = JOBS[name]
+    expected = step_seconds(bench.rows[settings.model], settings, MemoryPlan(), Room(99))
+    bench.scale = bench.paces[name] / expected * Room(99).scale
+    bench.keep(
+        kind="scale", scale=bench.scale, peak_gib=peak_gib(bench.rows[settings.model], settings, MemoryPlan())
+    )
+
+
+if __name__ == "__main__":
+    main()
