@@ -113,7 +113,10 @@ class NodeAgent:
             self._standings.setdefault(card_id, Standing()).renew()
 
     def _start_worker(self, card: CardReport) -> ActorHandle[Any]:
-        environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+        environment = {
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        }
         environment["CUDA_VISIBLE_DEVICES"] = card.id if card.kind == CardKind.CUDA else ""
         ray_node_id = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(ray_node_id, soft=False)

@@ -83,6 +83,7 @@ class StreamedNetwork:
         self._streamed = [
             unit for unit in units if stay is not None and may_stream(unit) and unit.name not in stay
         ]
+        self._bring_indices()
         streamed = set(map(id, self._streamed))
         self._staying = [unit for unit in units if id(unit) not in streamed]
         self._block = torch.empty(sum(unit.elements for unit in self._staying), dtype=compute, device=device)
@@ -154,6 +155,14 @@ class StreamedNetwork:
     # --- bringing in ---
     def _bytes(self, units: Sequence[Unit]) -> int:
         return sum(unit.elements for unit in units) * self._stored.itemsize
+
+    def _bring_indices(self) -> None:
+        """Buffers that count rather than weigh (positions) go to the card as they are."""
+        for module in self._network.modules():
+            for key, buffer in module.named_buffers(recurse=False):
+                if not buffer.is_floating_point():
+                    self._homes.append((module, key, buffer))
+                    _put(module, key, buffer.to(self._device))
 
     def _bring_staying(self, read: Read) -> None:
         at = 0

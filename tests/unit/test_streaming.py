@@ -194,3 +194,28 @@ def test_host_memory_on_a_cpu_is_ordinary() -> None:
     assert len(memory.bytes) == 1000
     memory.close()
     memory.close()
+
+
+def test_counting_buffers_go_along() -> None:
+    """Positions stayed on the host when the weights went to the card, and the lookup by them failed."""
+
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(4, 2)
+            self.register_buffer("places", torch.arange(4), persistent=False)
+
+        def forward(self) -> Any:
+            return self.table(self.places)
+
+    state = {"table.weight": torch.ones(4, 2)}
+    net = Counted()
+    before = net.places
+    # The meta device stands for a card: what is there is not on the host.
+    away = StreamedNetwork(
+        net, state.__getitem__, torch.device("meta"), stored=torch.float16, compute=torch.float16, stay=None
+    )
+    assert net.places.is_meta
+    assert net().is_meta
+    away.close()
+    assert net.places is before
