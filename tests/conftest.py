@@ -11,6 +11,8 @@ from farm.settings import QUIET_ENVIRONMENT
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ.update(QUIET_ENVIRONMENT)
+# The networks in these tests are tiny: a second thread, on a machine that does other things too, makes them several times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -104,6 +104,10 @@ class StreamedNetwork:
         self._now = self._finished = -1
         self._issued = 0
         self.misses = 0
+        for (
+            unit
+        ) in self._streamed:  # whoever asks a network for its type or device looks at any of its weights
+            self._bind(unit, self._ring[: unit.elements])
         if self._streamed:
             self._watch()
 
@@ -253,8 +257,7 @@ class StreamedNetwork:
         unit = self._streamed[index]
         with torch.inference_mode(mode=False), torch.no_grad():
             self._move(index, 0, unit.elements)
-            for held in unit.tensors:
-                _put(held.module, held.key, self._ring[held.first : held.last].view(held.shape))
+            self._bind(unit, self._ring[: unit.elements])
 
     def _settle(self) -> None:
         """Gives each unit its place for all passes to come. A unit that came twice in the pass, or not at all, leaves no fixed order."""
@@ -267,12 +270,8 @@ class StreamedNetwork:
         with torch.inference_mode(mode=False), torch.no_grad():
             for position, index in enumerate(self._order):
                 first = self._slots[position].start // self._stored.itemsize
-                for held in self._streamed[index].tensors:
-                    _put(
-                        held.module,
-                        held.key,
-                        self._ring[first + held.first : first + held.last].view(held.shape),
-                    )
+                unit = self._streamed[index]
+                self._bind(unit, self._ring[first : first + unit.elements])
         self._now = self._finished = -1
         self._issued = 0
         self._lane.settle()

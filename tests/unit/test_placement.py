@@ -166,6 +166,16 @@ def test_a_clip_is_the_same_under_every_share_and_ring(checkpoint: Path) -> None
 
 
 @pytest.mark.usefixtures("as_on_a_card")
+def test_a_streamed_network_knows_its_type_before_its_first_pass(checkpoint: Path) -> None:
+    """What diffusers for a network's type is its last weight; streamed, that one still had the skeleton's."""
+    row = read_models(small_row_toml("small", checkpoint), "test")["small"]
+    model = i2vgen_xl.open_model(row, "cpu")
+    plan = MemoryPlan("by_stage", weights_on_card=0.0, ring_mib=1, piece_mib=1, decode="tiles")
+    frames = list(model.render(RenderRequest(SETTINGS, photograph(64, 64), plan), Recorder()))
+    assert len(frames) == SETTINGS.frames
+
+
+@pytest.mark.usefixtures("as_on_a_card")
 def test_pieces_tiles_and_turns_change_a_clip_by_round_off(checkpoint: Path) -> None:
     row = read_models(small_row_toml("small", checkpoint), "test")["small"]
     model = i2vgen_xl.open_model(row, "cpu")
