@@ -27,7 +27,8 @@ class LayerRow:
     """One layer's memory, MiB per work in fp16. `base` is what others hold when it begins.
 
     Whole, it takes `whole` more; in p pieces `fixed + per_piece / p`. `working` is what its pieces are counted by: p is the smallest
-    number with `working / p` within the plan's `piece_mib`.
+    number with `working / p` within the plan's `piece_mib`. A layer that looks along time is cut within each pass of the batch
+    (`each_pass`): its pieces are a multiple of the passes.
     """
 
     name: str
@@ -36,6 +37,7 @@ class LayerRow:
     fixed: float
     per_piece: float
     working: float
+    each_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

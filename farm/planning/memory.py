@@ -5,7 +5,7 @@ The law, in MiB (`work` is frames x megapixels x passes in one batch, twice as m
     layers  = work * max over layers of (base + whole, or base + fixed + per_piece / pieces)
     step    = weights that stay + ring + layers
     decode  = VAE's weights + decode_frames * megapixels * (frame or tiles)
-    held    = 1.08 * what is not weights + 32, the caching allocator's share over what it hands out
+    held    = 1.07 (1.13 in pieces) * what is not weights + 32, the caching allocator's share over what it hands out
     peak    = the largest stage, plus the other parts' weights where they stay too
 
 The coefficients were measured on a GPU (`farm.catalogue.networks`, `models.toml`). Without the CUDA context (0.3 to 0.6 GiB), which
@@ -25,8 +25,10 @@ from farm.model import MemoryPlan, RenderSettings
 from farm.planning.residency import smallest_ring_mib, staying
 from farm.planning.stepping import pass_seconds
 
-KEPT: Final = 1.08
-"""What the allocator reserves over what it hands out, besides weights: 1.03 to 1.28 measured on an H100, held down by the worker's cap."""
+KEPT_WHOLE: Final = 1.07
+KEPT_CUT: Final = 1.13
+"""What the allocator reserves over what it hands out, besides weights. Measured on an H100: 1.03 to 1.15 with whole layers, 1.06 to 1.28
+with layers in pieces, whose many sizes leave more holes. What goes beyond is held down by the worker's cap."""
 KEPT_MIB: Final = 32.0
 
 PIECES_MIB: Final = (0, 2048, 1024, 512, 256, 128, 64)
@@ -40,6 +42,9 @@ LAUNCH_S: Final = 0.09
 LAUNCH_PIECE_S: Final = 1.3e-3
 """What a pass and each further piece take the host to launch: where that is longer than the card computes, the card waits. Measured at
 512x512x16 with 64 and 128 MiB pieces, on one core of a server; an old desktop's is about as quick."""
+FILLED: Final = 0.93
+SPARE: Final = 1.01
+"""How full a card is planned, where a step is at most that much slower for it."""
 IN_TURN: Final = 1.17
 """Two passes of half the batch against one of the whole, at every size, on an H200."""
 FP32: Final = 2
@@ -102,10 +107,10 @@ def stage_peaks_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -
     wide = FP32 if plan.precision == "fp32" else 1
     parts = {name: gib * 1024 * wide for name, gib in law.parts_gib.items()}
     denoiser = _weights_mib(net, plan, wide)
-    layers = _layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib)
+    layers = _layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, _passes(settings, plan))
     stages = {name: mib + KEPT_MIB for name, mib in parts.items()}
-    stages["vae"] = parts.get("vae", 0.0) + KEPT * _vae_mib(law, settings, plan, wide) + KEPT_MIB
-    stages["denoise"] = denoiser + KEPT * layers + KEPT_MIB
+    stages["vae"] = parts.get("vae", 0.0) + KEPT_CUT * _vae_mib(law, settings, plan, wide) + KEPT_MIB
+    stages["denoise"] = denoiser + _kept(plan.piece_mib) * layers + KEPT_MIB
     if plan.parts == "resident":
         everything = denoiser + sum(parts.values())
         here = {**parts, "denoise": denoiser}
@@ -155,7 +160,26 @@ def best_plan(row: ModelRow, settings: RenderSettings, room: Room) -> Choice | N
             best = (seconds, plan)
     if best is None:
         return None
-    return Choice(best[1], peak_gib(row, settings, best[1]), best[0])
+    plan = _with_room_to_spare(row, settings, best[1], best[0], room)
+    return Choice(plan, peak_gib(row, settings, plan), step_seconds(row, settings, plan, room))
+
+
+def _with_room_to_spare(
+    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, seconds: float, room: Room
+) -> MemoryPlan:
+    """The plan with some of the card left free where that costs next to nothing: a card full to the brim runs out by surprise."""
+    if plan.weights_on_card >= 1.0:
+        return plan
+    assert row.memory is not None  # noqa: S101 - asked before
+    net = network(row.memory.network)
+    wide = FP32 if plan.precision == "fp32" else 1
+    work = work_of(settings, plan) * wide
+    layers = _layers_mib(net, work, plan.piece_mib, _passes(settings, plan))
+    left = FILLED * room.usable_gib * 1024 - _kept(plan.piece_mib) * layers - KEPT_MIB
+    less = _with_weights(net, plan, left, room, wide)
+    if less is None or step_seconds(row, settings, less, room) > seconds * SPARE:
+        return plan
+    return less
 
 
 def leaner(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> MemoryPlan | None:
@@ -195,7 +219,11 @@ def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[Me
             if pieces == former:
                 continue  # the same as the plan before: no layer is that wide
             former = pieces
-            left = usable - KEPT * _layers_mib(net, work, piece_mib) - KEPT_MIB
+            left = (
+                usable
+                - _kept(piece_mib) * _layers_mib(net, work, piece_mib, _passes(settings, base))
+                - KEPT_MIB
+            )
             plan = _with_weights(net, replace(base, piece_mib=piece_mib), left, room, wide)
             if plan is None:
                 continue
@@ -264,10 +292,12 @@ def _ring_mib_on_card(ring_mib: float, wide: int) -> float:
     return ring_mib * (1 if wide == 1 else wide + 1)
 
 
-def _layers_mib(net: Network, work: float, piece_mib: int) -> float:
+def _layers_mib(net: Network, work: float, piece_mib: int, passes: int) -> float:
     most = net.between
     for layer in net.layers:
         pieces = _cut(layer.working * work, piece_mib)
+        if layer.each_pass and pieces > 1:
+            pieces = passes * ceil(pieces / passes)
         most = max(
             most, layer.base + (layer.whole if pieces == 1 else layer.fixed + layer.per_piece / pieces)
         )
@@ -277,6 +307,15 @@ def _layers_mib(net: Network, work: float, piece_mib: int) -> float:
 def _pieces(net: Network, work: float, piece_mib: int) -> int:
     """How many pieces more than layers."""
     return sum(count * (_cut(width * work, piece_mib) - 1) for width, count in net.widths)
+
+
+def _passes(settings: RenderSettings, plan: MemoryPlan) -> int:
+    """How many passes one batch holds."""
+    return 2 if is_guided(settings) and plan.guidance == "together" else 1
+
+
+def _kept(piece_mib: int) -> float:
+    return KEPT_CUT if piece_mib else KEPT_WHOLE
 
 
 def _cut(working_mib: float, piece_mib: int) -> int:
@@ -300,6 +339,6 @@ def _decode_way(
     """Whole frames where they fit, else tiles, else None."""
     for way in ("frame", "tiles"):
         vae = law.parts_gib.get("vae", 0.0) * 1024 * (FP32 if law.encodes_in_fp32 else wide)
-        if vae + KEPT * _vae_mib(law, settings, MemoryPlan(decode=way), wide) + KEPT_MIB <= usable_mib:
+        if vae + KEPT_CUT * _vae_mib(law, settings, MemoryPlan(decode=way), wide) + KEPT_MIB <= usable_mib:
             return way
     return None

@@ -14,6 +14,7 @@ from farm.planning.tiers import band_of, tier_of
 
 STANDARD = RenderSettings("i2vgen-xl", 512, 512, 16, 50, 9.0, 8, seed=1, prompt="waves")
 NATIVE = replace(STANDARD, width=1280, height=704)
+LONG = replace(NATIVE, frames=64)
 DRAFT = replace(STANDARD, model="animatic", steps=1)
 BOTH = frozenset({"animatic", "i2vgen-xl"})
 
@@ -28,7 +29,7 @@ def gpu(name: str, vram_gib: float, models: frozenset[str] = BOTH) -> Card:
 
 
 RTX_2060, RTX_2070S, RTX_3060 = gpu("RTX 2060", 6), gpu("RTX 2070 Super", 8), gpu("RTX 3060", 12)
-H100, GTX_1050 = gpu("H100", 80), gpu("GTX 1050", 2)
+H100, GTX_1050 = gpu("H100", 80), gpu("GTX 1050", 3)
 CPU = Card("CPU-n1", "n1", CardKind.CPU, "Ryzen 5 3600", models=frozenset({"animatic"}))
 ALL = (CPU, RTX_2060, RTX_2070S, RTX_3060, H100)
 
@@ -80,15 +81,15 @@ def test_a_verdict_carries_the_plan_and_the_time() -> None:
     small = check(job(), RTX_2060, view(RTX_2060))
     assert small.plan is not None
     assert (small.plan.parts, small.plan.guidance, small.plan.piece_mib) == ("by_stage", "together", 0)
-    assert 0.85 <= small.plan.weights_on_card < 0.95
+    assert 0.6 <= small.plan.weights_on_card < 0.95
     assert check(job(), H100, view(H100)).plan == MemoryPlan("resident", "together")
     assert small.seconds > check(job(), H100, view(H100)).seconds > 24.0
 
 
 def test_each_reason_in_words() -> None:
     farm = view(*ALL, failed={"j1": frozenset({RTX_3060.id})})
-    assert check(job(NATIVE), GTX_1050, farm).reasons == (
-        "needs 1.5 GiB, GTX 1050 has 1.4 usable",
+    assert check(job(LONG), GTX_1050, farm).reasons == (
+        "needs 5.4 GiB, GTX 1050 has 2.4 usable",
         "it is quality work, GTX 1050 is kept for post work",
     )
     assert check(job(), RTX_3060, farm).reasons == ("it failed on RTX 3060 before",)
@@ -111,9 +112,9 @@ def test_why_pending_in_words() -> None:
     assert why_pending(job(), [], view()) == "No card has joined the farm yet: start `farm join` on a PC."
     assert why_pending(job(), [RTX_3060], view(RTX_3060)) == "Waits for RTX 3060, which is busy."
     assert why_pending(job(), ALL, view(*ALL)) == "Waits for one of 3 cards that can run it; all are busy."
-    assert why_pending(job(NATIVE), [GTX_1050], view(GTX_1050)) == (
-        "No card can run it. The nearest is GTX 1050: needs 1.5 GiB, GTX 1050 has 1.4 usable. "
-        "Ask for 15 frames at 1280 x 704."
+    assert why_pending(job(LONG), [GTX_1050], view(GTX_1050)) == (
+        "No card can run it. The nearest is GTX 1050: needs 5.4 GiB, GTX 1050 has 2.4 usable. "
+        "Ask for 26 frames at 1280 x 704."
     )
     assert why_pending(job(), [CPU], view(CPU)).endswith(
         "Choose the preset 'draft', or add a PC with an NVIDIA card."
@@ -134,7 +135,7 @@ def test_why_pending_in_words() -> None:
 
 def test_the_advice_holds() -> None:
     """What `why_pending` says would fit does fit, and one frame more does not."""
-    fitting, over = (replace(NATIVE, frames=frames) for frames in (15, 16))
+    fitting, over = (replace(NATIVE, frames=frames) for frames in (26, 27))
     assert takers(fitting, GTX_1050) == ["GTX 1050"]
     assert takers(over, GTX_1050) == []
 
@@ -142,9 +143,9 @@ def test_the_advice_holds() -> None:
 def test_unplaceable() -> None:
     assert unplaceable(job(NATIVE), [], view()) is None
     assert unplaceable(job(NATIVE), ALL, view(*ALL)) is None
-    why = unplaceable(job(NATIVE), [CPU, GTX_1050], view(CPU, GTX_1050))
+    why = unplaceable(job(LONG), [CPU, GTX_1050], view(CPU, GTX_1050))
     assert why is not None
-    assert "needs 1.5 GiB, GTX 1050 has 1.4 usable" in why
+    assert "needs 5.4 GiB, GTX 1050 has 2.4 usable" in why
 
 
 CARDS = st.builds(
