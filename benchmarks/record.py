@@ -11,10 +11,10 @@ from pathlib import Path
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
-def record(name: str, text: str, page: Path = PAGE) -> None:
-    """Replaces what stands between `<!-- name -->` and `<!-- /name -->`, or appends it."""
+def record(name: str, text: str, page: Path = PAGE, where: str | None = None) -> None:
+    """Replaces what stands between `<!-- name -->` and `<!-- /name -->`, or appends it; `where` in place of this PC."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    block = f"{begin}\n{text.strip()}\n\n{_where()}\n{end}"
+    block = f"{begin}\n{text.strip()}\n\n{where or _where()}\n{end}"
     before = page.read_text()
     found = re.search(re.escape(begin) + ".*?" + re.escape(end), before, re.S)
     after = (

@@ -204,7 +204,7 @@ def read_header(file: Path) -> dict[str, Any]:
         wrong = [name for name, entry in tensors.items() if _size_of(entry) != _length_of(entry)]
     except OSError as error:
         raise _broken(file, f"it cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise _broken(file, "its head is damaged") from error
     reached = 0
     for start, end in spans:
@@ -268,7 +268,7 @@ def _read_json(file: Path) -> dict[str, Any]:
             f"{file} is missing: the weights are not all on this PC.",
             _again(file.parent if file.name == "model_index.json" else file.parent.parent),
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _broken(file, f"it cannot be read ({error})") from error
     if not isinstance(value, dict):
         raise _broken(file, "it is no JSON object")

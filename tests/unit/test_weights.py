@@ -224,6 +224,11 @@ def test_a_damaged_index_or_configuration_is_named(checkpoint: Path, text: str) 
     assert str(checkpoint / "model_index.json") in refusal(checkpoint).message
 
 
+def _head(text: bytes) -> bytes:
+    """A file with this head."""
+    return len(text).to_bytes(8, "little") + text
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -237,6 +242,12 @@ def test_a_damaged_index_or_configuration_is_named(checkpoint: Path, text: str) 
         (lambda whole: whole[:8] + b"\0" * 20 + whole[28:], "head is damaged"),
         (lambda whole: whole.replace(b'"data_offsets"', b'"data_offzets"'), "head is damaged"),
         (lambda whole: whole.replace(b"[0, 8]", b"[4, 8]"), "head is damaged"),
+        # A number or a nesting that Python's own limits stop broke the whole PC's inventory.
+        (
+            lambda _whole: _head(b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,1e999]}}'),
+            "head is damaged",
+        ),
+        (lambda _whole: _head(b"[" * 200_000), "head is damaged"),
         (
             lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
             "no safetensors",
