@@ -62,6 +62,7 @@ templates.env.globals.update(
     clip_length=words.clip_length,
     job_word=words.job_word,
     many=words.many,
+    memory_plan=words.memory_plan,
     status_word=words.status_word,
 )
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from farm.answers import JobView, ProgressView
-from farm.model import AttemptStatus, JobStatus, PcieLink, Tier
+from farm.model import AttemptStatus, JobStatus, MemoryPlan, PcieLink, Tier
 
 Tone = Literal["good", "live", "wait", "bad", "off"]
 """What colour goes with a word; the word itself always stands beside it."""
@@ -71,6 +71,28 @@ def slot(link: PcieLink, bus_gb_s: float | None) -> str:
     of = f" of x{link.lanes_most}" if link.lanes_most is not None and link.lanes_most > link.lanes else ""
     speed = f", about {bus_gb_s:.1f}{THIN}GB/s" if bus_gb_s is not None else ""
     return f"PCIe {link.generation} x{link.lanes}{of}{speed}"
+
+
+def memory_plan(plan: MemoryPlan) -> str:
+    """How a render kept within the card's memory: "88 % of the weights stayed, the rest streamed; wide layers in pieces"."""
+    share = f"{plan.weights_on_card * 100:.0f}{THIN}%"
+    if plan.weights_on_card >= 1.0:
+        said = ["everything kept on the card" if plan.parts == "resident" else "parts brought in by turns"]
+    else:
+        said = [
+            f"{share} of the weights stayed, the rest streamed"
+            if plan.weights_on_card
+            else "all weights streamed"
+        ]
+    if plan.piece_mib:
+        said.append("wide layers in pieces")
+    if plan.guidance == "in_turn":
+        said.append("guidance in turn")
+    if plan.decode == "tiles":
+        said.append("decoded in tiles")
+    if plan.precision == "fp32":
+        said.append("in single precision")
+    return "; ".join(said)
 
 
 def job_word(job: JobView) -> Word:
