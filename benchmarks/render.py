@@ -94,6 +94,10 @@ class Note:
     def preview(self, jpeg: bytes) -> None:
         """See `Report`."""
 
+    def note(self, text: str) -> None:
+        """See `Report`."""
+        print(text, flush=True)
+
     def checkpoint(self, step: int, state: bytes) -> None:
         """See `Report`."""
 

@@ -91,6 +91,11 @@ class Attempt:
             events.Preview(self.order.attempt_id, seq, at, self._last_step[1] if self._last_step else 0)
         )
 
+    def note(self, text: str) -> None:
+        """Says something worth knowing; see `Report`."""
+        seq, at = self._next()
+        self._say(events.Note(self.order.attempt_id, seq, at, text))
+
     def checkpoint(self, step: int, state: bytes) -> None:
         """Spools what another card needs to go on; see `Report`."""
         self._check()

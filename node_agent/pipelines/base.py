@@ -53,6 +53,10 @@ class Report(Protocol):
         """Shows a small picture (JPEG, at most 320 pixels wide) of the clip so far."""
         ...
 
+    def note(self, text: str) -> None:
+        """Says something that a person should know of this render, in a sentence; it goes on."""
+        ...
+
     def checkpoint(self, step: int, state: bytes) -> None:
         """Keeps what the render needs to go on after `step`, here or on another card (`RenderRequest.resume`)."""
         ...

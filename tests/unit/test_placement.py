@@ -166,6 +166,37 @@ def test_a_clip_is_the_same_under_every_share_and_ring(checkpoint: Path) -> None
 
 
 @pytest.mark.usefixtures("as_on_a_card")
+def test_memory_that_cannot_be_pinned_is_said_on_the_attempt(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WSL and PCs with little RAM refuse to pin: the render goes on, only more slowly."""
+    from node_agent.engine.streaming import StreamedNetwork
+
+    monkeypatch.setattr(StreamedNetwork, "pinned", False)
+    monkeypatch.setattr(
+        StreamedNetwork, "why_not_pinned", "the driver refused to pin 2.4 GiB of this PC's memory"
+    )
+
+    class Notes(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.notes: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    row = read_models(small_row_toml("small", checkpoint), "test")["small"]
+    model, notes = i2vgen_xl.open_model(row, "cpu"), Notes()
+    plan = MemoryPlan("by_stage", precision="fp32", weights_on_card=0.0, ring_mib=1)
+    assert (
+        len(list(model.render(RenderRequest(SETTINGS, photograph(64, 64), plan), notes))) == SETTINGS.frames
+    )
+    assert notes.notes == [
+        "Weights stream more slowly than planned: the driver refused to pin 2.4 GiB of this PC's memory."
+    ]
+
+
+@pytest.mark.usefixtures("as_on_a_card")
 def test_a_streamed_network_knows_its_type_before_its_first_pass(checkpoint: Path) -> None:
     """What diffusers for a network's type is its last weight; streamed, that one still had the skeleton's."""
     row = read_models(small_row_toml("small", checkpoint), "test")["small"]

@@ -110,9 +110,16 @@ class DiffusionModel(ABC):
             self._place.on_device(self.denoiser),
             torch.inference_mode(),
         ):
+            self._say_if_slow(report)
             self._set_timesteps(scheduler, request.settings)
             latents = denoise(work, scheduler, generator, report, stamp=stamp, state=state)
         yield from self._frames(latents, report, flat_allowed=is_flat(picture))
+
+    def _say_if_slow(self, report: Report) -> None:
+        """A PC whose memory cannot be pinned (WSL's limit, little RAM) streams weights while nothing computes."""
+        streaming = self._place.network
+        if streaming is not None and not streaming.pinned:
+            report.note(f"Weights stream more slowly than planned: {streaming.why_not_pinned}.")
 
     def unload(self) -> None:
         """See `VideoModel.unload`."""
