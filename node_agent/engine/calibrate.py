@@ -8,7 +8,6 @@ import gc
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from node_agent.engine.chunking import Chunking, first_tensor, pieces_for, rule_of
+from node_agent.engine.fit import END, LayerSample
 from node_agent.engine.units import Unit
 
 MIB = 1024**2
@@ -24,34 +24,23 @@ Call = Callable[[nn.Module], Any]
 """Runs one step of the network on inputs that are already on the card."""
 
 
-@dataclass(frozen=True, slots=True)
-class LayerSample:
-    """One layer in one pass, MiB: `base` was taken when it began (weights too), `peak` while it ran, `before` since the last one ended."""
-
-    name: str
-    base: float
-    before: float
-    peak: float
-    working: float
-    pieces: int
-
-
 def sample_layers(network: nn.Module, chunking: Chunking, call: Call, budget_bytes: int) -> list[LayerSample]:
     """What the allocator handed out around every layer of one pass, in order. The last sample is what came after them all."""
     samples: list[LayerSample] = []
-    begun: dict[int, tuple[float, float, float, int]] = {}
+    begun: dict[int, tuple[float, float, float, int, bool]] = {}
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         x = first_tensor(args, kwargs)
         rule = rule_of(module)
         working = 0 if rule is None else rule.working(module, x) * x.element_size()
         pieces = 1 if rule is None else pieces_for(working, budget_bytes, rule.most(module, x))
-        begun[id(module)] = (_allocated(), _peak(), working / MIB, pieces)
+        each_pass = rule is not None and rule.each_pass
+        begun[id(module)] = (_allocated(), _peak(), working / MIB, pieces, each_pass)
         torch.cuda.reset_peak_memory_stats()
 
     def leave(module: nn.Module, name: str) -> None:
-        base, before, working, pieces = begun.pop(id(module))
-        samples.append(LayerSample(name, base, before, _peak(), working, pieces))
+        base, before, working, pieces, each_pass = begun.pop(id(module))
+        samples.append(LayerSample(name, base, before, _peak(), working, pieces, each_pass))
         torch.cuda.reset_peak_memory_stats()
 
     hooks: list[Any] = []
@@ -69,7 +58,7 @@ def sample_layers(network: nn.Module, chunking: Chunking, call: Call, budget_byt
         chunking.budget_bytes = former
         for hook in hooks:
             hook.remove()
-    samples.append(LayerSample("(end)", _allocated(), _peak(), _peak(), 0.0, 1))
+    samples.append(LayerSample(END, _allocated(), _peak(), _peak(), 0.0, 1))
     return samples
 
 
@@ -97,7 +86,7 @@ def sample_units(
             for _ in range(passes + 1):
                 marks.clear()
                 call(network)
-                mark("(end)")
+                mark(END)
                 torch.cuda.synchronize()
                 names = [name for name, _ in marks[:-1]]
                 rows.append([a[1].elapsed_time(b[1]) / 1000 for a, b in pairwise(marks)])

@@ -24,12 +24,14 @@ class Rule:
     """How layers of one class are cut.
 
     `working(module, x)` is the largest that the layer takes beside its input and its output when it runs whole, in elements;
-    `run(module, forward, pieces, *args, **kwargs)` runs it in pieces; `most(module, x)` is the largest number of them.
+    `run(module, forward, pieces, *args, **kwargs)` runs it in pieces; `most(module, x)` is the largest number of them. `each_pass`: the
+    layer looks along time, and is cut within each pass of the batch.
     """
 
     working: Callable[[Any, Tensor], int]
     run: Run
     most: Callable[[Any, Tensor], int]
+    each_pass: bool = False
 
 
 WIDEST_FUSED_HEAD: Final = 256
@@ -111,16 +113,19 @@ RULES: Final[dict[str, Rule]] = {
         lambda m, x: _FEED_FORWARD * m.proj_in.out_features * (x.numel() // x.shape[1]),
         _run_temporal_transformer,
         _rows_and_lines,
+        each_pass=True,
     ),
     "TemporalConvLayer": Rule(
         lambda _m, x: 4 * x.numel(),
         lambda m, _f, pieces, x, num_frames=1: ways.temporal_conv(m, pieces, x, num_frames),
         _rows_and_lines,
+        each_pass=True,
     ),
     "TemporalResnetBlock": Rule(
         lambda _m, x: 4 * x.numel(),
         lambda m, _f, pieces, x, temb: ways.temporal_resnet(m, pieces, x, temb),
         lambda _m, x: len(x) * x.shape[3],
+        each_pass=True,
     ),
     "TransformerSpatioTemporalModel": Rule(
         lambda _m, x: (_FEED_FORWARD + 4) * x.numel(), _run_spatio_temporal, _rows

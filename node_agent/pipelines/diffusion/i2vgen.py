@@ -6,16 +6,21 @@ draws part of its noise outside the seed.
 
 import logging
 from collections.abc import Sequence
+from typing import Any, Final
 
 import torch
 from PIL import Image
 
 from farm.model import RenderSettings
+from node_agent.engine.fit import Size
 from node_agent.pipelines import i2vgen_xl
 from node_agent.pipelines.base import RenderRequest, Report
 from node_agent.pipelines.diffusion.loop import Denoising, guided
 from node_agent.pipelines.diffusion.model import DiffusionModel, is_guided
 from node_agent.pipelines.diffusion.pictures import as_tensor, crop_to_fill, preview_jpeg
+
+PROMPT_TOKENS: Final = 77
+"""What the text encoder reads of a prompt."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +30,22 @@ class I2VGenXL(DiffusionModel):
 
     layout = i2vgen_xl.LAYOUT
     denoiser = "unet"
+    bench_sizes = ((512, 512, 16), (1280, 704, 16))
+
+    @classmethod
+    def bench_inputs(cls, config: Any, size: Size, rows: int, like: torch.Tensor) -> dict[str, Any]:
+        """See `DiffusionModel.bench_inputs`."""
+        width, height, frames = size
+        latents = (rows, config.in_channels, frames, height // 8, width // 8)
+        return {
+            "sample": torch.randn(latents, dtype=like.dtype, device=like.device),
+            "timestep": torch.tensor(500, device=like.device),
+            "fps": torch.full((rows,), 8, device=like.device),
+            "image_latents": torch.randn(latents, dtype=like.dtype, device=like.device),
+            "image_embeddings": like.new_zeros((rows, 1, config.cross_attention_dim)),
+            "encoder_hidden_states": like.new_zeros((rows, PROMPT_TOKENS, config.cross_attention_dim)),
+            "return_dict": False,
+        }
 
     def _crop(self, image: Image.Image, settings: RenderSettings) -> Image.Image:
         return crop_to_fill(image, settings.width, settings.height)

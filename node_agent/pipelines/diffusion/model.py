@@ -17,6 +17,7 @@ from farm.model import MemoryPlan, RenderSettings
 from farm.planning.memory import peak_gib
 from farm.planning.residency import staying
 from node_agent.engine.allocator import hold_to
+from node_agent.engine.fit import Size
 from node_agent.engine.placement import Placement
 from node_agent.pipelines.base import Frame, RenderRequest, Report
 from node_agent.pipelines.diffusion import resume
@@ -37,6 +38,8 @@ class DiffusionModel(ABC):
     layout: ClassVar[Layout]
     denoiser: ClassVar[str]
     """The part that runs in every step: "unet", "transformer"."""
+    bench_sizes: ClassVar[tuple[Size, Size]]
+    """At what `farm calibrate` measures: the model's standard size, and one of more work."""
 
     def __init__(self, row: ModelRow, device: str) -> None:
         self._row = row
@@ -63,6 +66,14 @@ class DiffusionModel(ABC):
     @abstractmethod
     def _decode(self, window: torch.Tensor) -> torch.Tensor:
         """The frames of a window, `[frames, 3, height, width]`, -1 to 1. Runs with the VAE on the device."""
+
+    @classmethod
+    @abstractmethod
+    def bench_inputs(cls, config: Any, size: Size, rows: int, like: torch.Tensor) -> dict[str, Any]:
+        """What one step calls the denoiser with, random: `rows` guidance passes at `size`, of the type and device of `like`.
+
+        `config` is the denoiser's configuration. Values do not matter, shapes do.
+        """
 
     def _set_timesteps(self, scheduler: Any, settings: RenderSettings) -> None:
         """Sets the scheduler's timesteps; models whose schedule depends on the clip's size do more."""

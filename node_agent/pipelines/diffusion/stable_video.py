@@ -13,6 +13,7 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
 from PIL import Image, ImageOps
 
 from farm.model import RenderSettings
+from node_agent.engine.fit import Size
 from node_agent.pipelines import svd
 from node_agent.pipelines.base import RenderRequest, Report
 from node_agent.pipelines.diffusion.loop import Denoising, guided
@@ -42,6 +43,20 @@ class StableVideoDiffusion(DiffusionModel):
 
     layout = svd.LAYOUT
     denoiser = "unet"
+    bench_sizes = ((1024, 576, 14), (1024, 576, 25))
+
+    @classmethod
+    def bench_inputs(cls, config: Any, size: Size, rows: int, like: torch.Tensor) -> dict[str, Any]:
+        """See `DiffusionModel.bench_inputs`."""
+        width, height, frames = size
+        latents = (rows, frames, config.in_channels, height // 8, width // 8)
+        return {
+            "sample": torch.randn(latents, dtype=like.dtype, device=like.device),
+            "timestep": torch.tensor(1.0, device=like.device),
+            "encoder_hidden_states": like.new_zeros((rows, 1, config.cross_attention_dim)),
+            "added_time_ids": like.new_tensor([[7, motion_bucket(1.0), NOISE_AUGMENTATION]] * rows),
+            "return_dict": False,
+        }
 
     def _crop(self, image: Image.Image, settings: RenderSettings) -> Image.Image:
         """Lanczos, as the stock pipeline resizes; a picture of the right size stays as it is."""

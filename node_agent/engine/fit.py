@@ -1,0 +1,216 @@
+"""From what was sampled of a network to the planner's data (`farm.catalogue.networks`). Pure, without torch.
+
+A layer's memory above what others hold is one number when it runs whole, and `fixed + per_piece / pieces` in pieces: a straight line over
+1 / pieces through what the budgets gave, by least squares. All of it is proportional to the work (frames x megapixels x passes), so it is
+divided by the work of the sampled size. A step's seconds are a straight line over the work, through two sizes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+Size = tuple[int, int, int]
+"""Width and height in pixels, frames."""
+
+PASSES: Final = 2
+"""The guidance passes of one batch; a network is measured with both."""
+END: Final = "(end)"
+"""The name of the sample of what came after the last layer."""
+
+_NEAR_PEAK: Final = 0.98
+"""A layer that stays so far below the lowest possible peak never makes one; the rest are errors of measurement."""
+_FIRST_SHARE: Final = 0.001
+"""What the first unit is given: it begins while the host still launches, so that its own time says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSample:
+    """One layer in one pass, MiB: `base` was taken when it began (weights too), `peak` while it ran, `before` since the one before.
+
+    `working` is its working set when it runs whole, `pieces` the number that the budget asked for. With `each_pass` the layer was cut
+    within each pass, so that it ran in a multiple of them.
+    """
+
+    name: str
+    base: float
+    before: float
+    peak: float
+    working: float
+    pieces: int
+    each_pass: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What was measured of a network. `sizes` are two; seconds stand in their order.
+
+    `layers` has the layers of one pass at the first size for each budget (0: all whole), in the same order each time. `unit_mib` are
+    the weights of each unit, `unit_seconds` the units in the order of computation.
+    """
+
+    sizes: tuple[Size, Size]
+    layers: Mapping[int, Sequence[LayerSample]]
+    unit_mib: Mapping[str, float]
+    unit_seconds: tuple[Sequence[tuple[str, float]], Sequence[tuple[str, float]]]
+    step_seconds: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A layer's law, MiB per work; `gap` is the most that was held between the layer before and this one."""
+
+    name: str
+    base: float
+    gap: float
+    whole: float
+    fixed: float
+    per_piece: float
+    working: float
+    each_pass: bool = False
+
+    @property
+    def least(self) -> float:
+        return self.base + (self.fixed if self.working else self.whole)
+
+
+def work_of(size: Size) -> float:
+    """Frames x megapixels x passes of a batch with both passes."""
+    width, height, frames = size
+    return PASSES * frames * width * height / 1e6
+
+
+def network_data(title: str, measured: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
+    """The network's data in the shape of `farm/catalogue/networks/*.json`; `measured` says on what, by what and when.
+
+    Raises:
+        ValueError: the sizes are of the same work, or the passes do not have the same layers.
+    """
+    weights = sum(samples.unit_mib.values())
+    layers = [_law(runs, weights, work_of(samples.sizes[0])) for runs in _by_layer(samples.layers)]
+    between = max(layer.gap for layer in layers)
+    layers = [layer for layer in layers if layer.name != END]
+    return {
+        "title": title,
+        "measured": {**measured, "sizes": [list(size) for size in samples.sizes]},
+        "step": _step(samples),
+        "units": _units(samples),
+        "layers": [_row(layer) for layer in _that_make_peaks(layers, between)],
+        "between": round(between, 3),
+        "widths": _widths(layers),
+    }
+
+
+def as_text(data: Mapping[str, Any]) -> str:
+    """The data as a file's text, one row to a line."""
+    return (
+        "{\n" + ",\n".join(f"  {json.dumps(key)}: {_value(value)}" for key, value in data.items()) + "\n}\n"
+    )
+
+
+def _value(value: Any) -> str:
+    if not isinstance(value, list):
+        return json.dumps(value)
+    return "[\n" + ",\n".join(f"    {json.dumps(row)}" for row in value) + "\n  ]"
+
+
+def _by_layer(layers: Mapping[int, Sequence[LayerSample]]) -> list[list[LayerSample]]:
+    """For each layer its samples, the whole run first."""
+    passes = [layers[0], *(found for budget, found in layers.items() if budget > 0)]
+    names = [sample.name for sample in passes[0]]
+    if any([sample.name for sample in found] != names for found in passes):
+        raise ValueError("the network took different ways through its layers")
+    return [list(runs) for runs in zip(*passes, strict=True)]
+
+
+def _law(runs: Sequence[LayerSample], weights: float, work: float) -> _Layer:
+    first = runs[0]
+    base = first.base - weights
+    whole = max(first.peak - weights, 0.0) - base
+    # By the number of pieces: two budgets that made as many measured the same thing.
+    cut = {_ran_in(run): run.peak - weights - base for run in runs if run.pieces > 1}
+    fixed, per_piece = _line(cut) if cut else (whole, 0.0)
+    return _Layer(
+        first.name,
+        base=base / work,
+        gap=(first.before - weights) / work,
+        whole=whole / work,
+        fixed=fixed / work,
+        per_piece=per_piece / work,
+        working=first.working / work,
+        each_pass=first.each_pass,
+    )
+
+
+def _ran_in(run: LayerSample) -> int:
+    """How many pieces it really were."""
+    return PASSES * -(-run.pieces // PASSES) if run.each_pass else run.pieces
+
+
+def _line(cut: Mapping[int, float]) -> tuple[float, float]:
+    """`fixed` and `per_piece` by least squares; from a single point half and half, for want of another."""
+    if len(cut) == 1:
+        ((pieces, taken),) = cut.items()
+        return taken / 2, taken / 2 * pieces
+    parts, taken_s = [1 / pieces for pieces in cut], list(cut.values())
+    mean_part, mean_taken = sum(parts) / len(cut), sum(taken_s) / len(cut)
+    up = sum((part - mean_part) * (taken - mean_taken) for part, taken in zip(parts, taken_s, strict=True))
+    slope = up / sum((part - mean_part) ** 2 for part in parts)
+    return mean_taken - slope * mean_part, slope
+
+
+def _that_make_peaks(layers: Sequence[_Layer], between: float) -> list[_Layer]:
+    """The layers that make the peak under some plan, and of equal ones that with most beneath it."""
+    floor = max(between, *(layer.least for layer in layers))
+    kept: dict[tuple[float, ...], _Layer] = {}
+    for layer in layers:
+        if layer.base + layer.whole <= floor * _NEAR_PEAK:
+            continue
+        law = tuple(round(number, 3) for number in (layer.whole, layer.fixed, layer.per_piece, layer.working))
+        if law not in kept or kept[law].base < layer.base:
+            kept[law] = layer
+    return list(kept.values())
+
+
+def _row(layer: _Layer) -> list[Any]:
+    numbers = (layer.base, layer.whole, layer.fixed, layer.per_piece, layer.working)
+    return [layer.name, *(round(number, 3) for number in numbers), layer.each_pass]
+
+
+def _widths(layers: Sequence[_Layer]) -> list[list[float]]:
+    counts: dict[float, int] = {}
+    for layer in layers:
+        if layer.working > 0:
+            width = round(layer.working, 3)
+            counts[width] = counts.get(width, 0) + 1
+    return [[width, count] for width, count in sorted(counts.items(), reverse=True)]
+
+
+def _step(samples: Samples) -> list[float]:
+    small, large = (work_of(size) for size in samples.sizes)
+    if small == large:
+        raise ValueError("two sizes of the same work say nothing of how a step grows with it")
+    per_work = (samples.step_seconds[1] - samples.step_seconds[0]) / (large - small)
+    return [round(samples.step_seconds[0] - per_work * small, 5), round(per_work, 6)]
+
+
+def _units(samples: Samples) -> list[list[Any]]:
+    """Each unit with its weights and its share of a step, the mean of both sizes. Units that no call announces come last, with none."""
+    small, large = (_shares(rows) for rows in samples.unit_seconds)
+    shares = {name: round((share + large.get(name, 0.0)) / 2, 6) for name, share in small.items()}
+    shares.update({name: 0.0 for name in samples.unit_mib if name not in shares})
+    largest = max(shares, key=lambda name: shares[name])
+    # What rounding left over, so that the shares are a whole.
+    shares[largest] = round(shares[largest] + 1.0 - sum(shares.values()), 6)
+    return [[name, round(samples.unit_mib[name], 3), share] for name, share in shares.items()]
+
+
+def _shares(rows: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Of each unit the share of all seconds; a unit that came several times counts with all of them."""
+    seconds: dict[str, float] = {}
+    for name, taken in rows:
+        seconds[name] = seconds.get(name, 0.0) + taken
+    first = next(iter(seconds))
+    seconds[first] = _FIRST_SHARE * sum(taken for name, taken in seconds.items() if name != first)
+    total = sum(seconds.values())
+    return {name: taken / total for name, taken in seconds.items()}

@@ -1,0 +1,208 @@
+"""Measures a model's denoiser on this PC's card and gives the planner's data. `farm calibrate` is the verb.
+
+The full architecture is built without weights and given random ones, so that nothing needs to be downloaded. The card's allocator is
+asked around every layer (`engine.calibrate`), and laws are laid through the answers (`engine.fit`).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from farm.catalogue.models import ModelRow
+from farm.errors import ConfigurationError
+from node_agent.engine.calibrate import clean_card, sample_layers, sample_units, seconds_per_step
+from node_agent.engine.chunking import Chunking
+from node_agent.engine.fit import PASSES, LayerSample, Samples, Size, network_data
+from node_agent.engine.skips import SkipRelease
+from node_agent.engine.streaming import StreamedNetwork
+from node_agent.engine.units import Unit, cut
+from node_agent.pipelines.diffusion.model import DiffusionModel
+
+BUDGETS_MIB: Final = (0, 1024, 512, 256, 128, 64)
+"""The working sets that layers are cut to; 0 runs them whole."""
+FEWEST_FRAMES: Final = 4
+"""Where the standard size does not fit, its frames are halved down to this; fewer would say little of a clip."""
+WEIGHT_SCALE: Final = 0.6
+"""Random weights times this over the root of what a number is summed of: a deep network's values then stay within fp16."""
+MIB: Final = 1024**2
+
+T = TypeVar("T")
+Say = Callable[[str, int, int], None]
+"""Told what is done now, how many parts are done, and of how many."""
+PARTS: Final = len(BUDGETS_MIB) + 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """The network on the card, and how to call it."""
+
+    network: nn.Module
+    model: type[DiffusionModel]
+    units: list[Unit]
+    chunking: Chunking
+    like: Tensor
+
+    def call(self, size: Size) -> Callable[[nn.Module], Any]:
+        config: Any = self.network.config
+        inputs = self.model.bench_inputs(config, size, PASSES, self.like)
+        return lambda network: network(**inputs)
+
+
+def measure(row: ModelRow, command: str, say: Say) -> dict[str, Any]:
+    """The data of the model's network, in the shape of `farm/catalogue/networks/*.json`, from the first CUDA device.
+
+    `command` is written into the data as its source.
+
+    Raises:
+        ConfigurationError: the model has no denoiser, or the card has not enough memory for it.
+    """
+    kind = diffusion_class(row)
+    device = torch.device("cuda:0")
+    title = kind.layout.weighted[kind.denoiser][1]
+    say("Building the network", 0, PARTS)
+    try:
+        with torch.random.fork_rng(devices=[]), _on_card(kind, device) as bench:
+            samples = _samples(bench, row.title, say)
+    except torch.cuda.OutOfMemoryError as error:
+        raise _too_small(row.title, "the network's weights") from error
+    measured = {
+        "command": command,
+        "card": torch.cuda.get_device_name(device),
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
+    return network_data(title, measured, samples)
+
+
+def diffusion_class(row: ModelRow) -> type[DiffusionModel]:
+    """The class that runs a model.
+
+    Raises:
+        ConfigurationError: it is not a diffusion model.
+    """
+    kind = type(import_module(f"node_agent.pipelines.{row.pipeline}").open_model(row, "cpu"))
+    if not issubclass(kind, DiffusionModel):
+        raise ConfigurationError(
+            f"{row.title} has no network to measure: it works without diffusion.",
+            "Name a diffusion model, such as i2vgen-xl.",
+        )
+    return kind
+
+
+def build_denoiser(kind: type[DiffusionModel]) -> nn.Module:
+    """The full-size denoiser on the meta device. The defaults of diffusers' classes are the published configuration."""
+    library, name = kind.layout.weighted[kind.denoiser]
+    with torch.device("meta"):
+        made: nn.Module = getattr(import_module(library), name)()
+    return made.eval().requires_grad_(False)
+
+
+def random_weights(units: list[Unit]) -> Callable[[str], Tensor]:
+    """Gives a random tensor for each name: norms about 1, biases about 0, the rest scaled by what it sums over."""
+    shapes = {held.name: held.shape for unit in units for held in unit.tensors}
+
+    def read(name: str) -> Tensor:
+        shape = shapes[name]
+        if len(shape) > 1:
+            return torch.randn(shape) * (WEIGHT_SCALE / math.sqrt(shape[1:].numel()))
+        return 0.02 * torch.randn(shape) + (1.0 if name.endswith("weight") else 0.0)
+
+    return read
+
+
+@contextmanager
+def _on_card(kind: type[DiffusionModel], device: torch.device) -> Iterator[_Bench]:
+    network = build_denoiser(kind)
+    units = cut(network)
+    chunking, skips = Chunking(network), SkipRelease(network)
+    torch.manual_seed(0)
+    try:
+        with clean_card():
+            half = torch.float16
+            weights = StreamedNetwork(
+                network, random_weights(units), device, stored=half, compute=half, stay=None
+            )
+            try:
+                yield _Bench(network, kind, units, chunking, torch.zeros((), dtype=half, device=device))
+            finally:
+                weights.close()
+    finally:
+        skips.close()
+        chunking.close()
+
+
+def _samples(bench: _Bench, title: str, say: Say) -> Samples:
+    standard, larger = bench.model.bench_sizes
+    taken, whole = _whole_layers(bench, standard, title, say)
+    layers = {0: whole}
+    call = bench.call(taken)
+    for number, budget in enumerate(BUDGETS_MIB[1:], start=1):
+        say(f"Memory of each layer in pieces of {budget} MiB", number, PARTS)
+        layers[budget] = sample_layers(bench.network, bench.chunking, call, budget * MIB)
+    done = len(BUDGETS_MIB)
+    del call
+    say(f"Seconds of each unit at {_named(taken)}", done, PARTS)
+    first = _seconds(bench, taken)
+    say(f"Seconds of each unit at {_named(larger)}", done + 2, PARTS)
+    second = None if taken != standard else _unless_out_of_memory(partial(_seconds, bench, larger))
+    if second is None:  # what fits is a smaller size: a line needs two points, wherever they lie
+        larger = (taken[0], taken[1], taken[2] // 2)
+        say(f"A larger size does not fit: {_named(larger)} in its place", done + 2, PARTS)
+        second = _seconds(bench, larger)
+    say("Laying laws through the samples", PARTS, PARTS)
+    mib = {unit.name: unit.elements * 2 / MIB for unit in bench.units}
+    return Samples((taken, larger), layers, mib, (first[0], second[0]), (first[1], second[1]))
+
+
+def _whole_layers(bench: _Bench, standard: Size, title: str, say: Say) -> tuple[Size, list[LayerSample]]:
+    """The layers' memory with everything whole, at the standard size or the largest smaller one that fits."""
+    width, height, frames = standard
+    while frames >= FEWEST_FRAMES:
+        size = (width, height, frames)
+        say(f"Memory of each layer at {_named(size)}", 0, PARTS)
+        found = _unless_out_of_memory(partial(_layers_whole, bench, size))
+        if found is not None:
+            return size, found
+        frames //= 2
+    raise _too_small(title, f"{width}x{height} pixels with {FEWEST_FRAMES} frames")
+
+
+def _layers_whole(bench: _Bench, size: Size) -> list[LayerSample]:
+    return sample_layers(bench.network, bench.chunking, bench.call(size), 0)
+
+
+def _seconds(bench: _Bench, size: Size) -> tuple[list[tuple[str, float]], float]:
+    call = bench.call(size)
+    return sample_units(bench.network, bench.units, call), seconds_per_step(bench.network, call)
+
+
+def _unless_out_of_memory(measured: Callable[[], T]) -> T | None:
+    """What `measured` gives; None where the card ran out of memory, which is then free again."""
+    try:
+        return measured()
+    except torch.cuda.OutOfMemoryError:
+        pass
+    # Out here the exception is gone, and with its frames the tensors that they held.
+    torch.cuda.empty_cache()
+    return None
+
+
+def _named(size: Size) -> str:
+    return f"{size[0]}x{size[1]}, {size[2]} frames"
+
+
+def _too_small(title: str, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Cannot measure {title}: this card ran out of memory at {what}.",
+        "Close other programs that use the card, or measure on one with more memory: the data serve every card.",
+    )

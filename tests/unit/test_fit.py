@@ -1,0 +1,155 @@
+"""`farm calibrate`'s fit gives back the laws that samples were made from, in the files' own shape."""
+
+import json
+from importlib import resources
+from itertools import pairwise
+
+import pytest
+
+from farm.catalogue.networks import network_from_dict
+from node_agent.engine.fit import END, LayerSample, Samples, Size, as_text, network_data, work_of
+
+STANDARD: Size = (512, 512, 16)
+LARGER: Size = (1280, 704, 16)
+UNIT_MIB = {"first": 4.0, "wide": 60.0, "deep": 100.0, "silent": 1.0}
+WEIGHTS = sum(UNIT_MIB.values())
+
+# name: base, whole, fixed, per_piece, working, MiB per work
+LAWS = {
+    "wide": (15.0, 300.0, 16.0, 216.0, 274.0),
+    "alike": (34.0, 190.0, 13.0, 193.0, 171.0),
+    "alike_with_more_beneath": (36.0, 190.0, 13.0, 193.0, 171.0),
+    "tiny": (20.0, 2.0, 2.0, 0.0, 0.0),
+    "narrow": (10.0, 30.0, 5.0, 30.0, 40.0),
+}
+BETWEEN = 61.0
+
+
+def asked(working_mib: float, budget: int) -> int:
+    return 1 if budget == 0 or working_mib <= budget else -(-int(working_mib * 1e6) // int(budget * 1e6))
+
+
+def run(budget: int) -> list[LayerSample]:
+    """One pass of a network that keeps to `LAWS`."""
+    work = work_of(STANDARD)
+    rows = []
+    for name, (base, whole, fixed, per_piece, working) in LAWS.items():
+        pieces = asked(working * work, budget)
+        taken = whole if pieces == 1 else fixed + per_piece / pieces
+        rows.append(
+            LayerSample(
+                name,
+                WEIGHTS + base * work,
+                WEIGHTS + base * work,
+                WEIGHTS + (base + taken) * work,
+                working * work,
+                pieces,
+            )
+        )
+    end = WEIGHTS + BETWEEN * work
+    return [*rows, LayerSample(END, WEIGHTS, end, end, 0.0, 1)]
+
+
+def samples(budgets: tuple[int, ...] = (0, 1024, 512, 256, 128, 64)) -> Samples:
+    small, large = work_of(STANDARD), work_of(LARGER)
+    step = (0.003 + 0.026 * small, 0.003 + 0.026 * large)
+    # "wide" comes twice in a pass, and the first unit's seconds are the host's launching.
+    units = [("first", 9.0), ("wide", 0.2), ("deep", 0.6), ("wide", 0.2)]
+    return Samples(
+        (STANDARD, LARGER), {budget: run(budget) for budget in budgets}, UNIT_MIB, (units, units), step
+    )
+
+
+def test_work_is_frames_times_megapixels_times_both_passes() -> None:
+    assert work_of(STANDARD) == pytest.approx(2 * 16 * 0.262144)
+
+
+def test_known_laws_come_back_and_the_planner_reads_them() -> None:
+    data = network_data("Net", {"card": "a card"}, samples())
+    net = network_from_dict("net", json.loads(as_text(data)))
+    found = {layer.name: layer for layer in net.layers}
+    for name in ("wide", "alike_with_more_beneath"):
+        layer = found[name]
+        numbers = (layer.base, layer.whole, layer.fixed, layer.per_piece, layer.working)
+        assert numbers == pytest.approx(LAWS[name], abs=0.002)
+    assert net.step_fixed_s == pytest.approx(0.003, abs=1e-5)
+    assert net.step_per_work_s == pytest.approx(0.026, abs=1e-6)
+    assert net.between == pytest.approx(BETWEEN)
+    assert net.measured == {"card": "a card", "sizes": [[512, 512, 16], [1280, 704, 16]]}
+
+
+def test_a_layer_cut_within_each_pass_ran_in_a_multiple_of_them() -> None:
+    """Counted by what was asked for, three pieces that were four made two pieces look a fifth smaller than they are."""
+    work = work_of(STANDARD)
+    base, whole, fixed, per_piece, working = LAWS["wide"]
+    passes = {}
+    for budget, found in samples().layers.items():
+        pieces = asked(working * work, budget)
+        taken = whole if pieces == 1 else fixed + per_piece / (2 * -(-pieces // 2))
+        peak = WEIGHTS + (base + taken) * work
+        own = LayerSample("wide", WEIGHTS + base * work, 0.0, peak, working * work, pieces, True)
+        passes[budget] = [own, *found[1:]]
+    whole_run = samples()
+    data = network_data(
+        "Net", {}, Samples(whole_run.sizes, passes, UNIT_MIB, whole_run.unit_seconds, whole_run.step_seconds)
+    )
+    (row,) = [row for row in data["layers"] if row[0] == "wide"]
+    assert row[3:5] == pytest.approx([fixed, per_piece], abs=0.002)
+    assert row[6] is True
+
+
+def test_layers_that_make_no_peak_and_twins_are_left_out() -> None:
+    data = network_data("Net", {}, samples())
+    assert [row[0] for row in data["layers"]] == ["wide", "alike_with_more_beneath"]
+
+
+def test_every_layer_that_can_be_cut_counts_among_the_widths() -> None:
+    data = network_data("Net", {}, samples())
+    assert data["widths"] == [[274.0, 1], [171.0, 2], [40.0, 1]]
+
+
+def test_shares_sum_to_one_and_a_unit_that_comes_twice_counts_with_both() -> None:
+    data = network_data("Net", {}, samples())
+    shares = {name: share for name, _, share in data["units"]}
+    assert list(shares) == ["first", "wide", "deep", "silent"]
+    assert sum(shares.values()) == pytest.approx(1.0, abs=1e-9)
+    assert shares["first"] == pytest.approx(0.001 / 1.001, abs=1e-6)
+    assert shares["wide"] / shares["deep"] == pytest.approx(0.4 / 0.6, abs=1e-4)
+    assert shares["silent"] == 0.0
+    assert [mib for _, mib, _ in data["units"]] == list(UNIT_MIB.values())
+
+
+def test_one_cut_alone_gives_half_and_half() -> None:
+    found = {row[0]: row for row in network_data("Net", {}, samples((0, 1024)))["layers"]}
+    _, _, _, fixed, per_piece, working, _ = found["wide"]
+    pieces = asked(working * work_of(STANDARD), 1024)
+    assert fixed == pytest.approx(per_piece / pieces, abs=0.002)
+    assert fixed + per_piece / pieces == pytest.approx(16.0 + 216.0 / pieces, abs=0.002)
+
+
+def test_a_network_that_took_another_way_is_refused() -> None:
+    found = samples()
+    layers = {**found.layers, 64: found.layers[64][1:]}
+    with pytest.raises(ValueError, match="different ways"):
+        network_data("Net", {}, Samples(found.sizes, layers, UNIT_MIB, found.unit_seconds, (1.0, 2.0)))
+
+
+def test_two_sizes_of_the_same_work_are_refused() -> None:
+    found = samples()
+    with pytest.raises(ValueError, match="same work"):
+        network_data(
+            "Net", {}, Samples((STANDARD, STANDARD), found.layers, UNIT_MIB, found.unit_seconds, (1.0, 1.0))
+        )
+
+
+@pytest.mark.parametrize("name", ["i2vgen-xl", "svd"])
+def test_the_files_of_the_catalogue_are_written_as_this_writes(name: str) -> None:
+    text = resources.files("farm.catalogue").joinpath("networks", f"{name}.json").read_text(encoding="utf-8")
+    data = json.loads(text)
+    assert as_text(data) == text
+    ours = network_data("Net", {}, samples())
+    assert list(ours) == list(data)
+    assert [len(ours[key][0]) for key in ("units", "layers", "widths")] == [
+        len(data[key][0]) for key in ("units", "layers", "widths")
+    ]
+    assert all(wide > narrow for (wide, _), (narrow, _) in pairwise(ours["widths"]))
