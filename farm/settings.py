@@ -121,6 +121,11 @@ class DataDirectory:
         return self.root / "node"
 
     @property
+    def bench_results(self) -> Path:
+        """What `farm bench` measured: a JSON object to a line, the newest last."""
+        return self.root / "bench.jsonl"
+
+    @property
     def logs(self) -> Path:
         """Log files of the head's processes."""
         return self.root / "logs"

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from farm.cli import calibrate, demo, jobs, join, machines, token, up
+from farm.cli import bench, calibrate, demo, jobs, join, machines, token, up
 
 app = typer.Typer(
     name="farm",
@@ -28,6 +28,7 @@ for verb in (
 app.command("up")(up.up)
 app.command("join")(join.join)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(token.token, name="token")
 
