@@ -184,6 +184,9 @@ class _Lines:
     def preview(self, jpeg: bytes) -> None:
         pass
 
+    def note(self, text: str) -> None:
+        """See `Report`."""
+
     def checkpoint(self, step: int, state: bytes) -> None:
         pass
 
