@@ -81,11 +81,7 @@ class Attempt:
     def preview(self, jpeg: bytes) -> None:
         """Spools a small picture; see `Report`."""
         self._check()
-        target = self._spool.directory(self.order.attempt_id) / "preview.jpg"
-        half = target.with_suffix(".half")
-        with _unless_forgotten():
-            half.write_bytes(jpeg)
-            half.replace(target)
+        self._put("preview.jpg", jpeg)
         seq, at = self._next()
         self._say(
             events.Preview(self.order.attempt_id, seq, at, self._last_step[1] if self._last_step else 0)
@@ -99,13 +95,17 @@ class Attempt:
     def checkpoint(self, step: int, state: bytes) -> None:
         """Spools what another card needs to go on; see `Report`."""
         self._check()
-        target = self._spool.directory(self.order.attempt_id) / "checkpoint.safetensors"
-        half = target.with_suffix(".half")
-        with _unless_forgotten():
-            half.write_bytes(state)
-            half.replace(target)
+        self._put("checkpoint.safetensors", state)
         seq, at = self._next()
         self._say(events.Checkpoint(self.order.attempt_id, seq, at, step))
+
+    def _put(self, name: str, data: bytes) -> None:
+        """Writes a file of the attempt, whole or not at all."""
+        target = self._spool.directory(self.order.attempt_id) / name
+        half = target.with_suffix(".half")
+        with _unless_forgotten():
+            half.write_bytes(data)
+            half.replace(target)
 
     def _look_for_spill(self, pace: float, steps: int) -> None:
         self._paces.append(pace)

@@ -9,9 +9,6 @@ OVER: Final = 1.05
 """How far the allocator may go beyond the predicted peak before it has to give back what it keeps for later. The prediction counts on
 7 to 13 % for that; without a cap it was up to 28 %, and a card that others use too would miss it."""
 
-SETTINGS: Final = "expandable_segments:True"
-"""For PYTORCH_CUDA_ALLOC_CONF, before CUDA starts: segments that grow leave far smaller holes than segments of fixed sizes."""
-
 
 def hold_to(device: torch.device, peak_gib: float) -> None:
     """Lets this process reserve at most the predicted peak and a little; no limit where nothing is predicted (0)."""
