@@ -80,15 +80,16 @@ def find_card(name: str, vram_gb: float | None = None) -> CardRow | None:
 
 
 def named_card(name: str, vram_gb: float | None = None) -> CardRow:
-    """The row that a person means; as `find_card`, but whoever asks for a card that is not there is told what is.
+    """The row that a person means: as `find_card`, but only in a size there is, and with an error that says what there is.
 
     Raises:
         BadInputError: field "card": no such card, or none of this size.
     """
     found = find_card(name, vram_gb)
-    if found is not None:
+    plain, size = _normalised(name)
+    size = vram_gb if vram_gb is not None else size
+    if found is not None and (size is None or round(size) == found.vram_gb):
         return found
-    plain = _normalised(name)[0]
     sizes = [row for row in cards() if _normalised(row.name)[0] == plain]
     if sizes:
         known = " and ".join(f"{row.vram_gb} GB" for row in sizes)

@@ -109,11 +109,17 @@ def _of_catalogue(name: str, vram_gb: float | None, given: dict[str, Any]) -> "l
 def _of_farm(head: str | None, token: str | None, given: dict[str, Any]) -> "list[CardForecast]":
     from farm.client import Farm
     from farm.errors import HeadUnreachableError, SignInError
+    from farm.settings import FarmSettings
 
     try:
         farm = Farm.local(head, token)
     except SignInError as error:
-        raise SignInError(error.message, f"{error.remedy} {WITHOUT_FARM}") from error
+        if head is None and "head" not in FarmSettings().model_fields_set:
+            raise HeadUnreachableError(
+                "No farm runs on this PC, and none is named.",
+                f"Start one with `farm up`, or name one with --head and --token. {WITHOUT_FARM}",
+            ) from error
+        raise
     with farm:
         try:
             return farm.plan(**given)
@@ -145,10 +151,11 @@ def title(one: "CardForecast") -> str:
 def row(one: "CardForecast") -> list[str]:
     """A forecast in a person's words: card, whether it fits, memory, how, time."""
     verdict = "fits" if one.eligible else "fits, but may not take it" if one.fits else "does not fit"
+    if not one.fits:
+        has = "not known" if one.usable_gib is None else f"has {one.usable_gib:.1f} GiB"
+        return [title(one), verdict, f"needs {one.peak_gib:.1f} GiB, {has}", "-", "-"]
     usable = "" if one.usable_gib is None else f" of {one.usable_gib:.1f}"
     memory = f"{one.peak_gib:.1f}{usable} GiB" if one.peak_gib else "no GPU memory"
-    if not one.fits:
-        return [title(one), verdict, f"at least {memory}", "-", "-"]
     time = "-"
     if one.seconds is not None and one.seconds_low is not None and one.seconds_high is not None:
         span = f"{lasting(one.seconds_low)} to {lasting(one.seconds_high)}"

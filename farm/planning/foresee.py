@@ -33,7 +33,7 @@ def imagined_card(name: str, vram_gb: float | None = None, models: Iterable[str]
         BadInputError: field "card": the catalogue has none of this name or size.
     """
     row = named_card(name, vram_gb)
-    size = float(row.vram_gb) if vram_gb is None else vram_gb
+    size = float(row.vram_gb)
     return Card(
         id=IMAGINED,
         node_id="",
