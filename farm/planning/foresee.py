@@ -3,8 +3,8 @@
 The verdict is `farm.planning.eligibility`'s, the very one by which the scheduler places jobs.
 
 The interval of the peak: the law is within 3 % of what torch hands out, and the allocator was seen to reserve 1.03 to 1.28 times of it
-besides the weights (`farm.planning.memory.peak_range_gib`). It never ends above what the card has usable: the worker holds its
-allocator to that. The interval of the seconds: `farm.planning.learned.seconds_within`.
+besides the weights (`farm.planning.memory.peak_range_gib`). It never ends above what the card has usable: near that the
+allocator gives back what it keeps before it fails. The interval of the seconds: `farm.planning.learned.seconds_within`.
 """
 
 from collections.abc import Iterable
