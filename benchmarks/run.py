@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("overhead", "intake")
+ALL = ("planning", "overhead", "intake")
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 Times are wall seconds since 1970, durations seconds, sizes GiB and pixels. `None` means "not known".
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from farm.model import (
@@ -156,6 +158,36 @@ class NodeView(Answer):
     cards: list[CardView] = []
     ram_gib: float | None = None
     ram_free_gib: float | None = None
+
+
+class CardForecast(Answer):
+    """What a render would come to on a card, before it runs.
+
+    `fits` speaks of memory alone; `eligible` says that the card would take the job, else `reasons` say why not and `advice` what helps.
+    `tier` is the job's. `peak_gib` is what the caching allocator will reserve, without the CUDA context, as history records it; 0 where no
+    GPU memory is needed. Where nothing fits, plan and peak are those that take the least, and no seconds are told. `usable_gib` is what the
+    allocator may take, after the CUDA context. `basis`: "measured" if attempts of this card with this model taught the prediction,
+    "calibrated" if the model's network was measured, else "catalogue". `card_id` is None for a card that is not of the farm.
+    """
+
+    card: str
+    card_id: str | None = None
+    node_name: str | None = None
+    vram_gib: float | None = None
+    usable_gib: float | None = None
+    fits: bool
+    eligible: bool
+    tier: Tier
+    reasons: list[str] = []
+    advice: str = ""
+    memory_plan: MemoryPlan
+    peak_gib: float
+    peak_low_gib: float
+    peak_high_gib: float
+    seconds: float | None = None
+    seconds_low: float | None = None
+    seconds_high: float | None = None
+    basis: Literal["measured", "calibrated", "catalogue"]
 
 
 class PresetView(Answer):

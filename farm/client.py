@@ -21,7 +21,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from farm.animation import ClipFormat
-from farm.answers import CardView, JobPage, JobView, ModelView, NodeView, PresetView, TokenView
+from farm.answers import CardForecast, CardView, JobPage, JobView, ModelView, NodeView, PresetView, TokenView
 from farm.errors import (
     BadInputError,
     BadSettingsError,
@@ -48,6 +48,7 @@ Shape = TypeVar("Shape")
 _JOB = TypeAdapter(JobView)
 _PAGE = TypeAdapter(JobPage)
 _TOKEN = TypeAdapter(TokenView)
+_FORECASTS = TypeAdapter(list[CardForecast])
 _ERRORS: dict[int, type[FarmError]] = {
     401: SignInError,
     403: SignInError,
@@ -245,6 +246,17 @@ class Farm:
         finally:
             part.unlink(missing_ok=True)
         return path
+
+    def plan(self, **settings: object) -> list[CardForecast]:
+        """What a render with these settings would come to on each card, the best first; nothing is queued.
+
+        `settings` are those of `submit`; no prompt is needed, and those that are None are left to the farm.
+
+        Raises:
+            BadInputError: the farm cannot use a setting; `field` says which.
+        """
+        named = {name: value for name, value in settings.items() if value is not None}
+        return self._read(_FORECASTS, self._call("POST", "/plan", json=named))
 
     def nodes(self) -> list[NodeView]:
         """The PCs of the farm, with their cards."""

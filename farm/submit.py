@@ -70,11 +70,13 @@ def parse_settings(
     presets: Mapping[str, Preset],
     default_preset: str,
     random_seed: int,
+    to_render: bool = True,
 ) -> Submission:
     """Checks submitted settings and fills in what was left out.
 
     A preset gives the values that were not named; so does the first preset of a model that was named alone.
     With neither, `default_preset` counts. `random_seed` is taken where no seed was sent.
+    Without `to_render` (a forecast only) no prompt is missed.
 
     Raises:
         BadInputError: field "settings": not a JSON object, or too large.
@@ -96,7 +98,12 @@ def parse_settings(
         return getattr(preset, name) if own is None else own
 
     _check_limits(row, {name: value(name) for name in ("width", "height", "frames", "steps")}, wrong)
-    if not prompt and row.prompt_needed and not any(error.field == "settings.prompt" for error in wrong):
+    if (
+        to_render
+        and not prompt
+        and row.prompt_needed
+        and not any(error.field == "settings.prompt" for error in wrong)
+    ):
         remedy = "Say in a few words what should happen, such as 'waves roll in, slow zoom'."
         wrong.append(_wrong("prompt", f"The model {row.name} needs a prompt, and it is empty.", remedy))
     if wrong:

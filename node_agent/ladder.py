@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 
 from farm.catalogue.models import ModelRow
 from farm.model import FailureClass, MemoryPlan, RenderSettings
-from farm.planning.memory import leaner, peak_gib
+from farm.planning.memory import CONTEXT_GIB, leaner, peak_gib
 from node_agent.faults import Fault
 
-CONTEXT_GIB = 0.6
-"""What a CUDA context takes beside the allocator, GiB: 0.3 to 0.6 on a real card (measurements of the render engine)."""
 TOLERANCE_GIB = 0.25
 """Less than this is a library's workspace or the driver's rounding, not another program, and not memory that stayed away."""
 

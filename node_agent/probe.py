@@ -14,8 +14,9 @@ import psutil
 from farm.catalogue.models import ModelRow
 from farm.catalogue.rules import bus_gb_s
 from farm.model import CardKind, PcieLink
+from farm.planning.memory import CONTEXT_GIB
 from farm.wire import CardReport
-from node_agent.ladder import CONTEXT_GIB, Program
+from node_agent.ladder import Program
 from node_agent.pipelines.weights import has_weights
 
 log = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """What is known of a graphics card from its name alone: `cards.toml`."""
 
+import difflib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from importlib import resources
 from pydantic import TypeAdapter
 
 from farm.catalogue.rules import Precision, compute_precision
+from farm.errors import BadInputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class CardRow:
     boost_mhz: int | None = None
     bus_bits: int | None = None
     memory_gbps: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The name without the size that tells variants apart: "RTX 2060" of the row "RTX 2060 6GB"."""
+        return re.sub(r" ?\b\d{1,3} ?GB\b", "", self.name)
 
     @property
     def compute(self) -> Precision:
@@ -70,6 +77,32 @@ def find_card(name: str, vram_gb: float | None = None) -> CardRow | None:
         return rows[0] if rows else None
     near = [row for row in rows if abs(row.vram_gb - size) <= row.vram_gb / 4]
     return min(near, key=lambda row: abs(row.vram_gb - size), default=None)
+
+
+def named_card(name: str, vram_gb: float | None = None) -> CardRow:
+    """The row that a person means: as `find_card`, but only in a size there is, and with an error that says what there is.
+
+    Raises:
+        BadInputError: field "card": no such card, or none of this size.
+    """
+    found = find_card(name, vram_gb)
+    plain, size = _normalised(name)
+    size = vram_gb if vram_gb is not None else size
+    if found is not None and (size is None or round(size) == found.vram_gb):
+        return found
+    sizes = [row for row in cards() if _normalised(row.name)[0] == plain]
+    if sizes:
+        known = " and ".join(f"{row.vram_gb} GB" for row in sizes)
+        raise BadInputError(
+            "card", f"{name.strip()[:60]} is not known in this size.", f"The catalogue has it with {known}."
+        )
+    names = {_normalised(row.name)[0]: row.title for row in cards()}
+    near = [names[one] for one in difflib.get_close_matches(plain[:60], names, n=4, cutoff=0.4)]
+    raise BadInputError(
+        "card",
+        f"The catalogue has no card called {name.strip()[:60]!r}.",
+        f"The nearest: {', '.join(near)}." if near else "Write it as its maker does, such as 'RTX 2060'.",
+    )
 
 
 def _normalised(name: str) -> tuple[str, float | None]:

@@ -5,6 +5,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from farm.cli.options import (
+    Anywhere,
+    Fps,
+    Frames,
+    Guidance,
+    Height,
+    Model,
+    Motion,
+    NegativePrompt,
+    Preset,
+    Prompt,
+    Seed,
+    Steps,
+    Strength,
+    Width,
+)
 from farm.cli.show import Head, Json, Token, ago, duration, gib, table
 
 if TYPE_CHECKING:
@@ -28,23 +44,21 @@ def submit(
             help="PNG, JPEG or WebP. With --again only needed if the head lacks it.",
         ),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What should happen in the clip.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="A named set of settings; the options below change it.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The model.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames of the clip.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
-    fps: Annotated[int | None, typer.Option(help="Frames per second of the clip.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed and settings give the same clip.")] = None,
-    motion: Annotated[str | None, typer.Option(help="Camera move of the draft model.")] = None,
-    strength: Annotated[float | None, typer.Option(help="Strength of the camera move; 1 is usual.")] = None,
+    prompt: Prompt = None,
+    negative_prompt: NegativePrompt = None,
+    preset: Preset = None,
+    model: Model = None,
+    width: Width = None,
+    height: Height = None,
+    frames: Frames = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    fps: Fps = None,
+    seed: Seed = None,
+    motion: Motion = None,
+    strength: Strength = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
-    anywhere: Annotated[bool, typer.Option("--anywhere", help="On any card that has the memory.")] = False,
+    anywhere: Anywhere = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it is done, and show the progress.")
     ] = False,

@@ -13,6 +13,7 @@ from farm.model import Card, CardKind, Job, MemoryPlan, Tier
 from farm.planning.estimate import room_of, seconds
 from farm.planning.learned import UNLEARNED, Learned
 from farm.planning.memory import Room, best_plan, peak_gib, smallest_peak_gib
+from farm.planning.rules import precision_for
 
 TiersMode = Literal["soft", "strict", "off"]
 
@@ -86,9 +87,12 @@ def memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
     row = view.models.get(job.settings.model)
     if row is None or _plan(job, card, row, view) is not None:
         return None
-    need = f"needs {smallest_peak_gib(row, job.settings) * _learned(job, card, view).peak:.1f} GiB"
+    least = smallest_peak_gib(row, job.settings, precision_for(card)) * _learned(job, card, view).peak
+    need = f"needs {least:.1f} GiB"
     if card.usable_gib is None:
         return f"{need}, and the memory of {card.name} is not known yet"
+    if card.ram_gib is not None and least <= card.usable_gib:
+        return f"its PC has {card.ram_gib:.1f} GiB of memory, too little for the weights that {card.name} cannot hold"
     return f"{need}, {card.name} has {card.usable_gib:.1f} usable"
 
 
@@ -181,7 +185,7 @@ def why_pending(job: Job, cards: Iterable[Card], view: FarmView) -> str:
     card, verdict = min(verdicts, key=lambda pair: (len(pair[1].reasons), -(pair[0].usable_gib or 0.0)))
     reasons = "; ".join(verdict.reasons)
     return (
-        f"No card can run it. The nearest is {card.name}: {reasons}. {_what_helps(job, card, view)}".rstrip()
+        f"No card can run it. The nearest is {card.name}: {reasons}. {what_helps(job, card, view)}".rstrip()
     )
 
 
@@ -196,8 +200,8 @@ def unplaceable(job: Job, cards: Iterable[Card], view: FarmView) -> str | None:
     return why_pending(job, known, view)
 
 
-def _what_helps(job: Job, card: Card, view: FarmView) -> str:
-    """What to change so that the card would take the job."""
+def what_helps(job: Job, card: Card, view: FarmView) -> str:
+    """What to change so that the card would take the job; empty where nothing is known to help."""
     row = view.models.get(job.settings.model)
     if row is None:
         return "Add it to the farm's models file, or choose another model."
@@ -208,17 +212,25 @@ def _what_helps(job: Job, card: Card, view: FarmView) -> str:
         advice.append(f"fetch its weights on that PC with `hf download {row.source}`")
     usable = _usable_gib(job, card, view)
     if memory_fits(job, card, view) and usable is not None:
-        frames = _frames_that_fit(job, row, room_of(row, card, usable))
-        size = f"{job.settings.width} x {job.settings.height}"
-        advice.append(
-            f"ask for {frames} frames at {size}" if frames else "ask for a smaller size or a smaller model"
-        )
+        advice.append(_what_fits(job, row, room_of(row, card, usable)))
     if band_fits(job, card, view):
         advice.append("submit it with `--anywhere`")
     if not_failed_here(job, card, view):
         advice.append("look at the log of the failed attempt and retry the job")
     text = " and ".join(advice)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _what_fits(job: Job, row: ModelRow, room: Room) -> str:
+    """What to ask for instead, so that it fits."""
+    frames = _frames_that_fit(job, row, room)
+    if frames:
+        return f"ask for {frames} frames at {job.settings.width} x {job.settings.height}"
+    side = row.limits.min_side
+    smallest = replace(job.settings, frames=1, width=side, height=side)
+    if best_plan(row, smallest, room) is None:
+        return f"choose a smaller model: no size of {row.name} fits"
+    return "ask for a smaller size or a smaller model"
 
 
 def _frames_that_fit(job: Job, row: ModelRow, room: Room) -> int:

@@ -27,9 +27,15 @@ from farm.planning.stepping import pass_seconds
 
 KEPT_WHOLE: Final = 1.07
 KEPT_CUT: Final = 1.13
+KEPT_RANGE: Final = (1.03, 1.28)
 """What the allocator reserves over what it hands out, besides weights. Measured on an H100: 1.03 to 1.15 with whole layers, 1.06 to 1.28
 with layers in pieces, whose many sizes leave more holes. What goes beyond is held down by the worker's cap."""
 KEPT_MIB: Final = 32.0
+LAW_WITHIN: Final = 0.03
+"""By how much the law is off what is handed out, either way, on an H100 and an H200."""
+
+CONTEXT_GIB: Final = 0.6
+"""What a CUDA context takes beside the allocator, GiB: 0.3 to 0.6 on a real card (measurements of the render engine)."""
 
 PIECES_MIB: Final = (0, 2048, 1024, 512, 256, 128, 64)
 """The working sets that are tried for a layer; 0 runs all whole. Half as large a piece makes twice as many launches."""
@@ -98,8 +104,21 @@ def peak_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> float
     return max(stage_peaks_gib(row, settings, plan).values())
 
 
-def stage_peaks_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> dict[str, float]:
-    """The peak of each stage, GiB: "denoise", "vae", and each part that only lies on the card."""
+def peak_range_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> tuple[float, float]:
+    """Between what the peak should lie, GiB: `LAW_WITHIN` off, with the least and the most that the allocator keeps (`KEPT_RANGE`)."""
+    if row.memory is None:
+        return 0.0, 0.0
+    low, high = (max(stage_peaks_gib(row, settings, plan, kept).values()) for kept in KEPT_RANGE)
+    return low * (1 - LAW_WITHIN), high * (1 + LAW_WITHIN)
+
+
+def stage_peaks_gib(
+    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, kept: float | None = None
+) -> dict[str, float]:
+    """The peak of each stage, GiB: "denoise", "vae", and each part that only lies on the card.
+
+    `kept` stands in for the allocator's usual share.
+    """
     law = row.memory
     if law is None:
         return {}
@@ -109,8 +128,10 @@ def stage_peaks_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -
     denoiser = _weights_mib(net, plan, wide)
     layers = _layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, _passes(settings, plan))
     stages = {name: mib + KEPT_MIB for name, mib in parts.items()}
-    stages["vae"] = parts.get("vae", 0.0) + KEPT_CUT * _vae_mib(law, settings, plan, wide) + KEPT_MIB
-    stages["denoise"] = denoiser + _kept(plan.piece_mib) * layers + KEPT_MIB
+    stages["vae"] = (
+        parts.get("vae", 0.0) + (kept or KEPT_CUT) * _vae_mib(law, settings, plan, wide) + KEPT_MIB
+    )
+    stages["denoise"] = denoiser + (kept or _kept(plan.piece_mib)) * layers + KEPT_MIB
     if plan.parts == "resident":
         everything = denoiser + sum(parts.values())
         here = {**parts, "denoise": denoiser}
@@ -190,14 +211,19 @@ def leaner(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> MemoryP
     return None if found is None else found.plan
 
 
-def smallest_peak_gib(row: ModelRow, settings: RenderSettings) -> float:
-    """The peak of the plan that takes the least, GiB."""
+def leanest(row: ModelRow, precision: Literal["fp16", "fp32"] = "fp16") -> MemoryPlan:
+    """The plan that takes the least in this precision, however slow."""
     if row.memory is None:
-        return 0.0
-    lean = MemoryPlan(
-        "by_stage", "in_turn", 0.0, smallest_ring_mib(network(row.memory.network)), PIECES_MIB[-1], "tiles"
-    )
-    return peak_gib(row, settings, lean)
+        return MemoryPlan()
+    ring = smallest_ring_mib(network(row.memory.network))
+    return MemoryPlan("by_stage", "in_turn", 0.0, ring, PIECES_MIB[-1], "tiles", precision)
+
+
+def smallest_peak_gib(
+    row: ModelRow, settings: RenderSettings, precision: Literal["fp16", "fp32"] = "fp16"
+) -> float:
+    """The peak of the plan that takes the least, GiB."""
+    return peak_gib(row, settings, leanest(row, precision))
 
 
 def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[MemoryPlan]:

@@ -1,0 +1,81 @@
+"""What each card would make of a render, before any job runs."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from dashboard.forecast import forecast
+from dashboard.parts import Parts, parts
+from dashboard.problems import Responses, documented
+from farm.answers import CardForecast
+from farm.submit import SubmittedSettings
+
+router = APIRouter(tags=["planning"])
+
+Farm = Annotated[Parts, Depends(parts)]
+
+EXAMPLE: dict[str, Any] = {
+    "card": "RTX 2060",
+    "card_id": "GPU-0f7d...",
+    "node_name": "attic",
+    "vram_gib": 6.0,
+    "usable_gib": 5.4,
+    "fits": True,
+    "eligible": True,
+    "tier": "quality",
+    "reasons": [],
+    "advice": "",
+    "memory_plan": {
+        "parts": "by_stage",
+        "guidance": "together",
+        "weights_on_card": 0.62,
+        "ring_mib": 188,
+        "piece_mib": 2048,
+        "decode": "frame",
+        "precision": "fp16",
+        "expandable_segments": True,
+    },
+    "peak_gib": 5.381,
+    "peak_low_gib": 5.062,
+    "peak_high_gib": 5.4,
+    "seconds": 477.38,
+    "seconds_low": 228.48,
+    "seconds_high": 997.42,
+    "basis": "calibrated",
+}
+"""The preset `native` on an RTX 2060 with 6 GB, as the planner tells it; a test holds it to that."""
+
+ANSWER: Responses = {
+    200: {
+        "description": "A forecast for each card, the best first",
+        "content": {"application/json": {"example": [EXAMPLE]}},
+    }
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "description": "Settings as for a job; all optional, and no prompt is needed",
+        "content": {
+            "application/json": {
+                "schema": SubmittedSettings.model_json_schema(),
+                "example": {"preset": "native", "steps": 50},
+            }
+        },
+    }
+}
+"""For the description: `farm.submit` reads the body, whose errors name the field as those of `POST /jobs` do."""
+
+
+async def body(request: Request) -> bytes:
+    """FastAPI dependency: the body as it came."""
+    return await request.body()
+
+
+@router.post(
+    "/plan",
+    summary="Foresee a render on each card",
+    responses=ANSWER | documented(401, 413, 422),
+    openapi_extra=BODY,
+)
+def plan(farm: Farm, sent: Annotated[bytes, Depends(body)]) -> list[CardForecast]:
+    """Whether it fits, the memory plan, the peak and the seconds, with what attempts of the card have taught. Nothing is queued."""
+    return forecast(farm, sent)

@@ -1,0 +1,47 @@
+"""The farm's own cards, and what they have taught, put before the planner. `farm.planning.foresee` does the rest."""
+
+from dashboard.parts import Parts
+from dashboard.views import default_preset
+from farm.answers import CardForecast
+from farm.catalogue.models import ModelRow
+from farm.model import Card
+from farm.planning.eligibility import FarmView, bands_of
+from farm.planning.foresee import foresee
+from farm.planning.learned import LAST, Learned, learn, lesson_of
+from farm.submit import parse_settings
+
+
+def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
+    """What a render with the settings that were sent (JSON) would come to on each card of the farm, the best first.
+
+    Raises:
+        BadInputError, BadSettingsError: the settings cannot be used; `field` says which.
+    """
+    submission = parse_settings(
+        sent,
+        models=farm.models,
+        presets=farm.presets,
+        default_preset=default_preset(farm),
+        random_seed=0,
+        to_render=False,
+    )
+    cards = farm.reader.cards()
+    row = farm.models[submission.settings.model]
+    view = FarmView(
+        models=farm.models,
+        tiers=farm.settings.tiers,
+        bands=bands_of(card for card in cards if card.trouble is None),
+        learned={(card.id, row.name): _taught(farm, card, row) for card in cards},
+    )
+    names = {node.id: node.name for node in farm.reader.nodes()}
+    of_card = {card.id: names.get(card.node_id) for card in cards}
+    return [
+        one.model_copy(update={"node_name": of_card[one.card_id]}) if one.card_id in of_card else one
+        for one in foresee(submission.settings, cards, view, anywhere=submission.anywhere)
+    ]
+
+
+def _taught(farm: Parts, card: Card, row: ModelRow) -> Learned:
+    """What the last attempts of the model on the card say: the scheduler's own lesson, drawn from the store."""
+    history = farm.reader.instructive_attempts(card.id, row.name, LAST)
+    return learn(lesson_of(attempt, settings, row, card) for attempt, settings in history)

@@ -1,0 +1,24 @@
+"""The options that say what a clip should be; `farm submit` and `farm plan` share them."""
+
+from typing import Annotated
+
+import typer
+
+Prompt = Annotated[str | None, typer.Option("--prompt", help="What should happen in the clip.")]
+NegativePrompt = Annotated[str | None, typer.Option("--negative-prompt", help="What should not be seen.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="A named set of settings; the options below change it.")
+]
+Model = Annotated[str | None, typer.Option("--model", help="The model.")]
+Width = Annotated[int | None, typer.Option("--width", help="Pixels.")]
+Height = Annotated[int | None, typer.Option("--height", help="Pixels.")]
+Frames = Annotated[int | None, typer.Option("--frames", help="Frames of the clip.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps.")]
+Guidance = Annotated[float | None, typer.Option("--guidance", help="How closely to follow the prompt.")]
+Fps = Annotated[int | None, typer.Option("--fps", help="Frames per second of the clip.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="The same seed and settings give the same clip.")]
+Motion = Annotated[str | None, typer.Option("--motion", help="Camera move of the draft model.")]
+Strength = Annotated[
+    float | None, typer.Option("--strength", help="Strength of the camera move; 1 is usual.")
+]
+Anywhere = Annotated[bool, typer.Option("--anywhere", help="On any card that has the memory.")]

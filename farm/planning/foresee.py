@@ -1,0 +1,115 @@
+"""What a render would come to on each card before any job runs: does it fit, which plan, how much memory, how long. Pure.
+
+The verdict is `farm.planning.eligibility`'s, the very one by which the scheduler places jobs.
+
+The interval of the peak: the law is within 3 % of what torch hands out, and the allocator was seen to reserve 1.03 to 1.28 times of it
+besides the weights (`farm.planning.memory.peak_range_gib`). It never ends above what the card has usable: near that the
+allocator gives back what it keeps before it fails. The interval of the seconds: `farm.planning.learned.seconds_within`.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from farm.answers import CardForecast
+from farm.catalogue.cards import named_card
+from farm.catalogue.models import ModelRow
+from farm.model import Card, CardKind, Job, JobStatus, RenderSettings
+from farm.planning.eligibility import FarmView, Verdict, check, what_helps
+from farm.planning.learned import UNLEARNED, Learned, seconds_within
+from farm.planning.memory import BUS_GB_S, CONTEXT_GIB, leanest, peak_gib, peak_range_gib
+from farm.planning.rules import precision_for
+from farm.planning.tiers import band_of, tier_of
+
+IMAGINED = "imagined"
+"""The id of a card that is in no farm."""
+
+
+def imagined_card(name: str, vram_gb: float | None = None, models: Iterable[str] = ()) -> Card:
+    """A card of the catalogue as it would join a farm: nominal GB less the CUDA context, a PCIe 3 x8 slot, memory enough in its PC.
+
+    A bare name means the article's variant (RTX 2060 6 GB, 3050 8 GB, 3060 12 GB); `models` are those whose weights its PC has.
+
+    Raises:
+        BadInputError: field "card": the catalogue has none of this name or size.
+    """
+    row = named_card(name, vram_gb)
+    size = float(row.vram_gb)
+    return Card(
+        id=IMAGINED,
+        node_id="",
+        kind=CardKind.CUDA,
+        name=f"{row.title} {size:g} GB",
+        vram_gib=size,
+        usable_gib=round(max(0.0, size - CONTEXT_GIB), 2),
+        band=band_of(size, CardKind.CUDA),
+        compute_capability=row.compute_capability,
+        models=frozenset(models),
+        bus_gb_s=BUS_GB_S,
+    )
+
+
+def foresee(
+    settings: RenderSettings, cards: Iterable[Card], view: FarmView, *, anywhere: bool = False
+) -> list[CardForecast]:
+    """A forecast for each card, the best first: those that take it, then those that it fits, each from the fastest on.
+
+    `settings.model` must be one of `view.models`. A card in trouble is not eligible; whether a card is busy does not count.
+    """
+    job = Job(
+        "", JobStatus.QUEUED, settings, tier_of(settings), input_sha256="", created_at=0.0, anywhere=anywhere
+    )
+    forecasts = [_forecast(job, card, view) for card in cards]
+    return sorted(
+        forecasts,
+        key=lambda one: (
+            not one.eligible,
+            not one.fits,
+            one.seconds if one.seconds is not None else 0.0,
+            -(one.usable_gib or 0.0),
+            one.card,
+        ),
+    )
+
+
+def _forecast(job: Job, card: Card, view: FarmView) -> CardForecast:
+    row = view.models[job.settings.model]
+    verdict = check(job, card, view)
+    learned = view.learned.get((card.id, row.name), UNLEARNED)
+    fits = row.memory is None or (card.kind is not CardKind.CPU and verdict.plan is not None)
+    plan = verdict.plan if fits and verdict.plan is not None else leanest(row, precision_for(card))
+    peak = peak_gib(row, job.settings, plan) * learned.peak
+    low, high = (bound * learned.peak for bound in peak_range_gib(row, job.settings, plan))
+    if fits and card.usable_gib is not None:
+        high = max(peak, min(high, card.usable_gib))
+    runs = fits and card.kind.value in row.devices
+    within = seconds_within(learned.renders)
+    reasons = [*verdict.reasons, *([card.trouble] if card.trouble else [])]
+    return CardForecast(
+        card=card.name,
+        card_id=None if card.id == IMAGINED else card.id,
+        vram_gib=card.vram_gib,
+        usable_gib=card.usable_gib,
+        fits=fits,
+        eligible=not reasons,
+        tier=job.tier,
+        reasons=reasons,
+        advice=_advice(job, card, view, verdict),
+        memory_plan=plan,
+        peak_gib=round(peak, 3),
+        peak_low_gib=round(low, 3),
+        peak_high_gib=round(high, 3),
+        seconds=round(verdict.seconds, 2) if runs else None,
+        seconds_low=round(verdict.seconds / within, 2) if runs else None,
+        seconds_high=round(verdict.seconds * within, 2) if runs else None,
+        basis=_basis(row, learned),
+    )
+
+
+def _advice(job: Job, card: Card, view: FarmView, verdict: Verdict) -> str:
+    return "" if verdict.eligible else what_helps(job, card, view)
+
+
+def _basis(row: ModelRow, learned: Learned) -> Literal["measured", "calibrated", "catalogue"]:
+    if learned.renders:
+        return "measured"
+    return "catalogue" if row.memory is None else "calibrated"

@@ -1,0 +1,148 @@
+"""`POST /api/v1/plan` and `farm plan` over a real dashboard, SQLite file and process."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dashboard.api.plan import EXAMPLE
+from farm.client import Farm
+from farm.errors import BadInputError
+from farm.ids import new_id
+from farm.model import Card, CardKind, MemoryPlan, Node
+from farm.planning.foresee import imagined_card
+from farm.states import AttemptMove
+from farm.store.writer import Assignment, Result
+from tests.integration.dashboard_server import RunningDashboard, running_dashboard
+from tests.integration.test_api import send
+from tests.integration.test_cli_client import run
+
+RTX_2060 = replace(
+    imagined_card("RTX 2060", models=("i2vgen-xl", "animatic")), id="GPU-0f7d", node_id="n1", name="RTX 2060"
+)
+CPU = Card("CPU-n2", "n2", CardKind.CPU, "CPU of den", usable_gib=4.0, models=frozenset({"animatic"}))
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[RunningDashboard]:
+    with running_dashboard(tmp_path) as running:
+        running.registry.see_node(Node("n1", "attic", "10.0.0.7"), [RTX_2060], 1.0)
+        running.registry.see_node(Node("n2", "den", "10.0.0.8"), [CPU], 1.0)
+        yield running
+
+
+@pytest.fixture
+def http(farm: RunningDashboard) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=20) as client:
+        yield client
+
+
+def test_each_card_is_foreseen_as_the_description_shows_it(http: httpx.Client, farm: RunningDashboard):
+    answer = http.post("/plan", json={"preset": "native"})
+    assert answer.status_code == 200
+    best, other = answer.json()
+    assert best == EXAMPLE | {"card_id": "GPU-0f7d"}
+    assert (other["card"], other["node_name"], other["fits"], other["eligible"]) == (
+        "CPU of den",
+        "den",
+        False,
+        False,
+    )
+    assert "i2vgen-xl needs a GPU, CPU of den is a CPU" in other["reasons"]
+    assert http.get("/jobs").json()["jobs"] == []
+    described = httpx.get(f"{farm.base_url}/openapi.json", headers=farm.headers).json()
+    post = described["paths"]["/api/v1/plan"]["post"]
+    assert post["requestBody"]["content"]["application/json"]["example"]["preset"] == "native"
+    assert "preset" in post["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert post["responses"]["200"]["content"]["application/json"]["example"] == [EXAMPLE]
+    assert set(described["components"]["schemas"]["CardForecast"]["properties"]) == set(EXAMPLE)
+
+
+def test_nothing_sent_is_what_a_job_without_settings_would_get(http: httpx.Client):
+    for empty in (b"", b"{}"):
+        best = http.post("/plan", content=empty).json()[0]
+        assert (best["card"], best["tier"], best["eligible"]) == ("RTX 2060", "preview", True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({"preset": "native", "frames": 0}, "settings.frames"),
+        ({"preset": "nativ"}, "settings.preset"),
+        ({"width": 513}, "settings.width"),
+        ({"colour": "red"}, "settings.colour"),
+        ([1], "settings"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_by_its_field(http: httpx.Client, sent: object, field: str):
+    answer = http.post("/plan", json=sent)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+def test_a_token_is_needed(farm: RunningDashboard):
+    assert httpx.post(f"{farm.base_url}/api/v1/plan", json={"preset": "draft"}).status_code == 401
+
+
+def test_what_a_card_did_makes_its_forecast_measured(http: httpx.Client, farm: RunningDashboard):
+    before = http.post("/plan", json={"preset": "standard"}).json()[0]
+    job_id = send(http, {"preset": "standard", "prompt": "waves"}).json()["id"]
+    attempt = new_id()
+    plan = MemoryPlan(**before["memory_plan"])
+    farm.writer.assign([Assignment(attempt, job_id, "n1", RTX_2060.id, RTX_2060.name, plan)], 1000.0)
+    farm.writer.progress(attempt, AttemptMove.RUN, 1001.0, 1)
+    spent = {"load": 5.0, "denoise": 2 * before["seconds"]}
+    picture = farm.stored_files[0].name
+    assert farm.writer.finish(attempt, Result(picture, picture, spent, before["peak_gib"], 1009.0), 1010.0)
+    after = http.post("/plan", json={"preset": "standard"}).json()[0]
+    assert (before["basis"], after["basis"]) == ("calibrated", "measured")
+    assert after["seconds"] == pytest.approx(before["seconds"] * 2**0.885, rel=0.01)
+    assert after["seconds_high"] / after["seconds"] < before["seconds_high"] / before["seconds"]
+
+
+def test_the_client_and_the_command_tell_the_same(farm: RunningDashboard, http: httpx.Client):
+    told = http.post("/plan", json={"preset": "native"}).json()
+    with Farm(farm.base_url, farm.admin_token) as client:
+        assert [one.model_dump(mode="json") for one in client.plan(preset="native", steps=None)] == told
+        with pytest.raises(BadInputError) as wrong:
+            client.plan(preset="native", frames=0)
+        assert wrong.value.field == "settings.frames"
+    assert json.loads(run(farm, "plan", "--preset", "native", "--json").stdout) == told
+    said = run(farm, "plan", "--preset", "native").stdout
+    assert "RTX 2060 6 GB on attic" in said
+    assert "62 % of the weights stay, the rest streams" in said
+    assert "CPU of den on den: i2vgen-xl needs a GPU" in said
+
+
+def test_bad_arguments_end_with_2_and_no_farm_with_1(farm: RunningDashboard, tmp_path: Path):
+    assert "RTX 2060" in run(farm, "plan", "--card", "RTX 2061", code=2).stderr
+    assert "--card" in run(farm, "plan", "--vram", "6", code=2).stderr
+    away = run(farm, "plan", code=1, FARM_HEAD="http://127.0.0.1:9").stderr
+    assert "does not answer" in away
+    assert "--card" in away
+    alone = run(farm, "plan", "--card", "RTX 2060", "--preset", "native", FARM_HEAD="http://127.0.0.1:9")
+    assert "fits" in alone.stdout
+
+
+def test_where_no_farm_ever_ran_it_says_so(tmp_path: Path):
+    import os
+    import subprocess
+
+    from tests.integration.test_cli_client import FARM
+
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}
+    done = subprocess.run(
+        [*FARM, "plan"],
+        env=bare | {"FARM_DATA": str(tmp_path / "none")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "No farm runs on this PC" in done.stderr
+    assert 'farm plan --card "RTX 2060"' in done.stderr
