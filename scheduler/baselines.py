@@ -75,7 +75,12 @@ class FirstCome:
         self._queues.setdefault(self._kinds.of(job).key, deque()).append((seq, job))
 
     def set_card(
-        self, card: Card, *, free: bool, busy_until: float | None = None, model: str | None = None  # noqa: ARG002
+        self,
+        card: Card,
+        *,
+        free: bool,
+        busy_until: float | None = None,
+        model: str | None = None,  # noqa: ARG002
     ) -> None:
         """A card is there, and takes work or not."""
         self._kinds.see(card)
@@ -124,7 +129,12 @@ class EqualShares:
         self._own[card_id].append(job)
 
     def set_card(
-        self, card: Card, *, free: bool, busy_until: float | None = None, model: str | None = None  # noqa: ARG002
+        self,
+        card: Card,
+        *,
+        free: bool,
+        busy_until: float | None = None,
+        model: str | None = None,  # noqa: ARG002
     ) -> None:
         """A card is there, and takes work or not. What was dealt to it waits for it."""
         self._kinds.see(card)

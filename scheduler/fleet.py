@@ -214,11 +214,11 @@ def poisson(per_hour: float, count: int, seed: int, models: Mapping[str, ModelRo
         BadInputError: a rate or a count that is not above zero.
     """
     if not 0 < per_hour < 1e7:
-        raise BadInputError("poisson", "--poisson is jobs per hour, and above 0.", "For example --poisson 60.")
+        raise BadInputError(
+            "poisson", "--poisson is jobs per hour, and above 0.", "For example --poisson 60."
+        )
     chance = random.Random(seed)  # noqa: S311 - a simulation, not a secret
-    kinds = {
-        name: _arrivals(JobEntry(preset=name), models)[0] for name, _ in MIXED
-    }
+    kinds = {name: _arrivals(JobEntry(preset=name), models)[0] for name, _ in MIXED}
     at, found = 0.0, []
     for _ in range(count):
         at += chance.expovariate(per_hour / 3600)
@@ -233,7 +233,9 @@ def _checked(path: Path, shape: type[File], field: str, example: str) -> File:
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInputError(field, f"Cannot read {path}: {error.strerror}.", "Name a file that is there.") from error
+        raise BadInputError(
+            field, f"Cannot read {path}: {error.strerror}.", "Name a file that is there."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         what = " ".join(str(error).split())
         raise BadInputError(field, f"{path} is not YAML: {what}.", remedy) from error

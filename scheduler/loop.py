@@ -15,6 +15,7 @@ from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
 from farm.model import Attempt, Card, Job, JobStatus
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
+from farm.planning.loading import load_seconds
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Request, RequestKind, Requests
@@ -28,7 +29,7 @@ from scheduler.leases import Leases
 from scheduler.lessons import Lessons
 from scheduler.outcomes import shunned
 from scheduler.policy import Policy, requirements
-from scheduler.watch import Watch
+from scheduler.watch import Watch, Work
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +66,10 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
-        self._policy = Policy(self._judge)
+        self._policy = Policy(self._judge, self._loading)
         self._attending: dict[str, tuple[Attendant, asyncio.Task[None]]] = {}
         self._holders: dict[str, str] = {}
+        self._working: dict[str, Attendant] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._last_seq = 0
         self._placed_with: object = None
@@ -87,6 +89,7 @@ class Scheduler:
             leases,
             clock,
             holder=self._holders.get,
+            work=self._work,
             attended=lambda: frozenset(self._attending),
             spooled=self._clear_spool,
             changed=self._wake.set,
@@ -188,13 +191,21 @@ class Scheduler:
     def _judge(self, job: Job, card: Card) -> Verdict:
         return check(job, card, self._view)
 
+    def _loading(self, model: str, _card: Card) -> float:
+        row = self._view.models.get(model)
+        return 0.0 if row is None else load_seconds(row)
+
+    def _work(self, card_id: str) -> Work | None:
+        at_it = self._working.get(card_id)
+        return None if at_it is None else Work(at_it.ends_at, at_it.job.settings.model)
+
     def _rivals(self, job: Job, card_id: str) -> int:
         """How many other known cards could take the job."""
         avoid = self._policy.excluded(job.id) | {card_id}
         return sum(self._judge(job, card).eligible for card in self._policy.cards if card.id not in avoid)
 
     def _assign(self) -> None:
-        picks = {pick.job.id: pick for pick in self._policy.decide()}
+        picks = {pick.job.id: pick for pick in self._policy.decide(self._clock.now())}
         if not picks:
             return
         assignments = [
@@ -227,8 +238,10 @@ class Scheduler:
         if stand != self._placed_with:
             self._placed_with = stand
             self._unplaceable.clear()
-            self._view = replace(self._view, bands=bands_of(cards))
-            self._policy.forget_verdicts()
+            bands = bands_of(cards)
+            if bands != self._view.bands:
+                self._view = replace(self._view, bands=bands)
+                self._policy.forget_verdicts()
             self._wake.set()  # what the last decision did not know may let a card take a job
             jobs = self._policy.jobs()
         else:
@@ -256,6 +269,7 @@ class Scheduler:
     def _attend(self, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
         self._holders[attempt.card_id] = job.id
         attendant = Attendant(self._desk, attempt, job, handed_over=handed_over)
+        self._working[attempt.card_id] = attendant
         self._watch.refresh(attempt.card_id)
         task = asyncio.create_task(self._see_through(attendant))
         task.add_done_callback(self._attended)
@@ -278,8 +292,11 @@ class Scheduler:
                 await asyncio.sleep(TICK_S)
         del self._attending[attempt.id]
         self._holders.pop(attempt.card_id, None)
+        self._working.pop(attempt.card_id, None)
         self._after(ended)
         self._learn(attempt.card_id, attendant.job.settings.model)
+        if ended.outcome is not None or ended.doubt is not None:
+            self._policy.unload(attempt.card_id)  # a worker forgets its model after a failure
         if ended.doubt is not None:
             self._watch.doubt(attempt.card_id, ended.doubt)
         self._watch.refresh(attempt.card_id)
@@ -300,7 +317,7 @@ class Scheduler:
         card = next((card for card in self._policy.cards if card.id == card_id), None)
         if card is not None and self._lessons.take(card, model):
             self._view = replace(self._view, learned=self._lessons.book)
-            self._policy.forget_verdicts()
+            self._policy.forget_verdicts(card_id)
             self._placed_with = None  # what fits where may have changed: judge all that wait
 
     def _clear_spool(self, report: NodeReport) -> None:

@@ -12,10 +12,15 @@ from dataclasses import dataclass, replace
 from farm.model import Card, CardKind, Job, MemoryPlan, Tier
 from scheduler.lanes import Group, Judge, Lane, Loading, Offer
 from scheduler.shares import Shares
+from scheduler.spread import Spread
 from scheduler.turns import Turns
 
 AFFINITY = 10.0
 """A card changes its model when that is due by more than so many times the load: changing costs a tenth of its time at most."""
+import os
+
+ALIKE = float(os.environ.get("E", "0.06"))
+"""Cards whose advantage for two kinds of work differs by less (as a logarithm) suit both alike: then the longer work goes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Policy:
         self._models: dict[str, str] = {}
         self._excluded: dict[str, frozenset[str]] = {}
         self._shares = Shares()
+        self._spread = Spread()
 
     # --- events ---
     def add_job(self, job: Job, seq: int, batch: str | None = None) -> None:
@@ -186,7 +192,9 @@ class Policy:
         waits: set[Lane] = set()
         while self._free:
             kept = self._kept_for_quality(waits)
-            lanes = [lane for lane in self._lanes.values() if lane not in waits and self._may_start(lane, kept)]
+            lanes = [
+                lane for lane in self._lanes.values() if lane not in waits and self._may_start(lane, kept)
+            ]
             if not lanes:
                 break
             lane = min(lanes, key=lambda one: self._rank(one, now))
@@ -217,9 +225,7 @@ class Policy:
     def _gives_way(self, lane: Lane) -> bool:
         """Whether quality cards take the lane's jobs only while no quality work waits that they could start."""
         job = lane.group.sample
-        return (
-            job.tier is Tier.PREVIEW and self._bands[Tier.PREVIEW] > 0 and not (job.anywhere or job.draft)
-        )
+        return job.tier is Tier.PREVIEW and self._bands[Tier.PREVIEW] > 0 and not (job.anywhere or job.draft)
 
     def _kept_for_quality(self, waits: set[Lane]) -> set[str]:
         """Quality cards that could start quality work which waits, and which no other card would finish sooner."""
@@ -267,39 +273,67 @@ class Policy:
     def _rivals(
         self, lane: Lane, lanes: list[Lane], best: Offer, turns: Turns, kept: set[str]
     ) -> Iterator[Lane]:
-        """The lanes that suit this card better than `lane`, of the same level, the best first; then `lane` itself.
-
-        A lane whose model the card holds goes before one that is due by less than `AFFINITY` loads earlier. Of one user's batches, whose
-        order nobody minds, that one goes first for which the card is better than others are.
-        """
-        if len(lanes) == 1:
-            yield lane
-            return
-        level = lane.level(turns.now)
-        own = self._suits(lane, best.seconds, turns.load_s(lane.group, best))
-        better = []
-        for other in lanes:
-            if other is lane or other.level(turns.now) != level or best.card_id not in self._able(other):
-                continue
-            if best.card_id in kept and self._gives_way(other):
-                continue
-            seconds = other.group.verdicts[best.card_id].seconds
-            load_s = turns.load_s(other.group, self._offer_of(other, best.card_id))
-            suits = self._suits(other, seconds, load_s)
-            if suits < own:
-                better.append((suits, other))
-        for _, other in sorted(better, key=lambda pair: pair[0]):
-            yield other
+        """The lanes that suit this card better than `lane`, of the same level, the best first; then `lane` itself."""
+        if len(lanes) > 1:
+            level = lane.level(turns.now)
+            able = [
+                other
+                for other in lanes
+                if other.bulk == lane.bulk
+                and best.card_id in self._able(other)
+                and other.level(turns.now) == level
+                and not (best.card_id in kept and self._gives_way(other))
+            ]
+            ranked = self._by_spread(able, best, turns) if lane.bulk else self._by_model(able, best, turns)
+            for other in ranked:
+                if other is lane:
+                    break
+                yield other
         yield lane
 
-    def _suits(self, lane: Lane, seconds: float, load_s: float) -> tuple[float, ...]:
-        """How a lane suits a card that takes its jobs in so many seconds: the smallest first."""
-        change = AFFINITY * load_s
-        account = self._shares.of(lane.user) + change
-        if lane.bulk:
-            advantage = lane.group.usual_s / (seconds + load_s)
-            return (account, 1.0, -advantage, lane.jobs[0][0])
-        return (account, 0.0, lane.due() + change, lane.jobs[0][0])
+    def _by_model(self, lanes: list[Lane], best: Offer, turns: Turns) -> list[Lane]:
+        """As they are due, but one whose model the card holds goes before those that are due by less than `AFFINITY` loads earlier."""
+        if len({lane.group.model for lane in lanes}) == 1:
+            return []  # none is better off than the first
+
+        def rank(lane: Lane) -> tuple[float, float, int]:
+            change = AFFINITY * turns.load_s(lane.group, self._offer_of(lane, best.card_id))
+            return (self._shares.of(lane.user) + change, lane.due() + change, lane.jobs[0][0])
+
+        return sorted(lanes, key=rank)
+
+    def _by_spread(self, lanes: list[Lane], best: Offer, turns: Turns) -> list[Lane]:
+        """Batches, among those whose user is not far ahead: what this card should take so that all cards end together.
+
+        Then what needs no other model, then the longest: so that short work is left to fill the gaps at the end.
+        """
+        behind = min(self._shares.of(lane.user) for lane in lanes)
+        ahead = {lane.user: 0.0 for lane in lanes}
+        for lane in self._lanes.values():
+            if lane.bulk and lane.user in ahead:
+                ahead[lane.user] = max(ahead[lane.user], lane.group.nominal_s * len(self._able(lane)))
+        fair = [lane for lane in lanes if self._shares.of(lane.user) - ahead[lane.user] <= behind]
+        self._keep_spread(turns)
+
+        def rank(lane: Lane) -> tuple[bool, bool, float, float, int]:
+            seconds = lane.group.verdicts[best.card_id].seconds
+            load_s = turns.load_s(lane.group, self._offer_of(lane, best.card_id))
+            wanted = self._spread.wants(best.card_id, lane.group)
+            slower = 0.0 if wanted else (seconds + load_s) / lane.group.usual_s
+            return (not wanted, load_s > 0, slower, -lane.group.nominal_s, lane.jobs[0][0])
+
+        return sorted(fair, key=rank)
+
+    def _keep_spread(self, turns: Turns) -> None:
+        waiting: Counter[Group] = Counter()
+        for lane in self._lanes.values():
+            if lane.bulk:
+                waiting[lane.group] += len(lane.jobs)
+        if self._spread.stale(waiting, len(self._free) + len(self._ends)):
+            offers = {group: group.offers(self._cards, self._judge, self._loading) for group in waiting}
+            there = [*self._free, *self._ends]
+            busy_s = {card_id: (turns.begins(card_id) or turns.now) - turns.now for card_id in there}
+            self._spread.solve(waiting, offers, busy_s)
 
     def _pick(self, lane: Lane, best: Offer, turns: Turns, kept: set[str]) -> Pick | None:
         group = lane.group
@@ -315,6 +349,8 @@ class Policy:
         assert verdict.plan is not None  # noqa: S101 - it is an offer
         pick = Pick(job, self._cards[best.card_id], verdict.plan, verdict.seconds, verdict.peak_gib, load_s)
         self._shares.charge(lane.user, lane.tier, group.nominal_s)
+        if lane.bulk:
+            self._spread.take(best.card_id, group, best.seconds)
         lane.served = turns.now
         self.remove_job(job.id)
         self._free.discard(best.card_id)

@@ -147,7 +147,10 @@ class _Simulation:
         return Run(
             self._makespan,
             {kind: _wait(waits) for kind, waits in sorted(self._waits.items())},
-            {card_id: at.worked / self._makespan if self._makespan else 0.0 for card_id, at in self._cards.items()},
+            {
+                card_id: at.worked / self._makespan if self._makespan else 0.0
+                for card_id, at in self._cards.items()
+            },
             self._finished,
             self._failed + self._unplaceable,
             self._unplaceable,
@@ -216,7 +219,9 @@ class _Simulation:
     def _let_fail(self, at: _At, now: float) -> None:
         mtbf_s = at.said.mtbf_s
         assert mtbf_s is not None  # noqa: S101 - asked before
-        self._at(now + self._chance[at.said.card.id].expovariate(1 / mtbf_s), lambda then: self._fail(at, then))
+        self._at(
+            now + self._chance[at.said.card.id].expovariate(1 / mtbf_s), lambda then: self._fail(at, then)
+        )
 
     def _fail(self, at: _At, now: float) -> None:
         lost, at.job, at.down, at.model = at.job, None, True, None

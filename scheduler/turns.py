@@ -48,7 +48,13 @@ class Turns:
         return None if begins is None else begins + self.load_s(group, offer) + offer.seconds
 
     def done_elsewhere(
-        self, group: Group, offers: list[Offer], card_id: str, by: float, most: int, usable: Callable[[str], bool]
+        self,
+        group: Group,
+        offers: list[Offer],
+        card_id: str,
+        by: float,
+        most: int,
+        usable: Callable[[str], bool],
     ) -> int:
         """How many jobs of the group the other cards would have finished before `by`; counts no further than `most`."""
         done = 0

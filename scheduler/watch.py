@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from farm.clock import Clock
 from farm.feed import LiveCard
@@ -26,10 +27,17 @@ STORE_EVERY_S = 10.0
 """How often an unchanged node's `last_seen` is written."""
 
 
+class Work(NamedTuple):
+    """What a card is at: when that is expected to be over (wall seconds; None where nobody knows), and the model that it runs."""
+
+    ends_at: float | None
+    model: str
+
+
 class Watch:
     """One per scheduler.
 
-    `holder(card_id)` is the job that holds a card; `attended()` are the attempts that are seen through; `spooled(report)` hears what a
+    `holder(card_id)` is the job that holds a card, `work(card_id)` when that is expected to be over and which model it runs; `attended()` are the attempts that are seen through; `spooled(report)` hears what a
     node keeps.
     """
 
@@ -43,6 +51,7 @@ class Watch:
         clock: Clock,
         *,
         holder: Callable[[str], str | None],
+        work: Callable[[str], Work | None],
         attended: Callable[[], frozenset[str]],
         spooled: Callable[[NodeReport], None],
         changed: Callable[[], None],
@@ -54,6 +63,7 @@ class Watch:
         self._leases = leases
         self._clock = clock
         self._holder = holder
+        self._work = work
         self._attended = attended
         self._spooled = spooled
         self._changed = changed
@@ -180,7 +190,13 @@ class Watch:
         job_id = self._holder(card_id)
         doubt = self._doubts.about(card_id)
         free = answering and doubt is None and job_id is None and card.trouble is None
-        self._policy.set_card(card, free=free)
+        work = self._work(card_id) if answering and card.trouble is None else None
+        self._policy.set_card(
+            card,
+            free=free,
+            busy_until=work.ends_at if work is not None else None,
+            model=work.model if work is not None else None,
+        )
         live = LiveCard(
             card.id, card.node_id, self._node_names.get(card.node_id, card.node_id), card.name, "idle"
         )

@@ -47,6 +47,7 @@ class Post:
             self.leases,
             self.clock,
             holder=self.holders.get,
+            work=lambda _card_id: None,
             attended=lambda: frozenset(self.attended),
             spooled=self.reports.append,
             changed=lambda: self.changes.append(1),
