@@ -79,7 +79,7 @@ class FirstCome:
         card: Card,
         *,
         free: bool,
-        busy_until: float | None = None,
+        busy_until: float | None = None,  # noqa: ARG002 - when it ends, or what it holds, is nothing to it
         model: str | None = None,  # noqa: ARG002
     ) -> None:
         """A card is there, and takes work or not."""
@@ -133,7 +133,7 @@ class EqualShares:
         card: Card,
         *,
         free: bool,
-        busy_until: float | None = None,
+        busy_until: float | None = None,  # noqa: ARG002 - what was dealt was dealt
         model: str | None = None,  # noqa: ARG002
     ) -> None:
         """A card is there, and takes work or not. What was dealt to it waits for it."""

@@ -6,7 +6,7 @@ models, which only the real run pays. So the bounds hold for every order and eve
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor, inf, isfinite
 
@@ -15,11 +15,14 @@ from scipy.optimize import LinearConstraint, linprog, milp
 from scipy.sparse import csr_array
 
 from farm.hours import WEEK, Hours
+from farm.model import Job
 from scheduler.policy import requirements
 from scheduler.simulate import World
 
 WITHIN = 1e-4
 """How near the bisections come, as a share of T."""
+INFEASIBLE = 2
+"""HiGHS' word, through scipy, for "proven impossible"."""
 MILP_S = 2.0
 """How long HiGHS may look for whole numbers. A question that it leaves open counts as "possible", so that the bound stays true."""
 RELEASES = 24
@@ -42,7 +45,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class _Problem:
-    """`seconds[kind, class]` of one job (inf where it may not run), `jobs[kind]`, `cards[class]`, and `open_s(class, T)`: seconds of one card."""
+    """`seconds[kind, class]` of one job (inf where it may not run), `jobs[kind]`, `cards[class]`, and when each class has its hours."""
 
     seconds: np.ndarray
     jobs: np.ndarray
@@ -76,10 +79,10 @@ def bounds(world: World) -> Bounds:
 
 
 def _problem(world: World) -> tuple[_Problem, dict[object, int]]:
-    samples = {}
+    samples: dict[object, Job] = {}
     for arrival in world.arrivals:
         samples.setdefault(requirements(arrival.job), arrival.job)
-    keys, columns = list(samples), Counter[tuple[object, ...]]()
+    keys, columns = list(samples), Counter[tuple[tuple[float, ...], Hours | None]]()
     for said in world.cards:
         verdicts = [world.judge(samples[key], said.card) for key in keys]
         column = tuple(round(one.seconds, 6) if one.eligible else inf for one in verdicts)
@@ -147,7 +150,7 @@ def _fractions(problem: _Problem, until: float) -> bool:
         bounds=bounds,
         method="highs",
     )
-    return found.status != 2
+    return bool(found.status != INFEASIBLE)
 
 
 def _whole(problem: _Problem, until: float) -> bool:
@@ -165,7 +168,7 @@ def _whole(problem: _Problem, until: float) -> bool:
         ],
         options={"time_limit": MILP_S},
     )
-    return found.status != 2
+    return bool(found.status != INFEASIBLE)
 
 
 def _release(world: World, problem: _Problem, kinds: dict[object, int]) -> float:

@@ -89,7 +89,7 @@ class FleetFile(_Entry):
 
 
 class JobEntry(_Entry):
-    """A row of `jobs`: a preset (or settings of one's own), how many, from when on and how far apart, by whom, how urgent, in which batch."""
+    """A row of `jobs`: a preset or settings of one's own, how many, from when on, how far apart, by whom, how urgent, of which batch."""
 
     preset: str | None = None
     model: str | None = None

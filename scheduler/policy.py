@@ -17,10 +17,6 @@ from scheduler.turns import Turns
 
 AFFINITY = 10.0
 """A card changes its model when that is due by more than so many times the load: changing costs a tenth of its time at most."""
-import os
-
-ALIKE = float(os.environ.get("E", "0.06"))
-"""Cards whose advantage for two kinds of work differs by less (as a logarithm) suit both alike: then the longer work goes first."""
 
 
 @dataclass(frozen=True, slots=True)

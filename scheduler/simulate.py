@@ -20,6 +20,7 @@ from farm.planning.loading import load_seconds
 from scheduler.baselines import PLANNERS, Planner
 from scheduler.fleet import Arrival, SimulatedCard
 from scheduler.outcomes import MAX_LOST
+from scheduler.policy import requirements
 
 REPAIR_S = 900.0
 """How long a card is away after a failure: a PC that restarts, or somebody who restarts it."""
@@ -250,8 +251,6 @@ class _Placeable:
         self._known: dict[object, bool] = {}
 
     def take(self, job: Job) -> bool:
-        from scheduler.policy import requirements
-
         key = requirements(job)
         if key not in self._known:
             ever = [one.card for one in self._world.cards if one.hours is None or one.hours.spans]

@@ -15,7 +15,7 @@ from scheduler.lanes import Group, Offer
 ALIKE = 0.02
 """Cards whose seconds differ by less for every kind (as a logarithm) are one class."""
 NEARLY = 0.01
-"""What is dearer by less than this share than the best use of a card is as good: whole jobs are then the matter, and longer ones go first."""
+"""What is dearer by less than this share than the best use of a card is as good: longer jobs then go first."""
 SHARE = 0.02
 LEAST = 16
 """The program is solved anew after this share of the jobs that waited, but not before so many."""
@@ -82,8 +82,8 @@ class Spread:
         jobs: list[int], kinds: list[Group], sums: list[list[float]], seconds: list[dict[int, float]]
     ) -> dict[tuple[int, Group], float]:
         """Least T with: all jobs are done, and no class works longer than T on each card, counted from now."""
-        from scipy.optimize import linprog
-        from scipy.sparse import csr_array
+        from scipy.optimize import linprog  # noqa: PLC0415 - half a second, and only farms with batches need it
+        from scipy.sparse import csr_array  # noqa: PLC0415
 
         pairs = [(index, number) for index, column in enumerate(seconds) for number in column]
         if not pairs:

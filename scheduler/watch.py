@@ -37,8 +37,8 @@ class Work(NamedTuple):
 class Watch:
     """One per scheduler.
 
-    `holder(card_id)` is the job that holds a card, `work(card_id)` when that is expected to be over and which model it runs; `attended()` are the attempts that are seen through; `spooled(report)` hears what a
-    node keeps.
+    `holder(card_id)` is the job that holds a card, `work(card_id)` what its attempt is at; `attended()` are the attempts that are seen
+    through; `spooled(report)` hears what a node keeps.
     """
 
     def __init__(
