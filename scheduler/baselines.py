@@ -11,6 +11,7 @@ from typing import Protocol
 from farm.model import Card, Job
 from scheduler.lanes import Group, Judge
 from scheduler.policy import Pick, Policy, requirements
+from scheduler.turns import Turns
 
 
 class Planner(Protocol):
@@ -35,6 +36,7 @@ class _Kinds:
     judge: Judge
     cards: dict[str, Card] = field(default_factory=dict)
     groups: dict[object, Group] = field(default_factory=dict)
+    turns: Turns = field(default_factory=Turns)
 
     def of(self, job: Job) -> Group:
         key = requirements(job)
@@ -46,11 +48,12 @@ class _Kinds:
     def see(self, card: Card) -> None:
         if self.cards.get(card.id) != card:
             self.cards[card.id] = card
+            self.turns.add(card.id, quality=False)
             for group in self.groups.values():
                 group.forget()
 
     def able(self, group: Group) -> frozenset[str]:
-        return group.able(self.cards, self.judge, lambda _model, _card: 0.0)
+        return group.offers(self.cards, self.turns, self.judge, lambda _model, _card: 0.0).able
 
     def pick(self, group: Group, job: Job, card_id: str) -> Pick:
         verdict = group.verdicts[card_id]

@@ -6,14 +6,16 @@ busy card than take a free one that would finish it later.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from farm.model import Card, CardKind, Job, MemoryPlan, Tier
-from scheduler.lanes import Group, Judge, Lane, Loading, Offer
+from scheduler.lanes import PATIENCE, Group, Judge, Lane, Loading
 from scheduler.shares import Shares
 from scheduler.spread import Spread
-from scheduler.turns import Turns
+from scheduler.turns import UNKNOWN, Flags, Numbers, Offers, Turns
 
 AFFINITY = 10.0
 """A card changes its model when that is due by more than so many times the load: changing costs a tenth of its time at most."""
@@ -38,12 +40,11 @@ class Policy:
         self._judge = judge
         self._loading = loading
         self._groups: dict[object, Group] = {}
-        self._lanes: dict[object, Lane] = {}
         self._jobs: dict[str, tuple[Job, int, Lane]] = {}
         self._cards: dict[str, Card] = {}
         self._bands: Counter[Tier] = Counter()
         self._free: set[str] = set()
-        self._ends: dict[str, float] = {}
+        self._turns = Turns()
         self._models: dict[str, str] = {}
         self._excluded: dict[str, frozenset[str]] = {}
         self._shares = Shares()
@@ -58,12 +59,12 @@ class Policy:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(key, job, excluded)
-        name = (key, job.submitted_by, job.priority, batch is not None)
-        lane = self._lanes.get(name)
+        name = (job.submitted_by, job.priority, batch is not None)
+        lane = group.lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = Lane(name, group, job.submitted_by, job.priority, batch is not None)
-            group.lanes += 1
+            lane = group.lanes[name] = Lane(name, group, job.submitted_by, job.priority, batch is not None)
         lane.add(seq, job.id, job.created_at)
+        group.bulk += lane.bulk
         self._shares.enter(lane.user, lane.tier)
         self._jobs[job.id] = (job, seq, lane)
 
@@ -73,13 +74,14 @@ class Policy:
         if found is None:
             return
         _, seq, lane = found
+        group = lane.group
         lane.remove(seq, job_id)
+        group.bulk -= lane.bulk
         self._shares.leave(lane.user, lane.tier)
         if not lane.jobs:  # months of jobs leave many kinds behind
-            del self._lanes[lane.key]
-            lane.group.lanes -= 1
-            if not lane.group.lanes:
-                del self._groups[lane.group.key]
+            del group.lanes[lane.key]
+            if not group.lanes:
+                del self._groups[group.key]
 
     def change_priority(self, job_id: str, priority: int) -> None:
         """A waiting job moves in the queue."""
@@ -118,29 +120,38 @@ class Policy:
         before = self._cards.get(card.id)
         if before != card:
             self._cards[card.id] = card
+            self._turns.add(card.id, quality=card.band is Tier.QUALITY)
             if self._count_band(before, -1) | self._count_band(card, +1):
                 self.forget_verdicts()  # who may serve what depends on which bands the farm has
             else:
                 self.forget_verdicts(card.id)
         if model is not None:
-            self._models[card.id] = model
-        self._ends.pop(card.id, None)
+            self._hold(card.id, model)
+        self._stand(card.id, free=free, ends=busy_until)
+
+    def _stand(self, card_id: str, *, free: bool, ends: float | None) -> None:
+        slot = self._turns.slot[card_id]
+        self._turns.free[slot] = free
+        self._turns.ends[slot] = UNKNOWN if ends is None else ends
         if free:
-            self._free.add(card.id)
+            self._free.add(card_id)
         else:
-            self._free.discard(card.id)
-            if busy_until is not None:
-                self._ends[card.id] = busy_until
+            self._free.discard(card_id)
+
+    def _hold(self, card_id: str, model: str) -> None:
+        self._models[card_id] = model
+        self._turns.hold(card_id, model)
 
     def unload(self, card_id: str) -> None:
         """The card's worker holds no model any more: it was replaced, or has forgotten it after a failure."""
-        self._models.pop(card_id, None)
+        if self._models.pop(card_id, None) is not None:
+            self._turns.hold(card_id, None)
 
     def remove_card(self, card_id: str) -> None:
         """A card is there no longer."""
         self._free.discard(card_id)
-        self._ends.pop(card_id, None)
         self._models.pop(card_id, None)
+        self._turns.remove(card_id)
         gone = self._cards.pop(card_id, None)
         if gone is not None:
             if self._count_band(gone, -1):
@@ -184,175 +195,214 @@ class Policy:
     def decide(self, now: float) -> list[Pick]:
         """Picks for the free cards. What is picked waits no longer, and its card is busy for as long as it is expected to take."""
         picks: list[Pick] = []
-        turns = Turns(now, self._free, self._ends, self._models)
         waits: set[Lane] = set()
         while self._free:
-            kept = self._kept_for_quality(waits)
-            lanes = [
-                lane for lane in self._lanes.values() if lane not in waits and self._may_start(lane, kept)
-            ]
-            if not lanes:
+            round_ = self._round(now, waits)
+            if not round_.lanes:
                 break
-            lane = min(lanes, key=lambda one: self._rank(one, now))
-            best = self._best_free(lane, turns, kept)
-            for rival in self._rivals(lane, lanes, best, turns, kept):
-                found = self._pick(rival, self._offer_of(rival, best.card_id), turns, kept)
-                if found is not None:
-                    picks.append(found)
-                    break
-            else:
-                usable = self._usable(lane, kept)
-                turns.book(lane.group, self._offers(lane), len(lane.jobs), usable)
-                waits.add(lane)
+            before = len(waits)
+            pick = self._next(round_, waits)
+            if pick is not None:
+                picks.append(pick)
+            elif round_.kept is None or len(waits) == before:
+                break  # else quality work was found to wait for faster cards: preview work may have the others
         return picks
 
     # --- how it decides ---
-    def _offers(self, lane: Lane) -> list[Offer]:
-        return lane.group.offers(self._cards, self._judge, self._loading)
+    def _offers(self, group: Group) -> Offers:
+        return group.offers(self._cards, self._turns, self._judge, self._loading)
 
-    def _able(self, lane: Lane) -> frozenset[str]:
-        return lane.group.able(self._cards, self._judge, self._loading)
+    def _round(self, now: float, waits: set[Lane]) -> "_Round":
+        """How things stand for the next pick: who may start on some free card, in the order of the queue."""
+        kept = self._kept_for_quality(waits)
+        free: dict[Group, Flags] = {}
+        lanes: list[Lane] = []
+        for group in self._groups.values():
+            slots = self._offers(group).slots
+            mask = self._turns.free[slots]
+            if kept is not None and self._gives_way(group):
+                mask &= ~kept[slots]
+            if mask.any():
+                free[group] = mask
+                lanes += [lane for lane in group.lanes.values() if lane not in waits]
+        accounts = self._shares.accounts
 
-    def _rank(self, lane: Lane, now: float) -> tuple[float | str, ...]:
-        """What goes first: the smallest."""
-        own = -lane.group.nominal_s if lane.bulk else lane.due()
-        return (-lane.level(now), self._shares.of(lane.user), lane.bulk, own, lane.jobs[0][0])
+        def rank(lane: Lane) -> tuple[float, float, bool, float, int]:
+            group = lane.group
+            own = -group.nominal_s if lane.bulk else lane.since + PATIENCE * group.nominal_s
+            return (-lane.level(now), accounts.get(lane.user, 0.0), lane.bulk, own, lane.jobs[0][0])
 
-    def _gives_way(self, lane: Lane) -> bool:
-        """Whether quality cards take the lane's jobs only while no quality work waits that they could start."""
-        job = lane.group.sample
+        lanes.sort(key=rank)
+        return _Round(now, kept, free, lanes, self._turns.begins(now))
+
+    def _next(self, round_: "_Round", waits: set[Lane]) -> Pick | None:
+        """The first job in the queue that should start on a free card; lanes whose jobs rather wait for a busy one are put to `waits`."""
+        held_back: Counter[Group] = Counter()
+        for lane in round_.lanes:
+            at = self._best_free(lane.group, round_)
+            for rival in self._rivals(lane, at, round_):
+                pick = self._pick(rival, at, round_, held_back)
+                if pick is not None:
+                    return pick
+            waits.add(lane)
+            held_back[lane.group] += len(lane.jobs)
+        return None
+
+    def _gives_way(self, group: Group) -> bool:
+        """Whether quality cards take its jobs only while no quality work waits that they could start."""
+        job = group.sample
         return job.tier is Tier.PREVIEW and self._bands[Tier.PREVIEW] > 0 and not (job.anywhere or job.draft)
 
-    def _kept_for_quality(self, waits: set[Lane]) -> set[str]:
-        """Quality cards that could start quality work which waits, and which no other card would finish sooner."""
-        if not self._bands[Tier.QUALITY]:
-            return set()
-        groups = {
-            lane.group for lane in self._lanes.values() if lane.tier is Tier.QUALITY and lane not in waits
-        }
-        kept: set[str] = set()
-        for group in groups:
-            kept |= group.able(self._cards, self._judge, self._loading)
-        return {card_id for card_id in kept if self._cards[card_id].band is Tier.QUALITY}
+    def _kept_for_quality(self, waits: set[Lane]) -> Flags | None:
+        """Quality cards that could start quality work which waits, save what other cards would finish sooner; None where there are none."""
+        kept: Flags | None = None
+        if self._bands[Tier.QUALITY]:
+            for group in self._groups.values():
+                if group.sample.tier is Tier.QUALITY and not waits.issuperset(group.lanes.values()):
+                    if kept is None:
+                        kept = np.zeros(len(self._turns.free), dtype=bool)
+                    kept[self._offers(group).slots] = True
+        return None if kept is None else kept & self._turns.quality
 
-    def _may_start(self, lane: Lane, kept: set[str]) -> bool:
-        able = self._able(lane)
-        few, many = (self._free, able) if len(self._free) < len(able) else (able, self._free)
-        if kept and self._gives_way(lane):
-            return any(card_id in many and card_id not in kept for card_id in few)
-        return any(card_id in many for card_id in few)
+    def _best_free(self, group: Group, round_: "_Round") -> str:
+        """The free card that would finish one of the group's jobs first."""
+        found = round_.best.get(group)
+        if found is None:
+            offers = self._offers(group)
+            needs = np.where(round_.free[group], offers.seconds + self._turns.loading(offers), UNKNOWN)
+            found = round_.best[group] = offers.ids[int(needs.argmin())]
+        return found
 
-    def _offer_of(self, lane: Lane, card_id: str) -> Offer:
-        load_s = self._loading(lane.group.model, self._cards[card_id])
-        return Offer(lane.group.verdicts[card_id].seconds, card_id, load_s)
-
-    def _usable(self, lane: Lane, kept: set[str]) -> Callable[[str], bool]:
-        """Which cards the lane may hope for."""
-        if kept and self._gives_way(lane):
-            return lambda card_id: card_id not in kept
-        return lambda _card_id: True
-
-    def _best_free(self, lane: Lane, turns: Turns, kept: set[str]) -> Offer:
-        """The free card that would finish one of the lane's jobs first."""
-        usable = self._usable(lane, kept)
-        best: tuple[float, Offer] | None = None
-        for offer in self._offers(lane):
-            if best is not None and offer.seconds >= best[0]:
-                break
-            if offer.card_id in self._free and usable(offer.card_id):
-                needs = offer.seconds + turns.load_s(lane.group, offer)
-                if best is None or (needs, offer.card_id) < (best[0], best[1].card_id):
-                    best = (needs, offer)
-        assert best is not None  # noqa: S101 - the lane may start
-        return best[1]
-
-    def _rivals(
-        self, lane: Lane, lanes: list[Lane], best: Offer, turns: Turns, kept: set[str]
-    ) -> Iterator[Lane]:
+    def _rivals(self, lane: Lane, card_id: str, round_: "_Round") -> Iterator[Lane]:
         """The lanes that suit this card better than `lane`, of the same level, the best first; then `lane` itself."""
-        if len(lanes) > 1:
-            level = lane.level(turns.now)
-            able = [
-                other
-                for other in lanes
-                if other.bulk == lane.bulk
-                and best.card_id in self._able(other)
-                and other.level(turns.now) == level
-                and not (best.card_id in kept and self._gives_way(other))
-            ]
-            ranked = self._by_spread(able, best, turns) if lane.bulk else self._by_model(able, best, turns)
-            for other in ranked:
-                if other is lane:
-                    break
-                yield other
+        better = (
+            self._by_spread(lane, card_id, round_) if lane.bulk else self._by_model(lane, card_id, round_)
+        )
+        for other in better:
+            if other is lane:
+                break
+            yield other
         yield lane
 
-    def _by_model(self, lanes: list[Lane], best: Offer, turns: Turns) -> list[Lane]:
-        """As they are due, but one whose model the card holds goes before those that are due by less than `AFFINITY` loads earlier."""
-        if len({lane.group.model for lane in lanes}) == 1:
-            return []  # none is better off than the first
+    def _alike(self, lane: Lane, card_id: str, round_: "_Round", model: str | None = None) -> list[Lane]:
+        """The lanes of the same level that may have this card too; with `model`, those that run it."""
+        slot, level = self._turns.slot[card_id], lane.level(round_.now)
+        kept = round_.kept is not None and bool(round_.kept[slot])
+        groups = {
+            group
+            for group in round_.free
+            if (model is None or group.model == model)
+            and card_id in self._offers(group).able
+            and not (kept and self._gives_way(group))
+        }
+        return [
+            other
+            for other in round_.lanes
+            if other.group in groups and other.bulk == lane.bulk and other.level(round_.now) == level
+        ]
 
-        def rank(lane: Lane) -> tuple[float, float, int]:
-            change = AFFINITY * turns.load_s(lane.group, self._offer_of(lane, best.card_id))
-            return (self._shares.of(lane.user) + change, lane.due() + change, lane.jobs[0][0])
+    def _by_model(self, lane: Lane, card_id: str, round_: "_Round") -> list[Lane]:
+        """Those whose model the card holds go before one that is due by less than `AFFINITY` loads earlier."""
+        load_s = self._load_s(lane.group, card_id)
+        held = self._models.get(card_id)
+        if not load_s or held is None:
+            return []
+        own = (self._shares.of(lane.user) + AFFINITY * load_s, lane.due() + AFFINITY * load_s)
+        warm = [
+            (key, lane.jobs[0], lane)
+            for lane in self._alike(lane, card_id, round_, held)
+            if (key := (self._shares.of(lane.user), lane.due())) < own
+        ]
+        return [found for _, _, found in sorted(warm, key=lambda one: one[:2])]
 
-        return sorted(lanes, key=rank)
-
-    def _by_spread(self, lanes: list[Lane], best: Offer, turns: Turns) -> list[Lane]:
+    def _by_spread(self, lane: Lane, card_id: str, round_: "_Round") -> list[Lane]:
         """Batches, among those whose user is not far ahead: what this card should take so that all cards end together.
 
-        Then what needs no other model, then the longest: so that short work is left to fill the gaps at the end.
+        Then what needs no other model, then the longest: so that short work is left to fill the gaps at the end. A user may be ahead by one
+        of their longest jobs on each card: long work must begin early for short work of others to be left.
         """
-        behind = min(self._shares.of(lane.user) for lane in lanes)
-        ahead = {lane.user: 0.0 for lane in lanes}
-        for lane in self._lanes.values():
-            if lane.bulk and lane.user in ahead:
-                ahead[lane.user] = max(ahead[lane.user], lane.group.nominal_s * len(self._able(lane)))
-        fair = [lane for lane in lanes if self._shares.of(lane.user) - ahead[lane.user] <= behind]
-        self._keep_spread(turns)
+        lanes = self._alike(lane, card_id, round_)
+        if len({one.group for one in lanes}) == 1:
+            return []
+        behind = min(self._shares.of(one.user) for one in lanes)
+        ahead: dict[str, float] = {}
+        for one in lanes:
+            group = one.group
+            ahead[one.user] = max(ahead.get(one.user, 0.0), group.nominal_s * len(self._offers(group).ids))
+        fair = [one for one in lanes if self._shares.of(one.user) - ahead[one.user] <= behind]
+        self._keep_spread(round_)
+        order: dict[Group, tuple[bool, bool, float, float]] = {}
+        for group in {one.group for one in fair}:
+            load_s = self._load_s(group, card_id)
+            wanted = self._spread.wants(card_id, group)
+            slower = 0.0 if wanted else (group.verdicts[card_id].seconds + load_s) / group.usual_s
+            order[group] = (not wanted, load_s > 0, slower, -group.nominal_s)
+        return sorted(fair, key=lambda one: (order[one.group], self._shares.of(one.user), one.jobs[0]))
 
-        def rank(lane: Lane) -> tuple[bool, bool, float, float, int]:
-            seconds = lane.group.verdicts[best.card_id].seconds
-            load_s = turns.load_s(lane.group, self._offer_of(lane, best.card_id))
-            wanted = self._spread.wants(best.card_id, lane.group)
-            slower = 0.0 if wanted else (seconds + load_s) / lane.group.usual_s
-            return (not wanted, load_s > 0, slower, -lane.group.nominal_s, lane.jobs[0][0])
+    def _keep_spread(self, round_: "_Round") -> None:
+        waiting = {group: group.bulk for group in self._groups.values() if group.bulk}
+        there = {card_id: at for card_id, at in self._turns.slot.items() if round_.begins[at] != UNKNOWN}
+        if self._spread.stale(waiting, len(there)):
+            seconds = {
+                group: dict(zip(offers.ids, offers.seconds.tolist(), strict=True))
+                for group in waiting
+                for offers in [self._offers(group)]
+            }
+            busy_s = {card_id: float(round_.begins[at]) - round_.now for card_id, at in there.items()}
+            self._spread.solve(waiting, seconds, busy_s)
 
-        return sorted(fair, key=rank)
+    def _load_s(self, group: Group, card_id: str) -> float:
+        held = self._models.get(card_id) == group.model
+        return 0.0 if held else self._loading(group.model, self._cards[card_id])
 
-    def _keep_spread(self, turns: Turns) -> None:
-        waiting: Counter[Group] = Counter()
-        for lane in self._lanes.values():
-            if lane.bulk:
-                waiting[lane.group] += len(lane.jobs)
-        if self._spread.stale(waiting, len(self._free) + len(self._ends)):
-            offers = {group: group.offers(self._cards, self._judge, self._loading) for group in waiting}
-            there = [*self._free, *self._ends]
-            busy_s = {card_id: (turns.begins(card_id) or turns.now) - turns.now for card_id in there}
-            self._spread.solve(waiting, offers, busy_s)
-
-    def _pick(self, lane: Lane, best: Offer, turns: Turns, kept: set[str]) -> Pick | None:
-        group = lane.group
-        load_s = turns.load_s(group, best)
-        by = turns.now + load_s + best.seconds
-        ahead = turns.done_elsewhere(
-            group, self._offers(lane), best.card_id, by, len(lane.jobs), self._usable(lane, kept)
-        )
-        if ahead >= len(lane.jobs):
+    def _pick(self, lane: Lane, card_id: str, round_: "_Round", held_back: Counter[Group]) -> Pick | None:
+        """The lane's job for this card: the first that other cards would not finish sooner. None if they would finish all of them."""
+        group, slot = lane.group, self._turns.slot[card_id]
+        verdict, load_s = group.verdicts[card_id], self._load_s(group, card_id)
+        ends = round_.now + load_s + verdict.seconds
+        ahead = self._done_elsewhere(group, slot, ends, round_)
+        if ahead:
+            share = sum(
+                min(1.0, jobs / max(1, self._done_elsewhere(other, slot, ends, round_)))
+                for other, jobs in held_back.items()
+                if other is not group and not self._offers(other).able.isdisjoint(self._offers(group).able)
+            )
+            ahead = max(0, int(ahead * max(0.0, 1.0 - share)) - held_back[group])
+        if ahead >= len(lane.jobs) or verdict.plan is None:
             return None
         job = self._jobs[lane.jobs[ahead][1]][0]
-        verdict = group.verdicts[best.card_id]
-        assert verdict.plan is not None  # noqa: S101 - it is an offer
-        pick = Pick(job, self._cards[best.card_id], verdict.plan, verdict.seconds, verdict.peak_gib, load_s)
+        pick = Pick(job, self._cards[card_id], verdict.plan, verdict.seconds, verdict.peak_gib, load_s)
         self._shares.charge(lane.user, lane.tier, group.nominal_s)
         if lane.bulk:
-            self._spread.take(best.card_id, group, best.seconds)
-        lane.served = turns.now
+            self._spread.take(card_id, group, verdict.seconds)
+        lane.served = round_.now
         self.remove_job(job.id)
-        self._free.discard(best.card_id)
-        self._ends[best.card_id] = by
-        self._models[best.card_id] = group.model
+        self._stand(card_id, free=False, ends=ends)
+        self._hold(card_id, group.model)
         return pick
+
+    def _done_elsewhere(self, group: Group, slot: int, by: float, round_: "_Round") -> int:
+        """How many of the group's jobs the other cards would have finished before `by`."""
+        key = (group, slot, by)
+        found = round_.done.get(key)
+        if found is None:
+            kept = round_.kept if self._gives_way(group) else None
+            found = self._turns.done_by(self._offers(group), round_.begins, by, slot, kept)
+            round_.done[key] = found
+        return found
+
+
+@dataclass(slots=True)
+class _Round:
+    """How things stand between two picks. `free` marks, of each group that may start, which of its offers are free cards for it."""
+
+    now: float
+    kept: Flags | None
+    free: dict[Group, Flags]
+    lanes: list[Lane]
+    begins: Numbers
+    best: dict[Group, str] = field(default_factory=dict)
+    done: dict[tuple[Group, int, float], int] = field(default_factory=dict)
 
 
 def requirements(job: Job) -> tuple[object, ...]:

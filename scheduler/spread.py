@@ -6,11 +6,11 @@ and a few milliseconds every fiftieth job. HiGHS through scipy solves it; it is 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import log
 
-from scheduler.lanes import Group, Offer
+from scheduler.lanes import Group
 
 ALIKE = 0.02
 """Cards whose seconds differ by less for every kind (as a logarithm) are one class."""
@@ -46,10 +46,14 @@ class Spread:
     def solve(
         self,
         waiting: Mapping[Group, int],
-        offers: Mapping[Group, Sequence[Offer]],
+        offers: Mapping[Group, Mapping[str, float]],
         busy_s: Mapping[str, float],
     ) -> None:
-        """Solves anew. `waiting` is how many jobs of each kind wait, `busy_s` the seconds until each card (that takes work) is free."""
+        """Solves anew.
+
+        `waiting` is how many jobs of each kind wait, `offers` the seconds of one on each card (by id), `busy_s` the seconds until each card
+        that takes work is free.
+        """
         self._kinds, self._cards, self._jobs, self._taken = (
             frozenset(waiting),
             len(busy_s),
@@ -59,9 +63,9 @@ class Spread:
         kinds = list(waiting)
         columns: dict[str, dict[int, float]] = defaultdict(dict)
         for number, kind in enumerate(kinds):
-            for offer in offers[kind]:
-                if offer.card_id in busy_s:
-                    columns[offer.card_id][number] = offer.seconds
+            for card_id, needs in offers[kind].items():
+                if card_id in busy_s:
+                    columns[card_id][number] = needs
         classes: dict[tuple[tuple[int, int], ...], int] = {}
         sums: list[list[float]] = []  # of each class: cards, seconds busy
         seconds: list[dict[int, float]] = []

@@ -1,89 +1,106 @@
-"""When cards become free, and how many jobs others would have finished by then: what makes a slow card wait its turn. Pure."""
+"""The cards as columns of numbers, a thousand looked at in microseconds: which are free, and when the others will be. Pure."""
 
-import heapq
-from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
-from math import ceil
 
-from scheduler.lanes import Group, Offer
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+Slots = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+UNKNOWN = np.inf
+"""In place of a time that nobody knows: such a card is not waited for."""
+NO_MODEL = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Offers:
+    """The cards that may take a group's jobs, the fastest first: slots, seconds of one job, seconds to load `model` (a number)."""
+
+    slots: Slots
+    seconds: Numbers
+    load_s: Numbers
+    ids: tuple[str, ...]
+    able: frozenset[str]
+    model: int
+
+    @property
+    def nominal_s(self) -> float:
+        """Seconds of one job on the fastest of them: its size, whichever card it meets; 0 without any."""
+        return float(self.seconds[0]) if len(self.seconds) else 0.0
+
+    @property
+    def usual_s(self) -> float:
+        """Seconds of one job on a middling card (the harmonic mean)."""
+        return (
+            float(len(self.seconds) / (1 / np.maximum(self.seconds, 1e-9)).sum())
+            if len(self.seconds)
+            else 0.0
+        )
 
 
 @dataclass(slots=True)
 class Turns:
-    """The cards at one moment `now` (wall seconds): which are free, when busy ones are expected to end, which model each holds.
+    """Each card has a slot. `ends` is when a busy one is expected to be free (wall seconds), `UNKNOWN` where nobody knows."""
 
-    `booked` are turns that this decision has promised to jobs which rather wait for a card than take a free slower one.
-    """
+    slot: dict[str, int] = field(default_factory=dict)
+    free: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    ends: Numbers = field(default_factory=lambda: np.zeros(0))
+    quality: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    holds: Slots = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    models: dict[str, int] = field(default_factory=dict)
+    _spare: list[int] = field(default_factory=list)
 
-    now: float
-    free: Set[str]
-    ends: Mapping[str, float]
-    models: Mapping[str, str]
-    booked: dict[str, float] = field(default_factory=dict)
-    booked_models: dict[str, str] = field(default_factory=dict)
+    def add(self, card_id: str, *, quality: bool) -> None:
+        """A card comes, or is of another band now."""
+        at = self.slot.get(card_id)
+        if at is None:
+            if not self._spare:
+                self._grow()
+            at = self.slot[card_id] = self._spare.pop()
+            self.free[at], self.ends[at], self.holds[at] = False, UNKNOWN, NO_MODEL
+        self.quality[at] = quality
 
-    def begins(self, card_id: str) -> float | None:
-        """When the card can begin a further job; None where nobody knows.
+    def _grow(self) -> None:
+        size = len(self.free)
+        more = max(16, size)
+        self.free = np.concatenate([self.free, np.zeros(more, dtype=bool)])
+        self.ends = np.concatenate([self.ends, np.full(more, UNKNOWN)])
+        self.quality = np.concatenate([self.quality, np.zeros(more, dtype=bool)])
+        self.holds = np.concatenate([self.holds, np.full(more, NO_MODEL)])
+        self._spare.extend(reversed(range(size, size + more)))
+
+    def remove(self, card_id: str) -> None:
+        """A card is gone. Offers made before are of no use from here on."""
+        at = self.slot.pop(card_id, None)
+        if at is not None:
+            self.free[at], self.ends[at], self.quality[at] = False, UNKNOWN, False
+            self._spare.append(at)
+
+    def number_of(self, model: str) -> int:
+        """The model's number."""
+        return self.models.setdefault(model, len(self.models))
+
+    def hold(self, card_id: str, model: str | None) -> None:
+        """The card has this model loaded, or none."""
+        self.holds[self.slot[card_id]] = NO_MODEL if model is None else self.number_of(model)
+
+    def begins(self, now: float) -> Numbers:
+        """When each card can begin a further job.
 
         A card that is late is expected to need as long again as it is late: so the longer it is silent, the less one waits for it.
         """
-        booked = self.booked.get(card_id)
-        if booked is not None:
-            return booked
-        if card_id in self.free:
-            return self.now
-        ends = self.ends.get(card_id)
-        if ends is None:
-            return None
-        return ends if ends >= self.now else 2 * self.now - ends
+        return np.where(self.free, now, np.where(self.ends >= now, self.ends, 2 * now - self.ends))
 
-    def load_s(self, group: Group, offer: Offer) -> float:
-        """Seconds until the card holds the group's model."""
-        held = self.booked_models.get(offer.card_id) or self.models.get(offer.card_id)
-        return 0.0 if held == group.model else offer.load_s
+    def loading(self, offers: Offers) -> Numbers:
+        """Seconds until each of the offered cards holds the model."""
+        return np.where(self.holds[offers.slots] == offers.model, 0.0, offers.load_s)
 
-    def ends_at(self, group: Group, offer: Offer) -> float | None:
-        """When the card would have finished one job of the group, begun as soon as it can."""
-        begins = self.begins(offer.card_id)
-        return None if begins is None else begins + self.load_s(group, offer) + offer.seconds
-
-    def done_elsewhere(
-        self,
-        group: Group,
-        offers: list[Offer],
-        card_id: str,
-        by: float,
-        most: int,
-        usable: Callable[[str], bool],
-    ) -> int:
-        """How many jobs of the group the other cards would have finished before `by`; counts no further than `most`."""
-        done = 0
-        for offer in offers:
-            if offer.seconds >= by - self.now:
-                break  # the rest is slower still
-            if offer.card_id == card_id or not usable(offer.card_id):
-                continue
-            begins = self.begins(offer.card_id)
-            if begins is None:
-                continue
-            left = by - begins - self.load_s(group, offer)
-            if left > offer.seconds:
-                done += ceil(left / offer.seconds - 1e-9) - 1
-                if done >= most:
-                    return most
-        return done
-
-    def book(self, group: Group, offers: list[Offer], jobs: int, usable: Callable[[str], bool]) -> None:
-        """Promises each of so many jobs the card that would finish it first."""
-        ends = [
-            (end, index)
-            for index, offer in enumerate(offers)
-            if usable(offer.card_id) and (end := self.ends_at(group, offer)) is not None
-        ]
-        heapq.heapify(ends)
-        for _ in range(jobs if ends else 0):
-            end, index = ends[0]
-            offer = offers[index]
-            self.booked[offer.card_id] = end
-            self.booked_models[offer.card_id] = group.model
-            heapq.heapreplace(ends, (end + offer.seconds, index))
+    def done_by(self, offers: Offers, begins: Numbers, by: float, but: int, kept: Flags | None) -> int:
+        """How many jobs the offered cards, but for one slot and those `kept` for other work, would have finished before `by`."""
+        left = by - begins[offers.slots] - self.loading(offers)
+        left[offers.slots == but] = 0.0
+        if kept is not None:
+            left[kept[offers.slots]] = 0.0
+        left = np.maximum(left, 0.0)
+        return int(np.maximum(np.ceil(left / np.maximum(offers.seconds, 1e-9) - 1e-9) - 1, 0.0).sum())

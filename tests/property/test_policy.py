@@ -89,8 +89,11 @@ class Facts:
         for job, seq in sorted(self.jobs.values(), key=lambda pair: -pair[1]):
             made.add_job(job, seq)
         made._shares.accounts = dict(past._shares.accounts)
-        for key, lane in past._lanes.items():
-            made._lanes[key].served = lane.served
+        for key, group in past._groups.items():
+            for name, lane in group.lanes.items():
+                twin = made._groups[key].lanes[name]
+                twin.served = lane.served
+                twin.note()
         return made
 
     def needs(self, job: Job, card_id: str) -> float:
