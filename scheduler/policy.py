@@ -302,18 +302,20 @@ class Policy:
         ]
 
     def _by_model(self, lane: Lane, card_id: str, round_: "_Round") -> list[Lane]:
-        """Those whose model the card holds go before one that is due by less than `AFFINITY` loads earlier."""
+        """Those whose model the card holds go before one that is due, or whose user is behind, by less than `AFFINITY` loads."""
         load_s = self._load_s(lane.group, card_id)
         held = self._models.get(card_id)
         if not load_s or held is None:
             return []
-        own = (self._shares.of(lane.user) + AFFINITY * load_s, lane.due() + AFFINITY * load_s)
-        warm = [
-            (key, lane.jobs[0], lane)
-            for lane in self._alike(lane, card_id, round_, held)
-            if (key := (self._shares.of(lane.user), lane.due())) < own
-        ]
-        return [found for _, _, found in sorted(warm, key=lambda one: one[:2])]
+        most = AFFINITY * load_s
+
+        def soon(other: Lane) -> bool:
+            if other.user == lane.user:
+                return other.due() < lane.due() + most
+            return self._shares.of(other.user) < self._shares.of(lane.user) + most
+
+        warm = [other for other in self._alike(lane, card_id, round_, held) if soon(other)]
+        return sorted(warm, key=lambda one: (self._shares.of(one.user), one.due(), one.jobs[0]))
 
     def _by_spread(self, lane: Lane, card_id: str, round_: "_Round") -> list[Lane]:
         """Batches, among those whose user is not far ahead: what this card should take so that all cards end together.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -128,7 +129,7 @@ def test_the_slow_card_takes_what_the_fast_ones_would_not_reach_in_that_time() -
 
 
 def test_the_last_clip_of_a_batch_does_not_go_to_the_slow_card() -> None:
-    """A batch on a fast and a slow card, played to its end: both end at the same time, give or take a clip of the fast one."""
+    """A batch on a fast and a slow card, played to its end: no other split of the twenty would be done sooner."""
     policy = farm({"fast": 1.0, "slow": 4.5})
     add(policy, *(job(f"J{number:02}") for number in range(20)), batch="b")
     ends: dict[str, float] = {}
@@ -140,7 +141,6 @@ def test_the_last_clip_of_a_batch_does_not_go_to_the_slow_card() -> None:
         now = min(end for end in ends.values() if end > now)
         for name, end in ends.items():
             policy.set_card(card(name), free=end <= now, busy_until=end)
-    assert abs(ends["fast"] - ends["slow"]) <= 30.0
     assert max(ends.values()) - NOW == pytest.approx(17 * 30), "17 on the fast card, 3 on the slow one"
 
 
@@ -159,13 +159,13 @@ def test_a_card_that_holds_the_model_is_preferred_by_the_seconds_of_a_load() -> 
 
 def test_a_card_does_not_change_its_model_with_every_job() -> None:
     policy = farm({"c": 1.0}, load_s=15.0)
-    for number in range(12):
+    for number in range(24):
         settings = PREVIEW if number % 2 else OTHER
         policy.add_job(job(f"{settings.model}{number:02}", settings=settings), number)
-    order = [name[:3] for name in served(policy, "c", 12, every_s=30.0)]
-    changes = sum(one != other for one, other in zip(order, order[1:], strict=False))
-    assert changes <= 3, order
-    assert order[:6] != ["svd"] * 6, "nor does the other model wait for ever"
+    order = [name[:3] for name in served(policy, "c", 24, every_s=30.0)]
+    changes = sum(one != other for one, other in pairwise(order))
+    assert changes <= 5, order
+    assert order[:8] != ["svd"] * 8, "nor does the other model wait for ever"
 
 
 def test_a_replaced_worker_holds_no_model() -> None:
