@@ -230,7 +230,8 @@ class Planning(RuleBasedStateMachine):
     def decide(self) -> None:
         expected = self.farm.from_scratch(self.policy).decide(self.now)
         picks = self.policy.decide(self.now)
-        assert picks == expected, "hearing of things one by one, or of all at once, must come to the same"
+        noted = [replace(pick, job=replace(pick.job, unplaceable=None)) for pick in picks]
+        assert noted == expected, "hearing of things one by one, or of all at once, must come to the same"
         assert len({pick.card.id for pick in picks}) == len(picks), "one job for each card"
         for pick in picks:
             self.begin(pick)
@@ -288,7 +289,7 @@ class Planning(RuleBasedStateMachine):
             assert self.policy.excluded(name) == frozenset(self.farm.excluded.get(name, set()))
 
 
-Planning.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+Planning.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
 TestPlanning = Planning.TestCase
 
 
