@@ -39,7 +39,8 @@ def run(root: Path) -> None:
     record(
         "assign",
         f"## Assignments through the store\n\n{CARDS:,} cards, {JOBS:,} queued jobs, SQLite in WAL mode with `synchronous=FULL`; an "
-        f"assignment claims job and card by compare-and-set, and writes attempt and story (`benchmarks/assign.py`). Must: {MUST:,.0f} per second "
+        f"assignment claims job and card by compare-and-set, and writes attempt and story (`benchmarks/assign.py`). "
+        f"Must: {MUST:,.0f} a second "
         f"sustained with {MUST_AT} in a transaction.\n\n"
         f"| assignments in a transaction | per second | median ms | p95 ms | max ms |\n|---|---|---|---|---|\n"
         + "\n".join(rows)
