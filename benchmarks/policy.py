@@ -63,10 +63,10 @@ def _measure(*, batches: bool) -> dict[str, list[float]]:
     policy = Policy(judge, lambda model, _card: load_seconds(models[model]))
     kinds = _kinds()
     for seq in range(JOBS):
-        policy.add_job(_job(seq, chance, kinds), seq, _batch(seq, batches=batches))
+        policy.add_job(_job(seq, chance, kinds, float(seq)), seq, _batch(seq, batches=batches))
     for card in fleet:
         policy.set_card(card, free=True)
-    now = 1_000.0
+    now = float(JOBS)
     working = [pick.card for pick in policy.decide(now)]
     seq, freed, added = JOBS, [], []
     gc.collect()
@@ -91,7 +91,7 @@ def _kinds() -> list[RenderSettings]:
     ]
 
 
-def _job(seq: int, chance: random.Random, kinds: list[RenderSettings], now: float = 0.0) -> Job:
+def _job(seq: int, chance: random.Random, kinds: list[RenderSettings], now: float) -> Job:
     settings = chance.choice(kinds)
     user, priority = f"user{chance.randrange(USERS)}", chance.choice((0, 0, 0, 1))
     return Job(

@@ -18,6 +18,10 @@ AGEING_S = 3600.0
 PATIENCE = 4.0
 """A job may wait this many times its own length before a shorter one that came later no longer goes first."""
 
+BURST = 16
+BURST_S = 1.0
+"""So many jobs alike of one user that came within so many seconds for each are a batch, named or not: no person sends them one by one."""
+
 Judge = Callable[[Job, Card], Verdict]
 """`farm.planning.eligibility` with the farm's view bound: whether a card can take a job, why not, with which plan, how long."""
 Loading = Callable[[str, Card], float]
@@ -26,7 +30,7 @@ Loading = Callable[[str, Card], float]
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Jobs of one group, user and priority, in the order of submission; `bulk` for those of a batch.
+    """Jobs of one group, user and priority, in the order of submission; `batch` for those that were submitted under a batch's name.
 
     `served` is when one of them last got a card. `since` is from when on the lane waits: then, or when its first job came.
     """
@@ -35,11 +39,19 @@ class Lane:
     group: "Group"
     user: str
     priority: int
-    bulk: bool
+    batch: bool
     jobs: list[tuple[int, str]] = field(default_factory=list)
     served: float = float("-inf")
     since: float = 0.0
     _came: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def bulk(self) -> bool:
+        """Whether nobody waits for its single jobs: they are a batch by name, or came by the dozen within seconds."""
+        if self.batch or len(self.jobs) < BURST:
+            return self.batch
+        first, last = self._came[self.jobs[0][1]], self._came[self.jobs[-1][1]]
+        return last - first <= BURST_S * len(self.jobs)
 
     @property
     def tier(self) -> Tier:
@@ -76,7 +88,7 @@ class Lane:
 class Group:
     """Jobs with equal requirements. `sample` stands for all of them before the judge; `excluded` cards they shall not go to.
 
-    `nominal_s` and `usual_s` are those of its offers, `bulk` how many of its jobs are of batches.
+    `nominal_s` and `usual_s` are those of its offers.
     """
 
     key: object
@@ -84,7 +96,6 @@ class Group:
     excluded: frozenset[str]
     lanes: dict[object, Lane] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
-    bulk: int = 0
     nominal_s: float = 0.0
     usual_s: float = 0.0
     _offers: Offers | None = None

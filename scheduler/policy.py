@@ -64,7 +64,6 @@ class Policy:
         if lane is None:
             lane = group.lanes[name] = Lane(name, group, job.submitted_by, job.priority, batch is not None)
         lane.add(seq, job.id, job.created_at)
-        group.bulk += lane.bulk
         self._shares.enter(lane.user, lane.tier)
         self._jobs[job.id] = (job, seq, lane)
 
@@ -76,7 +75,6 @@ class Policy:
         _, seq, lane = found
         group = lane.group
         lane.remove(seq, job_id)
-        group.bulk -= lane.bulk
         self._shares.leave(lane.user, lane.tier)
         if not lane.jobs:  # months of jobs leave many kinds behind
             del group.lanes[lane.key]
@@ -87,7 +85,7 @@ class Policy:
         """A waiting job moves in the queue."""
         found = self._jobs.get(job_id)
         if found is not None:
-            batch = "" if found[2].bulk else None
+            batch = "" if found[2].batch else None
             self.add_job(replace(found[0], priority=priority), found[1], batch)
 
     def exclude(self, job_id: str, card_id: str) -> None:
@@ -342,7 +340,11 @@ class Policy:
         return sorted(fair, key=lambda one: (order[one.group], self._shares.of(one.user), one.jobs[0]))
 
     def _keep_spread(self, round_: "_Round") -> None:
-        waiting = {group: group.bulk for group in self._groups.values() if group.bulk}
+        waiting = {
+            group: jobs
+            for group in self._groups.values()
+            if (jobs := sum(len(lane.jobs) for lane in group.lanes.values() if lane.bulk))
+        }
         there = {card_id: at for card_id, at in self._turns.slot.items() if round_.begins[at] != UNKNOWN}
         if self._spread.stale(waiting, len(there)):
             seconds = {
@@ -374,8 +376,9 @@ class Policy:
             return None
         job = self._jobs[lane.jobs[ahead][1]][0]
         pick = Pick(job, self._cards[card_id], verdict.plan, verdict.seconds, verdict.peak_gib, load_s)
+        bulk = lane.bulk
         self._shares.charge(lane.user, lane.tier, group.nominal_s)
-        if lane.bulk:
+        if bulk:
             self._spread.take(card_id, group, verdict.seconds)
         lane.served = round_.now
         self.remove_job(job.id)

@@ -10,7 +10,13 @@ from farm.cli.show import Json, table
 if TYPE_CHECKING:
     from scheduler.simulate import Run
 
-Fleet = Annotated[Path, typer.Argument(metavar="FLEET.yaml", help="The cards, one row for each kind.")]
+Fleet = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FLEET.yaml",
+        help="The cards, one row for each kind; or the name of a built-in fleet, such as attic.",
+    ),
+]
 Jobs = Annotated[
     Path | None, typer.Option("--jobs", metavar="JOBS.yaml", help="The jobs and when they come.")
 ]
@@ -64,6 +70,7 @@ def _report(
     from scheduler.baselines import PLANNERS
     from scheduler.bounds import bounds
     from scheduler.fleet import poisson, read_fleet, read_jobs
+    from scheduler.fleets import builtin_fleet, builtin_fleets
     from scheduler.simulate import World
     from scheduler.simulate import simulate as run
 
@@ -71,6 +78,9 @@ def _report(
         raise BadInputError(
             "policy", f"There is no policy called {policy!r}.", f"Choose one of {', '.join(PLANNERS)}."
         )
+    if not fleet.exists() and str(fleet) in builtin_fleets():
+        fleet, its_jobs = builtin_fleet(str(fleet))
+        jobs = its_jobs if jobs is None and rate is None else jobs
     if (jobs is None) == (rate is None):
         raise BadInputError(
             "jobs",

@@ -13,11 +13,14 @@ from farm.catalogue.models import builtin_models
 from farm.cli.main import app
 from farm.errors import BadInputError
 from farm.hours import parse_hours
+from farm.model import Card, Job
 from farm.planning.loading import load_seconds
 from scheduler.baselines import PLANNERS
 from scheduler.bounds import bounds
 from scheduler.fleet import poisson, read_fleet, read_jobs
-from scheduler.simulate import World, _changes, simulate
+from scheduler.fleets import builtin_fleet, builtin_fleets
+from scheduler.policy import Pick, Policy
+from scheduler.simulate import World, _changes, _Simulation, simulate
 
 MODELS = builtin_models()
 LOAD_S = load_seconds(MODELS["i2vgen-xl"])
@@ -235,6 +238,56 @@ def test_a_job_that_no_card_lives_long_enough_for_is_given_up(tmp_path: Path) ->
     assert run.makespan_s == 0.0
 
 
+# --- the event log ---
+class Recorder:
+    """The policy, with a log of all that it is told and says: a line of JSON each."""
+
+    def __init__(self, of: World) -> None:
+        self._policy = Policy(of.judge, of.loading)
+        self.lines: list[str] = []
+
+    def add_job(self, job: Job, seq: int, batch: str | None = None) -> None:
+        self.lines.append(json.dumps(["job", job.id, seq, batch]))
+        self._policy.add_job(job, seq, batch)
+
+    def set_card(
+        self, card: Card, *, free: bool, busy_until: float | None = None, model: str | None = None
+    ) -> None:
+        self.lines.append(json.dumps(["card", card.id, free, busy_until, model]))
+        self._policy.set_card(card, free=free, busy_until=busy_until, model=model)
+
+    def decide(self, now: float) -> list[Pick]:
+        picks = self._policy.decide(now)
+        self.lines.append(json.dumps(["decide", now, [[pick.job.id, pick.card.id] for pick in picks]]))
+        return picks
+
+
+def test_the_replay_of_a_recorded_event_log_gives_the_same_decisions(tmp_path: Path) -> None:
+    """Nothing in the policy looks at a clock, a hash's order or chance: what happened can be looked into afterwards."""
+    made = world(
+        tmp_path,
+        "cards: [{model: RTX 2070 Super, count: 3, mtbf_h: 2}, {model: RTX 3060, count: 2}, {model: RTX 4080, mtbf_h: 3}]",
+        "jobs: [{preset: standard, count: 60, user: ann, batch: b}, {preset: quality, count: 30, user: bob},"
+        " {preset: svd, count: 20, user: bob, at_s: 900}, {preset: preview, count: 60, every_s: 50, user: cat}]",
+    )
+    recorder = Recorder(made)
+    run = _Simulation(made, recorder, seed=1).run()
+    assert run.finished == 170
+    jobs = {one.job.id: one.job for one in made.arrivals}
+    cards = {one.card.id: one.card for one in made.cards}
+    policy, decided = Policy(made.judge, made.loading), 0
+    for line in recorder.lines:
+        what, *told = json.loads(line)
+        if what == "job":
+            policy.add_job(jobs[told[0]], told[1], told[2])
+        elif what == "card":
+            policy.set_card(cards[told[0]], free=told[1], busy_until=told[2], model=told[3])
+        else:
+            assert [[pick.job.id, pick.card.id] for pick in policy.decide(told[0])] == told[1]
+            decided += len(told[1])
+    assert decided >= 170
+
+
 # --- bounds and invariants ---
 @settings(max_examples=25, deadline=None)
 @given(
@@ -305,6 +358,26 @@ def test_the_release_bound_knows_when_jobs_come(tmp_path: Path) -> None:
     assert bounds(made).best == bounds(made).release
 
 
+# --- the built-in fleets ---
+@pytest.mark.parametrize("name", builtin_fleets())
+def test_each_built_in_fleet_is_as_it_should_be(name: str) -> None:
+    """Ten of 3 to 200 cards and 50 to 20,000 jobs, without failures; their figures are in docs/benchmarks.md."""
+    assert len(builtin_fleets()) == 10
+    fleet = read_fleet(builtin_fleet(name)[0], MODELS)
+    jobs = read_jobs(builtin_fleet(name)[1], MODELS)
+    assert 3 <= len(fleet.cards) <= 200
+    assert 50 <= len(jobs) <= 20_000
+    assert all(one.mtbf_s is None and one.hours is None for one in fleet.cards)
+    assert all(4 <= (one.card.vram_gib or 0) <= 24 for one in fleet.cards)
+
+
+@pytest.mark.parametrize("name", ["three-pcs", "attic", "strict-bands"])
+def test_small_built_in_fleets_end_near_the_best_possible(name: str) -> None:
+    fleet = read_fleet(builtin_fleet(name)[0], MODELS)
+    made = World(fleet.cards, read_jobs(builtin_fleet(name)[1], MODELS), MODELS, fleet.tiers or "soft")
+    assert simulate(made).makespan_s <= 1.05 * bounds(made).best
+
+
 # --- the command ---
 FLEET = "cards: [{model: RTX 2070 Super}, {model: RTX 3060}]"
 JOBS = "jobs: [{preset: preview, count: 6, user: ann}, {preset: quality, count: 2, batch: b1}]"
@@ -334,6 +407,12 @@ def test_the_command_prints_json_with_the_contracts_keys(tmp_path: Path) -> None
     assert set(told["baselines"]) == {"fcfs", "equal-shares", "list-order"}
     fcfs = simulate(made, "fcfs")
     assert told["baselines"]["fcfs"]["makespan_s"] == pytest.approx(fcfs.makespan_s, abs=1e-3)
+
+
+def test_the_command_knows_the_built_in_fleets() -> None:
+    code, out = call("three-pcs", "--json")
+    assert code == 0
+    assert json.loads(out)["finished"] == 50
 
 
 def test_the_command_prints_a_table(tmp_path: Path) -> None:
