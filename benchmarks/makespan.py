@@ -24,11 +24,11 @@ def run(_root: Path) -> None:
     """Runs every fleet with its own jobs, then each with the mixed load, once in batches by two people and once as single jobs of one."""
     record(
         "makespan",
-        f"## Makespan against the best possible\n\n{len(builtin_fleets())} fleets without failures and their jobs (`scheduler/fleets/`), "
-        f"run in virtual time by the scheduler's own policy and by what other farms do (`benchmarks/makespan.py`). The bound is the largest "
-        f"of the linear relaxation, the integral bound per class of card and the release-time bound, under the same eligibility and without "
-        f"loading models, which the runs do pay. Must: at most {MOST} times the bound, and at most {MOST_OVER_BASELINE} times the best "
-        f"baseline, on each.\n\n"
+        f"## Makespan against the best possible\n\n{len(builtin_fleets())} fleets without failures and their jobs "
+        f"(`scheduler/fleets/`), run in virtual time by the scheduler's own policy and by what other farms do "
+        f"(`benchmarks/makespan.py`). The bound is the largest of the linear relaxation, the integral bound per class of card and the "
+        f"release-time bound, under the same eligibility and without loading models, which the runs do pay. "
+        f"Must: at most {MOST} times the bound, and at most {MOST_OVER_BASELINE} times the best baseline, on each.\n\n"
         f"| fleet | cards | jobs | bound s | farm s | over the bound | {' | '.join(BASELINES)} | over the best of them |\n"
         f"|---|---|---|---|---|---|{'---|' * len(BASELINES)}---|\n" + "\n".join(_makespans()) + "\n\n"
         f"Previews that come one by one while batches of 600 standard and 200 quality clips wait (`mixed.jobs.yaml`), seconds that 95 of "
