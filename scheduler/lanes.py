@@ -11,6 +11,7 @@ import numpy as np
 
 from farm.model import Card, Job, Tier
 from farm.planning.eligibility import Verdict
+from scheduler.shares import Shares
 from scheduler.turns import Offers, Turns
 
 AGEING_S = 3600.0
@@ -82,6 +83,19 @@ class Lane:
     def due(self) -> float:
         """When it should have its turn at the latest: short work soon, long work later."""
         return self.since + PATIENCE * self.group.nominal_s
+
+
+def rank(lane: Lane, shares: Shares, now: float, place: int = 0) -> tuple[float, float, bool, float, int]:
+    """What goes first: the smallest. Level, then share, single jobs before batches, then what is due; of batches the longest.
+
+    Of a lane from which `place` jobs were taken, as if they had just been.
+    """
+    own = -lane.group.nominal_s if lane.bulk else lane.due()
+    level = lane.level(now)
+    if place:
+        level = lane.priority
+        own = own if lane.bulk else max(own, now + PATIENCE * lane.group.nominal_s)
+    return (-level, shares.of(lane.user), lane.bulk, own, lane.jobs[place][0])
 
 
 @dataclass(slots=True, eq=False)

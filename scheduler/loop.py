@@ -75,6 +75,7 @@ class Scheduler:
         self._placed_with: object = None
         self._unplaceable: dict[object, str | None] = {}
         self._unjudged: list[str] = []
+        self._told_rather: dict[str, tuple[str, str]] = {}
         self._board = Board(self._publish)
         self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
         leases = Leases(lease_s)
@@ -206,6 +207,7 @@ class Scheduler:
 
     def _assign(self) -> None:
         picks = {pick.job.id: pick for pick in self._policy.decide(self._clock.now())}
+        self._say_who_rather_waits()
         if not picks:
             return
         assignments = [
@@ -227,6 +229,17 @@ class Scheduler:
         for pick in picks.values():  # refused by the store: cancelled meanwhile, or the card is held
             self._queue_again(pick.job.id)
             self._watch.refresh(pick.card.id)
+
+    def _say_who_rather_waits(self) -> None:
+        """Of jobs that wait although a card is free for them, says for which card, once for each."""
+        rather = self._policy.rather
+        for job_id, why in rather.items():
+            if self._told_rather.get(job_id) != (why.card.id, why.idle.id):
+                self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=str(why))))
+        for job_id in self._told_rather.keys() - rather.keys():
+            if self._policy.job(job_id) is not None:
+                self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED)))
+        self._told_rather = {job_id: (why.card.id, why.idle.id) for job_id, why in rather.items()}
 
     def _mark_unplaceable(self) -> None:
         """Says of waiting jobs at once when no known card could ever serve them.

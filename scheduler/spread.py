@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from math import log
 
 from scheduler.lanes import Group
+from scheduler.scene import Scene
+from scheduler.turns import UNKNOWN, Numbers
 
 ALIKE = 0.02
 """Cards whose seconds differ by less for every kind (as a logarithm) are one class."""
@@ -31,6 +33,18 @@ class Spread:
     _taken: int = 0
     _class_of: dict[str, int] = field(default_factory=dict)
     _left: dict[tuple[int, Group], float] = field(default_factory=dict)
+
+    def keep(self, scene: Scene, begins: Numbers, now: float) -> None:
+        """Solves anew if the last solution no longer fits. `begins` is when each card (by slot) can begin a further job."""
+        waiting = scene.in_bulk()
+        there = {card_id: at for card_id, at in scene.turns.slot.items() if begins[at] != UNKNOWN}
+        if self.stale(waiting, len(there)):
+            seconds = {
+                group: dict(zip(offers.ids, offers.seconds.tolist(), strict=True))
+                for group in waiting
+                for offers in [scene.offers(group)]
+            }
+            self.solve(waiting, seconds, {card_id: float(begins[at]) - now for card_id, at in there.items()})
 
     def stale(self, waiting: Mapping[Group, int], cards: int) -> bool:
         """Whether the solution no longer fits: other kinds wait, cards came or went, or enough jobs did."""

@@ -88,10 +88,10 @@ class Facts:
                 made.exclude(job_id, card_id)
         for job, seq in sorted(self.jobs.values(), key=lambda pair: -pair[1]):
             made.add_job(job, seq)
-        made._shares.accounts = dict(past._shares.accounts)
-        for key, group in past._groups.items():
+        made._scene.shares.accounts = dict(past._scene.shares.accounts)
+        for key, group in past._scene.groups.items():
             for name, lane in group.lanes.items():
-                twin = made._groups[key].lanes[name]
+                twin = made._scene.groups[key].lanes[name]
                 twin.served = lane.served
                 twin.note()
         return made

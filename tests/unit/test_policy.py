@@ -90,7 +90,7 @@ def test_kinds_of_jobs_that_are_gone_leave_nothing_behind() -> None:
     policy.set_card(card("c"), free=True)
     assert picks(policy) == []
     assert policy.waiting == 0
-    assert policy._groups == {}
+    assert policy._scene.groups == {}
     policy.add_job(job("J1"), 1)
     assert picks(policy) == [("J1", "c")]
 

@@ -80,7 +80,7 @@ class Bench:
         return [attempt.status for attempt in self.store.reader.attempts(job.id)]
 
     def free(self) -> set[str]:
-        return set() if self.scheduler is None else set(self.scheduler._policy._free)
+        return set() if self.scheduler is None else set(self.scheduler._policy._scene.free)
 
     async def start(self, lease_s: float = 30.0) -> None:
         self.scheduler = Scheduler(

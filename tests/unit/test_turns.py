@@ -270,6 +270,21 @@ def test_jobs_that_came_by_the_dozen_are_a_batch_without_a_name() -> None:
     assert picks(slowly) == {"B00": "c"}
 
 
+@pytest.mark.parametrize("apart_s", [0.0, 20.0])
+def test_the_order_that_is_told_is_the_order_that_is_kept(apart_s: float) -> None:
+    """One card, no time passing: what `in_order` says comes first gets the card first."""
+    policy = farm({"c": 1.0})
+    for seq in range(30):
+        settings = LONG if seq % 3 else PREVIEW
+        who, came = ("ann", "bob", "cat")[seq % 7 % 3], NOW - 900 + seq * apart_s
+        one = job(f"J{seq:02}", settings=settings, submitted_by=who, priority=seq % 5 // 4, created_at=came)
+        policy.add_job(one, seq)
+    told = [one.id for one in policy.in_order(NOW, 30)]
+    assert len(told) == 30
+    assert policy.in_order(NOW, 4) == policy.in_order(NOW, 30)[:4]
+    assert told == served(policy, "c", 30, every_s=0.0)
+
+
 # --- soft tiers ---
 QUALITY = {"big": Tier.QUALITY}
 
@@ -335,3 +350,19 @@ def test_complaint_3_a_request_that_nobody_can_serve_keeps_no_card_and_no_other_
     add(policy, lost, job("J1"))
     assert picks(policy) == {"J1": "c"}
     assert policy.job("lost") is not None
+
+
+def test_complaint_16_a_job_that_waits_although_a_card_is_free_says_for_which_and_why() -> None:
+    """From gflow PR#208. Why a job waits where all cards are busy, or none fits, is said in words by farm.planning.eligibility."""
+    policy = farm({"RTX 4080": 1.0, "GTX 1080": 6.0})
+    policy.set_card(card("RTX 4080"), free=False, busy_until=NOW + 60)
+    add(policy, job("J1"), job("J2"))
+    assert picks(policy) == {}
+    assert str(policy.rather["J1"]) == (
+        "Waits for RTX 4080, which is busy: there it is done 2 min sooner than on GTX 1080, which is free."
+    )
+    assert policy.rather["J1"].sooner_s == 180 - 90
+    assert set(policy.rather) == {"J1", "J2"}
+    policy.set_card(card("RTX 4080"), free=True)
+    assert picks(policy, NOW + 60) == {"J1": "RTX 4080"}
+    assert set(policy.rather) == {"J2"}, "which waits for its turn there"

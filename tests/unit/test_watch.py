@@ -60,7 +60,7 @@ class Post:
         return {card.id: card for card in self.board.snapshot().cards}[card_id]
 
     def free(self) -> set[str]:
-        return set(self.policy._free)
+        return set(self.policy._scene.free)
 
 
 def order(attempt_id: str) -> Order:
