@@ -119,7 +119,8 @@ class Choice:
     def _place(self, lane: Lane, card_id: str) -> Chosen | None:
         """The first of the lane's jobs that other cards would not finish sooner than this one. None if they would finish all of them.
 
-        What other lanes that wait will take of those cards is reckoned in shares of what they can do by then.
+        What lanes that go first, and wait too, will take of those cards is reckoned in shares of what they can do by then. Of a batch
+        the card takes a job whenever that is done before all batches are: the others have enough to do.
         """
         scene, group = self._scene, lane.group
         load_s = scene.load_s(group, card_id)
@@ -133,7 +134,11 @@ class Choice:
                 if other is not group and not scene.offers(other).able.isdisjoint(able)
             )
             ahead = max(0, int(ahead * max(0.0, 1.0 - share)) - self._waits.jobs[group])
-        return Chosen(lane, ahead, card_id, ends, load_s) if ahead < len(lane.jobs) else None
+        if ahead >= len(lane.jobs):
+            if not lane.bulk or ends > self._spread.until(scene, self._begins, self._now):
+                return None
+            ahead = 0
+        return Chosen(lane, ahead, card_id, ends, load_s)
 
     def _done_elsewhere(self, group: Group, slot: int, by: float) -> int:
         """How many of the group's jobs the other cards would have finished before `by`."""

@@ -22,6 +22,8 @@ PATIENCE = 4.0
 BURST = 16
 BURST_S = 1.0
 """So many jobs alike of one user that came within so many seconds for each are a batch, named or not: no person sends them one by one."""
+SLOW_S = 60.0
+"""What is left of a burst is no longer one when so many seconds lie between its jobs: others have come after it."""
 
 Judge = Callable[[Job, Card], Verdict]
 """`farm.planning.eligibility` with the farm's view bound: whether a card can take a job, why not, with which plan, how long."""
@@ -33,7 +35,8 @@ Loading = Callable[[str, Card], float]
 class Lane:
     """Jobs of one group, user and priority, in the order of submission; `batch` for those that were submitted under a batch's name.
 
-    `served` is when one of them last got a card. `since` is from when on the lane waits: then, or when its first job came.
+    `served` is when one of them last got a card. `since` is from when on the lane waits: then, or when its first job came. `burst`: they
+    came by the dozen, and what is left of them still is of that.
     """
 
     key: object
@@ -44,15 +47,13 @@ class Lane:
     jobs: list[tuple[int, str]] = field(default_factory=list)
     served: float = float("-inf")
     since: float = 0.0
+    burst: bool = False
     _came: dict[str, float] = field(default_factory=dict)
 
     @property
     def bulk(self) -> bool:
-        """Whether nobody waits for its single jobs: they are a batch by name, or came by the dozen within seconds."""
-        if self.batch or len(self.jobs) < BURST:
-            return self.batch
-        first, last = self._came[self.jobs[0][1]], self._came[self.jobs[-1][1]]
-        return last - first <= BURST_S * len(self.jobs)
+        """Whether nobody waits for its single jobs: they are a batch by name, or came in a burst."""
+        return self.batch or self.burst
 
     @property
     def tier(self) -> Tier:
@@ -72,9 +73,15 @@ class Lane:
         self.note()
 
     def note(self) -> None:
-        """Works out `since` anew."""
-        if self.jobs:
-            self.since = max(self._came[self.jobs[0][1]], self.served)
+        """Works out `since` and `burst` anew."""
+        if not self.jobs:
+            return
+        first, last = self._came[self.jobs[0][1]], self._came[self.jobs[-1][1]]
+        self.since = max(first, self.served)
+        if self.burst:
+            self.burst = last - first <= SLOW_S * len(self.jobs)
+        else:
+            self.burst = len(self.jobs) >= BURST and last - first <= BURST_S * len(self.jobs)
 
     def level(self, now: float) -> int:
         """Its priority, and what waiting has added to it."""

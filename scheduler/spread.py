@@ -8,7 +8,7 @@ and a few milliseconds every fiftieth job. HiGHS through scipy solves it; it is 
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import log
+from math import inf, log
 
 from scheduler.lanes import Group
 from scheduler.scene import Scene
@@ -31,6 +31,7 @@ class Spread:
     _cards: int = 0
     _jobs: int = 0
     _taken: int = 0
+    _until: float = -inf
     _class_of: dict[str, int] = field(default_factory=dict)
     _left: dict[tuple[int, Group], float] = field(default_factory=dict)
 
@@ -44,7 +45,14 @@ class Spread:
                 for group in waiting
                 for offers in [scene.offers(group)]
             }
-            self.solve(waiting, seconds, {card_id: float(begins[at]) - now for card_id, at in there.items()})
+            self._until = now + self.solve(
+                waiting, seconds, {card_id: float(begins[at]) - now for card_id, at in there.items()}
+            )
+
+    def until(self, scene: Scene, begins: Numbers, now: float) -> float:
+        """When all batches together can be done at the earliest, were jobs divisible."""
+        self.keep(scene, begins, now)
+        return self._until
 
     def stale(self, waiting: Mapping[Group, int], cards: int) -> bool:
         """Whether the solution no longer fits: other kinds wait, cards came or went, or enough jobs did."""
@@ -62,8 +70,8 @@ class Spread:
         waiting: Mapping[Group, int],
         offers: Mapping[Group, Mapping[str, float]],
         busy_s: Mapping[str, float],
-    ) -> None:
-        """Solves anew.
+    ) -> float:
+        """Solves anew; returns the seconds until all is done, 0 if there is nothing to do.
 
         `waiting` is how many jobs of each kind wait, `offers` the seconds of one on each card (by id), `busy_s` the seconds until each card
         that takes work is free.
@@ -93,19 +101,20 @@ class Spread:
             sums[index][0] += 1
             sums[index][1] += busy_s[card_id]
             self._class_of[card_id] = index
-        self._left = self._solved([waiting[kind] for kind in kinds], kinds, sums, seconds)
+        self._left, took_s = self._solved([waiting[kind] for kind in kinds], kinds, sums, seconds)
+        return took_s
 
     @staticmethod
     def _solved(
         jobs: list[int], kinds: list[Group], sums: list[list[float]], seconds: list[dict[int, float]]
-    ) -> dict[tuple[int, Group], float]:
+    ) -> tuple[dict[tuple[int, Group], float], float]:
         """Least T with: all jobs are done, and no class works longer than T on each card, counted from now."""
         from scipy.optimize import linprog  # noqa: PLC0415 - half a second, and only farms with batches need it
         from scipy.sparse import csr_array  # noqa: PLC0415
 
         pairs = [(index, number) for index, column in enumerate(seconds) for number in column]
         if not pairs:
-            return {}
+            return {}, 0.0
         served = sorted({number for _, number in pairs})
         row_of = {number: row for row, number in enumerate(served)}
         unknowns = len(pairs) + 1  # the last is T
@@ -132,7 +141,7 @@ class Spread:
             method="highs",
         )
         if found.x is None:
-            return {}
+            return {}, 0.0
         worth = {number: float(price) for number, price in zip(served, found.eqlin.marginals, strict=True)}
         rent = [-float(price) for price in found.ineqlin.marginals]
         left = {}
@@ -142,7 +151,7 @@ class Spread:
                 left[index, kinds[number]] = count * seconds[index][number]
             elif worth[number] >= (1 - NEARLY) * cost:
                 left[index, kinds[number]] = float("inf")
-        return left
+        return left, float(found.x[-1])
 
     def wants(self, card_id: str, kind: Group) -> bool:
         """Whether the card should take work of this kind."""

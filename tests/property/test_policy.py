@@ -92,7 +92,7 @@ class Facts:
         for key, group in past._scene.groups.items():
             for name, lane in group.lanes.items():
                 twin = made._scene.groups[key].lanes[name]
-                twin.served = lane.served
+                twin.served, twin.burst = lane.served, lane.burst
                 twin.note()
         return made
 
