@@ -121,6 +121,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         notes=list(attempt.notes),
         predicted_s=attempt.predicted_s,
         predicted_gib=attempt.predicted_gib,
+        resumed_step=attempt.resumed_step,
     )
 
 

@@ -36,7 +36,7 @@ class ProgressView(Answer):
 
 
 class AttemptView(Answer):
-    """One try of a job on a card."""
+    """One try of a job on a card. `resumed_step`: the step after which it went on, from a checkpoint of an earlier try."""
 
     id: str
     number: int
@@ -56,6 +56,7 @@ class AttemptView(Answer):
     notes: list[str] = []
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    resumed_step: int | None = None
 
 
 class JobUrls(Answer):

@@ -201,7 +201,8 @@ class Attempt:
     `stage_seconds` maps the parts of the work ("load", "encode_image", "denoise", "decode", ...) to seconds; `peak_gib`
     is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU. `memory_plan` is what really ran; `notes` say
     what happened on the way, such as a step down to a leaner plan. `disturbed`: another program had its hand in the outcome, so that
-    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card.
+    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card, for the whole render;
+    `resumed_step` is after which of its steps this attempt went on from a checkpoint, None where it began at the beginning.
     """
 
     id: str
@@ -225,3 +226,4 @@ class Attempt:
     disturbed: bool = False
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    resumed_step: int | None = None

@@ -15,13 +15,27 @@ from pathlib import Path
 from farm.artifacts import ArtifactStore
 from farm.clock import Clock
 from farm.errors import FarmError, NotFoundError, RenderFailedError
-from farm.events import Cancelled, Done, Event, Failed, Loading, Note, Preview, Rendering, Retrying, Step
+from farm.events import (
+    Cancelled,
+    Checkpoint,
+    Done,
+    Event,
+    Failed,
+    Loading,
+    Note,
+    Preview,
+    Rendering,
+    Resumed,
+    Retrying,
+    Step,
+)
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus
 from farm.states import AttemptMove, JobMove
 from farm.store.reader import Reader
 from farm.store.writer import Writer
 from farm.wire import Order
 from scheduler.board import Board
+from scheduler.checkpoints import LAST_FETCH_S, Checkpoints, Collector
 from scheduler.cluster import CardBusyError, Cluster, NodeGoneError, UnknownAttemptError, WorkerGoneError
 from scheduler.doubts import ENDED, STRAY
 from scheduler.leases import Leases
@@ -66,6 +80,7 @@ class Desk:
     leases: Leases
     clock: Clock
     previews: Path
+    checkpoints: Checkpoints
     rivals: Callable[[Job, str], int]
 
 
@@ -84,6 +99,7 @@ class Attendant:
         self._status = attempt.status
         self._after = 0
         self._preview: asyncio.Task[None] | None = None
+        self._collector = Collector(desk.cluster, desk.checkpoints, attempt)
 
     async def run(self) -> Ended:
         """From the order to the end. A surprise is tried again for as long as a lease runs; then the attempt has failed."""
@@ -95,12 +111,13 @@ class Attendant:
                     return await self._see_through()
                 except Exception as error:  # a surprise of one attempt must not end the others
                     log.exception("attending attempt %s met a surprise", self.attempt.id)
-                    ended = self._surprised(error)
+                    ended = await self._surprised(error)
                     if ended is not None:
                         return ended
                 await asyncio.sleep(AGAIN_S)
         finally:
             self._desk.leases.end(self.attempt.id)
+            self._collector.stop()
             if self._preview is not None:
                 self._preview.cancel()
             (self._desk.previews / f"{self.job.id}.jpg").unlink(missing_ok=True)
@@ -125,17 +142,19 @@ class Attendant:
                 events = await self._next_events(0.0 if last_time else FOLLOW_S)
             except NodeGoneError:
                 if last_time:
-                    return self._lost(
+                    return await self._lost(
                         f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s."
                     )
                 await asyncio.sleep(AGAIN_S)
                 continue
             except NotFoundError as error:  # no card can help where the head itself has no picture
-                return self._failed(FailureClass.BAD_INPUT, f"{error.message} {error.remedy}".strip(), "")
+                return await self._failed(
+                    FailureClass.BAD_INPUT, f"{error.message} {error.remedy}".strip(), ""
+                )
             except CardBusyError as busy:
                 return await self._turned_away(busy.holder)
             except (WorkerGoneError, UnknownAttemptError):
-                return self._lost(
+                return await self._lost(
                     f"The worker of {self.attempt.card_name} ended in the middle of the render."
                 )
             self._hold_lease()
@@ -149,7 +168,7 @@ class Attendant:
     def _hold_lease(self) -> None:
         self._desk.leases.hold(self.attempt.id, self._desk.clock.monotonic())
 
-    def _surprised(self, error: Exception) -> Ended | None:
+    async def _surprised(self, error: Exception) -> Ended | None:
         now = self._desk.clock.monotonic()
         if self._troubled_since is None:
             self._troubled_since = now
@@ -157,7 +176,7 @@ class Attendant:
         if now - self._troubled_since <= self._desk.leases.lease_s:
             return None
         reason = f"The scheduler could not go on with this attempt: {type(error).__name__}."
-        return self._failed(FailureClass.INTERNAL, f"{reason} Its log has the trace.", "")
+        return await self._failed(FailureClass.INTERNAL, f"{reason} Its log has the trace.", "")
 
     def _lease_over(self) -> bool:
         return self.attempt.id in self._desk.leases.expired(self._desk.clock.monotonic())
@@ -172,9 +191,9 @@ class Attendant:
             return await cluster.follow(attempt.node_id, attempt.card_id, attempt.id, self._after, wait_s)
         except (WorkerGoneError, UnknownAttemptError) as error:
             spooled = await cluster.replay(attempt.node_id, attempt.id, self._after)
-            if any(isinstance(event, Done | Failed | Cancelled) for event in spooled):
+            if spooled:  # what it still said; if that was not its end, the next look finds no more
                 return spooled
-            unknown = isinstance(error, UnknownAttemptError) and not spooled
+            unknown = isinstance(error, UnknownAttemptError)
             if self._handed_over and unknown and self._status == AttemptStatus.ASSIGNED and self._after == 0:
                 self._handed_over = self._cancel_told = False
                 return []
@@ -182,6 +201,7 @@ class Attendant:
 
     async def _start(self, picture: bytes) -> None:
         attempt, job = self.attempt, self.job
+        kept = await asyncio.to_thread(self._desk.checkpoints.of, job.id)
         order = Order(
             attempt_id=attempt.id,
             job_id=job.id,
@@ -191,8 +211,10 @@ class Attendant:
             input_sha256=job.input_sha256,
             draft=job.draft,
             predicted_s=attempt.predicted_s,
+            resumes=None if kept is None else kept.attempt,
         )
-        await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, picture)
+        state = None if kept is None else kept.state
+        await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, picture, state)
         self._handed_over = True
 
     async def _take(self, event: Event) -> Ended | None:
@@ -208,18 +230,17 @@ class Attendant:
             case Preview():
                 if self._preview is None or self._preview.done():
                     self._preview = asyncio.create_task(self._fetch_preview())
-            case Retrying(plan=plan, reason=reason):
-                desk.writer.note(self.attempt.id, event.seq, reason, desk.clock.now(), plan=plan)
-                desk.board.change(job.id, done=0, seconds_per_step=None, eta_s=None)
-            case Note(text=text):
-                desk.writer.note(
-                    self.attempt.id, event.seq, text, desk.clock.now(), disturbed=event.disturbed
-                )
+            case Checkpoint():
+                self._collector.hear(event)
+            case Retrying() | Note() | Resumed():
+                self._note_down(event)
             case Done():
                 return await self._finish(event)
             case Failed():
                 reason = f"{event.message} {event.remedy}".strip()
-                ended = self._failed(event.failure_class, reason, event.detail, disturbed=event.disturbed)
+                ended = await self._failed(
+                    event.failure_class, reason, event.detail, disturbed=event.disturbed
+                )
                 return replace(ended, doubt=ENDED) if event.worker_ends else ended
             case Cancelled():
                 desk.writer.cancelled(self.attempt.id, desk.clock.now())
@@ -230,6 +251,21 @@ class Attendant:
         self._desk.writer.progress(self.attempt.id, move, self._desk.clock.now(), seq)
         self._status = status
         self._desk.board.change(self.job.id, phase=str(status))
+
+    def _note_down(self, event: Retrying | Note | Resumed) -> None:
+        desk, now = self._desk, self._desk.clock.now()
+        match event:
+            case Retrying(plan=plan, reason=reason):
+                desk.writer.note(self.attempt.id, event.seq, reason, now, plan=plan)
+                desk.board.change(self.job.id, done=0, seconds_per_step=None, eta_s=None)
+            case Note(text=text, disturbed=disturbed):
+                desk.writer.note(self.attempt.id, event.seq, text, now, disturbed=disturbed)
+            case Resumed(step=step, total=total, source=source):
+                if source is not None:
+                    self.attempt = replace(self.attempt, resumed_step=step)
+                of = "its earlier try" if source is None else f"attempt {source}"
+                text = f"Went on from step {step} of {total} of {of}."
+                desk.writer.note(self.attempt.id, event.seq, text, now, resumed_step=step)
 
     async def _fetch_preview(self) -> None:
         desk = self._desk
@@ -248,15 +284,17 @@ class Attendant:
             except (NodeGoneError, WorkerGoneError):
                 answering = desk.leases.answering(self.attempt.node_id, desk.clock.monotonic())
                 if self._lease_over() and not (answering and fetched < FETCHES):
-                    return self._lost(
+                    return await self._lost(
                         f"{self.attempt.card_name} finished, but its video could not be fetched."
                     )
                 await asyncio.sleep(AGAIN_S)
             except UnknownAttemptError:
-                return self._lost(f"{self.attempt.card_name} finished, but its video is no longer there.")
+                return await self._lost(
+                    f"{self.attempt.card_name} finished, but its video is no longer there."
+                )
             except RenderFailedError as error:
                 log.exception("the result of attempt %s cannot be used", self.attempt.id)
-                return self._failed(FailureClass.INTERNAL, str(error), "")
+                return await self._failed(FailureClass.INTERNAL, str(error), "")
             except FarmError as error:  # the head's own disk: the result is good, and waits on its node
                 log.error("the result of attempt %s waits: %s", self.attempt.id, error)
                 desk.board.change(self.job.id, why=str(error))
@@ -265,13 +303,18 @@ class Attendant:
         desk.writer.finish(self.attempt.id, result, desk.clock.now())
         return self._ended(JobStatus.FINISHED)
 
-    def _failed(
+    async def _failed(
         self, failure_class: FailureClass, reason: str, detail: str, *, disturbed: bool = False
     ) -> Ended:
         desk, attempt = self._desk, self.attempt
         outcome = after_failure(
             attempt, failure_class, reason, self._earlier(), desk.rivals(self.job, attempt.card_id)
         )
+        if outcome.anew:
+            self._collector.stop()
+            desk.checkpoints.drop(self.job.id)
+        else:
+            await self._last_checkpoint()
         desk.writer.fail(
             attempt.id,
             failure_class,
@@ -284,8 +327,14 @@ class Attendant:
         )
         return self._ended_by(outcome)
 
-    def _lost(self, reason: str) -> Ended:
+    async def _last_checkpoint(self) -> None:
+        """Before the attempt ends in the store: after that its node is told to forget it. A silent node is not waited for."""
+        answering = self._desk.leases.answering(self.attempt.node_id, self._desk.clock.monotonic())
+        await self._collector.settle(LAST_FETCH_S if answering else 0.0)
+
+    async def _lost(self, reason: str) -> Ended:
         outcome = after_loss(reason, self._earlier())
+        await self._last_checkpoint()
         self._desk.writer.lose(
             self.attempt.id, reason, self._desk.clock.now(), then=outcome.then, verdict=outcome.verdict
         )

@@ -22,6 +22,7 @@ from farm.store.writer import Assignment, Writer
 from farm.wire import NodeReport
 from scheduler.attend import Attendant, Desk, Ended
 from scheduler.board import Board
+from scheduler.checkpoints import Checkpoints
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
 from scheduler.feed_server import FeedServer
 from scheduler.leases import Leases
@@ -52,6 +53,7 @@ class Scheduler:
         *,
         feed_socket: Path,
         previews: Path,
+        checkpoints: Path,
         lease_s: float,
         tiers: TiersMode,
     ) -> None:
@@ -76,8 +78,18 @@ class Scheduler:
         self._board = Board(self._publish)
         self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
         leases = Leases(lease_s)
+        self._checkpoints = Checkpoints(checkpoints)
         self._desk = Desk(
-            cluster, writer, reader, artifacts, self._board, leases, clock, previews, rivals=self._rivals
+            cluster,
+            writer,
+            reader,
+            artifacts,
+            self._board,
+            leases,
+            clock,
+            previews,
+            self._checkpoints,
+            rivals=self._rivals,
         )
         self._watch = Watch(
             cluster,
@@ -132,7 +144,9 @@ class Scheduler:
     # --- recovery ---
     def _recover(self) -> None:
         nodes, cards = self._reader.nodes(), self._reader.cards()
-        for job_id, tries in self._reader.tries_of_open_jobs().items():
+        tried = self._reader.tries_of_open_jobs()
+        self._checkpoints.drop_all_but(tried.keys())
+        for job_id, tries in tried.items():
             for card_id in shunned(tries):
                 self._policy.exclude(job_id, card_id)
         for attempt in self._reader.live_attempts():
@@ -154,6 +168,7 @@ class Scheduler:
             case RequestKind.CANCEL:
                 if self._writer.cancel_queued(request.job_id, now):
                     self._policy.remove_job(request.job_id)
+                    self._checkpoints.drop(request.job_id)
                     self._board.ended(request.job_id, JobStatus.CANCELLED)
                     return
                 for attendant, _ in self._attending.values():
@@ -294,6 +309,7 @@ class Scheduler:
             self._queue_again(job_id)
         else:
             self._policy.forgive(job_id)
+            self._checkpoints.drop(job_id)
 
     def _learn(self, card_id: str, model: str) -> None:
         """An attempt has ended: what it teaches counts from the next decision on."""

@@ -1,7 +1,7 @@
 """What becomes of a job whose attempt failed: one rule per class of failure. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from farm.model import Attempt, AttemptStatus, FailureClass
 from farm.states import JobMove
@@ -14,11 +14,15 @@ MAX_LOST = 5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`then` is the job's move; `avoid_card` keeps the job from the card it failed on; `verdict` is what a job that is given up says."""
+    """`then` is the job's move; `avoid_card` keeps the job from the card it failed on; `verdict` is what a job that is given up says.
+
+    `anew`: the job's checkpoint is not to be trusted, so that the next attempt begins at the beginning.
+    """
 
     then: JobMove
     avoid_card: bool
     verdict: str
+    anew: bool = False
 
 
 def after_failure(
@@ -32,6 +36,16 @@ def after_failure(
 
     `earlier` are the job's former attempts since a person last asked for a new try; `other_cards` could still take it besides this one.
     """
+    outcome = _after_failure(attempt, failure_class, reason, earlier, other_cards)
+    # A card at fault may have computed wrong numbers. And where a render failed that went on from a checkpoint, for a reason that nobody
+    # thought of, the checkpoint may be the reason.
+    fault, program = failure_class is FailureClass.CARD_FAULT, failure_class is FailureClass.INTERNAL
+    return replace(outcome, anew=fault or (program and attempt.resumed_step is not None))
+
+
+def _after_failure(
+    attempt: Attempt, failure_class: FailureClass, reason: str, earlier: Sequence[Attempt], other_cards: int
+) -> Outcome:
     if failure_class == FailureClass.BAD_INPUT:
         return Outcome(JobMove.GIVE_UP, avoid_card=False, verdict=reason)
     failed = [one for one in earlier if one.status == AttemptStatus.FAILED]

@@ -43,6 +43,7 @@ class FakeWorker:
 class FakeCluster:
     """Nodes and cards in memory, as `scheduler.cluster.Cluster`. `gone` nodes do not answer.
 
+    `checkpoints` are what the attempts were given to go on from.
     Of cards: `stuck` workers do not answer their node, `stubborn` ones do not stop when told to.
     """
 
@@ -50,6 +51,7 @@ class FakeCluster:
     gone: set[str] = field(default_factory=set)
     workers: dict[str, FakeWorker] = field(default_factory=dict)
     starts: list[tuple[str, Order]] = field(default_factory=list)
+    checkpoints: dict[str, bytes | None] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
     stuck: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)
@@ -145,7 +147,9 @@ class FakeCluster:
             return replace(card, answers=False)
         return replace(card, attempt_id=order.attempt_id if order is not None else None)
 
-    async def start(self, node_id: str, card_id: str, order: Order, picture: bytes) -> None:
+    async def start(
+        self, node_id: str, card_id: str, order: Order, picture: bytes, checkpoint: bytes | None = None
+    ) -> None:
         worker = self._worker(card_id)
         if worker.order is not None:
             if worker.order.attempt_id == order.attempt_id:
@@ -155,6 +159,7 @@ class FakeCluster:
         worker.order = order
         worker.said.setdefault(order.attempt_id, [])
         self.starts.append((card_id, order))
+        self.checkpoints[order.attempt_id] = checkpoint
         self.on_start(card_id, order)
 
     async def follow(

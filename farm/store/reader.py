@@ -203,7 +203,10 @@ class Reader:
     def instructive_attempts(
         self, card_id: str, model: str, limit: int
     ) -> list[tuple[Attempt, RenderSettings]]:
-        """The last attempts of a model on a card from which something can be learned, newest first, each with its job's settings."""
+        """The last attempts of a model on a card from which something can be learned, newest first, each with its job's settings.
+
+        Those that went on from a checkpoint made only a part of their render, so that their seconds say nothing of a whole one.
+        """
         attempts, jobs = schema.attempts, schema.jobs
         ran_out = sa.and_(
             attempts.c.status == AttemptStatus.FAILED,
@@ -216,7 +219,10 @@ class Reader:
                 attempts.c.card_id == card_id,
                 jobs.c.model == model,
                 attempts.c.disturbed.is_(False),
-                sa.or_(attempts.c.status == AttemptStatus.FINISHED, ran_out),
+                sa.or_(
+                    sa.and_(attempts.c.status == AttemptStatus.FINISHED, attempts.c.resumed_step.is_(None)),
+                    ran_out,
+                ),
             )
             .order_by(attempts.c.finished_at.desc())
             .limit(limit)

@@ -99,6 +99,7 @@ def attempt_from_row(row: RowMapping) -> Attempt:
         disturbed=bool(row["disturbed"]),
         predicted_s=row["predicted_s"],
         predicted_gib=row["predicted_gib"],
+        resumed_step=row["resumed_step"],
     )
 
 

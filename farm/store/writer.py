@@ -135,8 +135,12 @@ class Writer:
         *,
         plan: MemoryPlan | None = None,
         disturbed: bool = False,
+        resumed_step: int | None = None,
     ) -> bool:
-        """Notes what happened to a live attempt on its way; `plan` is what it goes on with. A number that was noted before is no news."""
+        """Notes what happened to a live attempt on its way; a number that was noted before is no news.
+
+        `plan` is what it goes on with, `resumed_step` after which step of the render.
+        """
         attempts = schema.attempts
         with self._engine.begin() as connection:
             row = connection.execute(
@@ -153,8 +157,11 @@ class Writer:
             }
             if plan is not None:
                 values["memory_plan"] = plan_to_json(plan)
+            if resumed_step is not None:
+                values["resumed_step"] = resumed_step
             connection.execute(sa.update(attempts).where(attempts.c.id == attempt_id).values(**values))
-            self._tell(connection, row.job_id, attempt_id, now, "note" if plan is None else "retrying", text)
+            what = "retrying" if plan is not None else "note" if resumed_step is None else "resumed"
+            self._tell(connection, row.job_id, attempt_id, now, what, text)
             return True
 
     def finish(self, attempt_id: str, result: Result, now: float) -> bool:
@@ -263,7 +270,7 @@ class Writer:
             }
             moved = self._move_job(connection, job_id, JobMove.RETRY, cleared)
             if moved:
-                self._tell(connection, job_id, None, now, "queued", "to be tried again")
+                self._tell(connection, job_id, None, now, "queued", "to be tried again from the beginning")
             return moved
 
     def give_up_queued(self, job_id: str, reason: str, now: float) -> bool:
