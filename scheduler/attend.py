@@ -143,7 +143,8 @@ class Attendant:
             except NodeGoneError:
                 if last_time:
                     return await self._lost(
-                        f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s."
+                        f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s.",
+                        silent=True,
                     )
                 await asyncio.sleep(AGAIN_S)
                 continue
@@ -285,7 +286,8 @@ class Attendant:
                 answering = desk.leases.answering(self.attempt.node_id, desk.clock.monotonic())
                 if self._lease_over() and not (answering and fetched < FETCHES):
                     return await self._lost(
-                        f"{self.attempt.card_name} finished, but its video could not be fetched."
+                        f"{self.attempt.card_name} finished, but its video could not be fetched.",
+                        silent=True,
                     )
                 await asyncio.sleep(AGAIN_S)
             except UnknownAttemptError:
@@ -314,7 +316,8 @@ class Attendant:
             self._collector.stop()
             desk.checkpoints.drop(self.job.id)
         else:
-            await self._last_checkpoint()
+            # Before it has ended in the store: after that its node is told to forget it.
+            await self._collector.settle(LAST_FETCH_S)
         desk.writer.fail(
             attempt.id,
             failure_class,
@@ -327,14 +330,11 @@ class Attendant:
         )
         return self._ended_by(outcome)
 
-    async def _last_checkpoint(self) -> None:
-        """Before the attempt ends in the store: after that its node is told to forget it. A silent node is not waited for."""
-        answering = self._desk.leases.answering(self.attempt.node_id, self._desk.clock.monotonic())
-        await self._collector.settle(LAST_FETCH_S if answering else 0.0)
-
-    async def _lost(self, reason: str) -> Ended:
+    async def _lost(self, reason: str, *, silent: bool = False) -> Ended:
+        """`silent`: the node does not answer, so that there is nothing to ask it for."""
         outcome = after_loss(reason, self._earlier())
-        await self._last_checkpoint()
+        if not silent:
+            await self._collector.settle(LAST_FETCH_S)
         self._desk.writer.lose(
             self.attempt.id, reason, self._desk.clock.now(), then=outcome.then, verdict=outcome.verdict
         )

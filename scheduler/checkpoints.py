@@ -95,10 +95,10 @@ class Collector:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._fetch_newest())
 
-    async def settle(self, limit_s: float = LAST_FETCH_S) -> None:
+    async def settle(self, limit_s: float) -> None:
         """The attempt ends without a clip: fetches its last checkpoint now, if its node still gives it within `limit_s`."""
         self.stop()
-        if self._newest is not self._kept and limit_s > 0:
+        if self._newest is not self._kept:
             try:
                 async with asyncio.timeout(limit_s):
                     await self._fetch()

@@ -43,6 +43,7 @@ def test_giving_up_after_three_failures_tells_all_cards_and_reasons(kind: Failur
         JobMove.GIVE_UP,
         avoid_card=False,
         verdict="the first card: Too hot.; the second card: Too cold.; the third card: Too old.",
+        anew=kind is FailureClass.CARD_FAULT,
     )
 
 
@@ -92,6 +93,17 @@ def test_what_is_read_from_the_attempts_is_what_was_decided(kind: FailureClass) 
         if decided.then is JobMove.REQUEUE:
             now = replace(tried(HERE), failure_class=kind)
             assert (HERE in shunned([*before, now])) == decided.avoid_card
+
+
+@pytest.mark.parametrize("kind", list(FailureClass))
+@pytest.mark.parametrize("resumed_step", [None, 20])
+def test_a_checkpoint_is_trusted_unless_the_card_or_the_checkpoint_may_be_at_fault(
+    kind: FailureClass, resumed_step: int | None
+) -> None:
+    attempt = replace(tried(HERE), resumed_step=resumed_step)
+    anew = kind is FailureClass.CARD_FAULT or (kind is FailureClass.INTERNAL and resumed_step is not None)
+    assert after_failure(attempt, kind, "Now.", [], 3).anew == anew
+    assert not after_loss("The PC is gone.", []).anew
 
 
 def test_attempts_that_were_lost_or_cancelled_are_no_failures() -> None:
