@@ -120,7 +120,7 @@ class JobPage(Answer):
 class CardView(Answer):
     """A card and what it does now.
 
-    `state`: idle, busy, starting, "not answering", trouble, or "not known" while the scheduler cannot be reached.
+    `state`: idle, busy, starting, "not answering", trouble, drained, paused, or "not known" while the scheduler cannot be reached.
     `silent_s` is how long nothing was heard of the card; `why` says more in a sentence; `notice` is worth knowing whatever it does.
     `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it.
     """
@@ -149,7 +149,7 @@ class CardView(Answer):
 
 
 class NodeView(Answer):
-    """A PC of the farm and its cards."""
+    """A PC of the farm and its cards. `drained_at`: since when a person wants no new work for it, None where it takes work."""
 
     id: str
     name: str
@@ -159,6 +159,7 @@ class NodeView(Answer):
     cards: list[CardView] = []
     ram_gib: float | None = None
     ram_free_gib: float | None = None
+    drained_at: float | None = None
 
 
 class CardForecast(Answer):

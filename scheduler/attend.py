@@ -37,10 +37,11 @@ from farm.wire import Order
 from scheduler.board import Board
 from scheduler.checkpoints import LAST_FETCH_S, Checkpoints, Collector
 from scheduler.cluster import CardBusyError, Cluster, NodeGoneError, UnknownAttemptError, WorkerGoneError
-from scheduler.doubts import ENDED, STRAY
+from scheduler.doubts import ENDED, PROBED, STRAY
 from scheduler.leases import Leases
 from scheduler.outcomes import Outcome, after_failure, after_loss
 from scheduler.results import collect
+from scheduler.stalls import Progress
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,9 @@ class Attendant:
         self._after = 0
         self._preview: asyncio.Task[None] | None = None
         self._collector = Collector(desk.cluster, desk.checkpoints, attempt)
+        self._progress = Progress(attempt.predicted_s, job.settings.steps)
+        self._stalled: tuple[str, float] | None = None
+        self._disturbed = False
 
     async def run(self) -> Ended:
         """From the order to the end. A surprise is tried again for as long as a lease runs; then the attempt has failed."""
@@ -138,6 +142,7 @@ class Attendant:
         while True:
             # Asked once more when the lease is over: it may be this process that stood still, and not the card.
             last_time = self._lease_over()
+            still = self._progress.why(self._desk.clock.monotonic())
             try:
                 events = await self._next_events(0.0 if last_time else FOLLOW_S)
             except NodeGoneError:
@@ -146,6 +151,7 @@ class Attendant:
                         f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s.",
                         silent=True,
                     )
+                self._progress.unheard()
                 await asyncio.sleep(AGAIN_S)
                 continue
             except NotFoundError as error:  # no card can help where the head itself has no picture
@@ -164,7 +170,37 @@ class Attendant:
                 if ended is not None:
                     return ended
                 self._after = max(self._after, event.seq)  # only now: what could not be taken in comes again
+                self._progress.hear(event, self._desk.clock.monotonic())
             self._troubled_since = None
+            if not events:
+                ended = await self._heard_nothing(still)
+                if ended is not None:
+                    return ended
+
+    async def _heard_nothing(self, still: str | None) -> Ended | None:
+        """The worker answers and says nothing. `still` is why it counts as standing still, told before it was asked once more.
+
+        It is told to stop; when it has not within a grace, its process is ended.
+        """
+        now = self._desk.clock.monotonic()
+        self._progress.quiet(now)
+        if still is None:
+            return None
+        if self._stalled is None:
+            log.warning("attempt %s stands still, it is told to stop: %s", self.attempt.id, still)
+            self._stalled = (still, now)
+            with suppress(NodeGoneError, WorkerGoneError):
+                await self._desk.cluster.cancel(self.attempt.node_id, self.attempt.card_id, self.attempt.id)
+        if now - self._stalled[1] <= self._progress.grace_s:
+            return None
+        return await self._stood_still(f"{self._stalled[0]} It did not stop when told to.")
+
+    async def _stood_still(self, reason: str) -> Ended:
+        """A fresh worker takes the place of the one that stood still, and tests the card before it gets work."""
+        with suppress(NodeGoneError, WorkerGoneError):
+            await self._desk.cluster.replace_worker(self.attempt.node_id, self.attempt.card_id)
+        reason = f"{reason} The worker of {self.attempt.card_name} was started anew."
+        return replace(await self._failed(FailureClass.STALLED, reason, ""), doubt=PROBED)
 
     def _hold_lease(self) -> None:
         self._desk.leases.hold(self.attempt.id, self._desk.clock.monotonic())
@@ -244,8 +280,10 @@ class Attendant:
                 )
                 return replace(ended, doubt=ENDED) if event.worker_ends else ended
             case Cancelled():
+                if self._stalled is not None and not self._cancel_asked:
+                    return await self._stood_still(self._stalled[0])
                 desk.writer.cancelled(self.attempt.id, desk.clock.now())
-                return self._ended(JobStatus.CANCELLED)
+                return self._ended_by(None)
         return None
 
     def _move(self, move: AttemptMove, status: AttemptStatus, seq: int) -> None:
@@ -260,6 +298,7 @@ class Attendant:
                 desk.writer.note(self.attempt.id, event.seq, reason, now, plan=plan)
                 desk.board.change(self.job.id, done=0, seconds_per_step=None, eta_s=None)
             case Note(text=text, disturbed=disturbed):
+                self._disturbed = self._disturbed or disturbed
                 desk.writer.note(self.attempt.id, event.seq, text, now, disturbed=disturbed)
             case Resumed(step=step, total=total, source=source):
                 if source is not None:
@@ -309,9 +348,9 @@ class Attendant:
         self, failure_class: FailureClass, reason: str, detail: str, *, disturbed: bool = False
     ) -> Ended:
         desk, attempt = self._desk, self.attempt
-        outcome = after_failure(
-            attempt, failure_class, reason, self._earlier(), desk.rivals(self.job, attempt.card_id)
-        )
+        disturbed = disturbed or self._disturbed
+        others = desk.rivals(self.job, attempt.card_id)
+        outcome = after_failure(attempt, failure_class, reason, self._earlier(), others, disturbed=disturbed)
         if outcome.anew:
             self._collector.stop()
             desk.checkpoints.drop(self.job.id)

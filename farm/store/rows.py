@@ -113,6 +113,7 @@ def node_from_row(row: RowMapping) -> Node:
         versions=dict(row["versions"]),
         ram_gib=row["ram_gib"],
         ram_free_gib=row["ram_free_gib"],
+        drained_at=row["drained_at"],
     )
 
 
@@ -142,4 +143,5 @@ def card_from_row(row: RowMapping) -> Card:
         bus_gb_s=row["bus_gb_s"],
         ram_gib=row["ram_gib"],
         notice=row["notice"],
+        paused=row["paused"],
     )

@@ -175,20 +175,72 @@ class Writer:
             job_id = self._move_attempt(connection, attempt_id, AttemptMove.FINISH, ended)
             if job_id is None:
                 return False
-            self._move_job(
+            self._finish_job(connection, job_id, attempt_id, JobMove.FINISH, result, now)
+            return True
+
+    def _finish_job(
+        self,
+        connection: Connection,
+        job_id: str,
+        attempt_id: str,
+        move: JobMove,
+        result: Result,
+        now: float,
+    ) -> None:
+        of_job: dict[str, object] = {
+            "finished_at": now,
+            "video_sha256": result.video_sha256,
+            "thumbnail_sha256": result.thumbnail_sha256,
+            "failure": None,
+            "unplaceable": None,
+            "cancel_requested": False,
+        }
+        self._move_job(connection, job_id, move, of_job)
+        self._tell(connection, job_id, attempt_id, result.rendered_at, "rendered", "complete on the card")
+        self._tell(connection, job_id, attempt_id, now, "finished", "fetched, verified and stored")
+
+    def take_late(self, attempt_id: str, result: Result, now: float) -> bool:
+        """The verified video of an attempt that was held for lost is the job's, unless the job has ended otherwise or shall stop.
+
+        An attempt that another card is at meanwhile is over. Of two such videos, or two tries to take one, the first counts.
+        """
+        jobs, attempts = schema.jobs, schema.attempts
+        with self._engine.begin() as connection:
+            row = connection.execute(
+                sa.select(attempts.c.job_id, attempts.c.number, attempts.c.reason, attempts.c.notes)
+                .join(jobs, jobs.c.id == attempts.c.job_id)
+                .where(
+                    attempts.c.id == attempt_id,
+                    attempts.c.status.in_(sources(AttemptMove.RETURN)),
+                    jobs.c.status.in_(sources(JobMove.RETURN)),
+                    jobs.c.cancel_requested.is_(False),
+                )
+            ).one_or_none()
+            if row is None:
+                return False
+            connection.execute(
+                sa.update(attempts)
+                .where(attempts.c.job_id == row.job_id, attempts.c.status.in_(_LIVE))
+                .values(
+                    status=after(AttemptStatus.RUNNING, AttemptMove.CANCEL),
+                    finished_at=now,
+                    reason=f"The clip of attempt {row.number} came in first.",
+                )
+            )
+            self._move_attempt(
                 connection,
-                job_id,
-                JobMove.FINISH,
+                attempt_id,
+                AttemptMove.RETURN,
                 {
                     "finished_at": now,
-                    "video_sha256": result.video_sha256,
-                    "thumbnail_sha256": result.thumbnail_sha256,
-                    "failure": None,
-                    "cancel_requested": False,
+                    "stage_seconds": result.stage_seconds,
+                    "peak_gib": result.peak_gib,
+                    "failure_class": None,
+                    "reason": None,
+                    "notes": [*(row.notes or ()), f"It was held for lost: {row.reason}"],
                 },
             )
-            self._tell(connection, job_id, attempt_id, result.rendered_at, "rendered", "complete on the card")
-            self._tell(connection, job_id, attempt_id, now, "finished", "fetched, verified and stored")
+            self._finish_job(connection, row.job_id, attempt_id, JobMove.RETURN, result, now)
             return True
 
     def fail(

@@ -7,7 +7,7 @@ import pytest
 
 from farm.model import Attempt, AttemptStatus, FailureClass
 from farm.states import JobMove
-from scheduler.outcomes import MAX_FAILED, MAX_LOST, Outcome, after_failure, after_loss, shunned
+from scheduler.outcomes import MAX_CARDS, MAX_LOST, Outcome, after_failure, after_loss, shunned
 
 HERE = "here"
 
@@ -16,21 +16,36 @@ def tried(card: str, status: AttemptStatus = AttemptStatus.FAILED, reason: str =
     return Attempt("A", "J", 1, "n1", card, f"the {card} card", status, 1.0, reason=reason)
 
 
+TRIES_ON_A_CARD = {
+    FailureClass.BAD_INPUT: 0,
+    FailureClass.OUT_OF_MEMORY: 1,
+    FailureClass.MISSING_WEIGHTS: 1,
+    FailureClass.CARD_FAULT: 1,
+    FailureClass.STALLED: 2,
+    FailureClass.INTERNAL: 2,
+    FailureClass.NODE_LOST: 2,
+}
+
+
 def expected(kind: FailureClass, earlier: list[str], others: int) -> tuple[JobMove, bool]:
-    """Bad input ends it at once, and so does a third failure; a fault of ours gets a second try anywhere; else another card, if any."""
-    if kind is FailureClass.BAD_INPUT or len(earlier) == 2:
+    """Bad input ends it at once, and so does the third card; what may pass gets a second try on the card; else another card, if any."""
+    if TRIES_ON_A_CARD[kind] == 0 or len({*earlier, HERE}) == 3:
         return JobMove.GIVE_UP, False
-    if kind is FailureClass.INTERNAL and HERE not in earlier:
+    if earlier.count(HERE) + 1 < TRIES_ON_A_CARD[kind]:
         return JobMove.REQUEUE, False
     return (JobMove.REQUEUE, True) if others else (JobMove.GIVE_UP, False)
 
 
 @pytest.mark.parametrize("kind", list(FailureClass))
 def test_the_table_of_failures(kind: FailureClass) -> None:
-    histories: list[list[str]] = [[], [HERE], ["there"], [HERE, "there"], ["there", "yonder"]]
+    """Complaint 5: a doomed job came back to the same card again and again (sheepit-client#90)."""
+    histories: list[list[str]] = [
+        [], [HERE], ["there"], [HERE, "there"], ["there", "there"], ["there", "yonder"], ["there", "there", HERE],
+    ]  # fmt: skip
     for earlier, others in product(histories, (0, 1, 3)):
         outcome = after_failure(tried(HERE), kind, "Now.", [tried(name) for name in earlier], others)
         assert (outcome.then, outcome.avoid_card) == expected(kind, earlier, others), (earlier, others)
+        assert outcome.rest_s is None
         assert "Now." in outcome.verdict
 
 
@@ -110,7 +125,7 @@ def test_attempts_that_were_lost_or_cancelled_are_no_failures() -> None:
     earlier = [
         tried(HERE, status)
         for status in (AttemptStatus.LOST, AttemptStatus.CANCELLED)
-        for _ in range(MAX_FAILED)
+        for _ in range(MAX_CARDS)
     ]
     assert after_failure(tried(HERE), FailureClass.INTERNAL, "Now.", earlier, 0).then is JobMove.REQUEUE
 
