@@ -30,6 +30,9 @@ class LiveJob:
     why: str | None = None
 
 
+CardState = Literal["idle", "busy", "starting", "not answering", "trouble", "drained", "paused"]
+
+
 @dataclass(frozen=True, slots=True)
 class LiveCard:
     """A card as it is now; `why` says more.
@@ -41,7 +44,7 @@ class LiveCard:
     node_id: str
     node_name: str
     name: str
-    state: Literal["idle", "busy", "starting", "not answering", "trouble", "drained", "paused"]
+    state: CardState
     job_id: str | None = None
     silent_s: float | None = None
     why: str | None = None

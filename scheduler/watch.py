@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from farm.clock import Clock
-from farm.feed import LiveCard
+from farm.feed import CardState, LiveCard
 from farm.model import Card, Node
 from farm.planning.tiers import band_of
 from farm.store.registry import Registry
@@ -257,31 +257,28 @@ class Watch:
         kept_from_work = card.trouble is not None or paused is not None or drained
         free = answering and doubt is None and job_id is None and not kept_from_work
         self._policy.set_card(card, free=free)
-        live = LiveCard(
-            card.id, card.node_id, self._node_names.get(card.node_id, card.node_id), card.name, "idle"
-        )
+        state: CardState = "idle"
+        why = None
         if not answering:
+            state = "not answering"
             why = (
                 "has not answered since the scheduler was started"
                 if silence is None
                 else "its PC does not answer"
             )
-            live = LiveCard(
-                live.id, live.node_id, live.node_name, live.name, "not answering", job_id, silence, why
-            )
         elif card.trouble is not None:
-            live = LiveCard(
-                live.id, live.node_id, live.node_name, live.name, "trouble", job_id, None, card.trouble
-            )
+            state, why = "trouble", card.trouble
         elif job_id is not None:
-            why = DRAINED if drained else paused
-            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "busy", job_id, why=why)
+            state, why = "busy", DRAINED if drained else paused
         elif paused is not None:
-            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "paused", why=paused)
+            state, why = "paused", paused
         elif drained:
-            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "drained", why=DRAINED)
+            state, why = "drained", DRAINED
         elif doubt is not None:
-            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "starting", why=doubt.why)
+            state, why = "starting", doubt.why
+        name = self._node_names.get(card.node_id, card.node_id)
+        silent_s = None if answering else silence
+        live = LiveCard(card.id, card.node_id, name, card.name, state, job_id, silent_s, why)
         self._board.card(live)
 
 
