@@ -18,6 +18,7 @@ from farm.catalogue.models import builtin_models
 from farm.errors import FarmError
 from farm.feed import from_line
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan, StageKind
+from farm.store.audit import audit
 from farm.store.requests import RequestKind
 from farm.wire import Order
 from node_agent.encode import encode
@@ -129,6 +130,7 @@ async def bench(root: Path) -> AsyncIterator[Bench]:
     made = Bench(root, open_storage(root), FakeCluster(), MovedClock(), ArtifactStore(root / "artifacts"))
     try:
         yield made
+        assert audit(made.store.reader._engine, made.artifacts) == []
     finally:
         if made.task is not None and not made.task.done():
             await made.stop()
