@@ -51,6 +51,7 @@ FETCHES = 5
 """How often a result is asked for from a node that answers otherwise. Each time takes up to a minute on a slow network."""
 AGAIN_S = 0.5
 """Pause before a node that did not answer is asked again, and after a surprise."""
+STOPPED = "It was told to stop for making no progress, before the scheduler was started anew."
 STORE_AGAIN_S = 10.0
 """Pause before the head tries again to store a result that its disk refused."""
 
@@ -280,8 +281,8 @@ class Attendant:
                 )
                 return replace(ended, doubt=ENDED) if event.worker_ends else ended
             case Cancelled():
-                if self._stalled is not None and not self._cancel_asked:
-                    return await self._stood_still(self._stalled[0])
+                if not (self._cancel_asked or desk.reader.job(job.id).cancel_requested):
+                    return await self._stood_still(self._stalled[0] if self._stalled else STOPPED)
                 desk.writer.cancelled(self.attempt.id, desk.clock.now())
                 return self._ended_by(None)
         return None

@@ -262,14 +262,14 @@ class Reader:
             ).all()
         return [StoryLine(row.at, row.what, row.detail, row.attempt_id) for row in rows]
 
-    def nodes(self) -> list[Node]:
-        """All nodes that were not forgotten, by name."""
+    def nodes(self, *, forgotten: bool = False) -> list[Node]:
+        """All nodes by name; those that were forgotten only where the history needs their names."""
         nodes = schema.nodes
+        wanted = sa.select(nodes).order_by(nodes.c.name)
+        if not forgotten:
+            wanted = wanted.where(nodes.c.forgotten_at.is_(None))
         with self._engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(nodes).where(nodes.c.forgotten_at.is_(None)).order_by(nodes.c.name)
-            ).mappings()
-            return [node_from_row(row) for row in rows]
+            return [node_from_row(row) for row in connection.execute(wanted).mappings()]
 
     def node(self, node_id: str) -> Node:
         """One node.

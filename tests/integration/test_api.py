@@ -383,6 +383,7 @@ def test_a_pc_that_is_gone_is_forgotten_with_its_credential_and_one_that_is_ther
     gone = http.delete("/nodes/n1")
     assert (gone.status_code, gone.json()["name"]) == (202, "attic")
     assert (http.get("/nodes").json(), http.get("/cards").json()) == ([], [])
+    assert [node.name for node in farm.reader.nodes(forgotten=True)] == ["attic"], "the history knows it"
     credential = farm.reader.token("its-own")
     assert credential is not None
     assert credential.revoked_at is not None

@@ -98,6 +98,22 @@ def test_a_worker_that_does_not_even_stop_is_ended_after_a_grace(run: Run) -> No
     run(story)
 
 
+def test_a_scheduler_that_is_killed_while_it_stops_a_worker_does_not_cancel_the_job(run: Run) -> None:
+    """Its successor heard "cancelled", knew of no reason, and took it for a person's wish."""
+
+    async def story(bench: Bench) -> None:
+        job, card = await standing_still(bench, stubborn=True)
+        await bench.crash()
+        bench.cluster.say(card, lambda name, seq: events.Cancelled(name, seq, 0.0))
+        await bench.start()
+        await given(bench, 2)
+        first, _ = bench.store.reader.attempts(job.id)
+        assert first.failure_class is FailureClass.STALLED
+        assert (first.reason or "").startswith("It was told to stop for making no progress")
+
+    run(story)
+
+
 def test_a_clip_that_comes_while_its_worker_is_told_to_stop_is_taken(
     run: Run, clip: tuple[bytes, bytes]
 ) -> None:
