@@ -25,7 +25,7 @@ from farm.auth import new_token
 from farm.catalogue.models import builtin_models
 from farm.clock import SystemClock
 from farm.ids import new_id
-from farm.model import Artifact, JobStatus, RenderSettings, Tier
+from farm.model import Artifact, AttemptStatus, JobStatus, RenderSettings, Tier
 from farm.settings import DataDirectory
 from farm.store import schema
 from farm.store.audit import audit
@@ -59,6 +59,8 @@ class Outcome:
     killed: int
     lost: int
     most_at_once: int
+    missing: int
+    twice: int
     wrong: list[str]
 
 
@@ -66,13 +68,14 @@ def run(root: Path) -> None:
     """Makes all clips, then audits."""
     outcome = asyncio.run(_drive(root))
     assert outcome.wrong == [], "\n".join(outcome.wrong)
+    assert (outcome.missing, outcome.twice) == (0, 0), outcome
     record(
         "stress",
         f"## Fifty cards, a thousand jobs\n\n{JOBS} drafts of 64x64x4 on {CARDS} CPU workers of one PC, through the real store, scheduler "
         f"and Ray; workers are killed (SIGKILL) in mid-render and the scheduler is replaced half-way (`benchmarks/stress.py`). Must: none "
         f"lost, none twice, and the audit (`farm/store/audit.py`) finds nothing wrong.\n\n"
         f"| what | figure |\n|---|---|\n"
-        f"| jobs submitted, finished, missing, finished twice | {JOBS}, {JOBS}, 0, 0 |\n"
+        f"| jobs submitted, finished, missing, finished twice | {JOBS}, {JOBS - outcome.missing}, {outcome.missing}, {outcome.twice} |\n"
         f"| workers killed, attempts lost and made again | {outcome.killed}, {outcome.lost} |\n"
         f"| most attempts at once | {outcome.most_at_once} |\n"
         f"| from the first job to the last clip | {outcome.took_s:.0f} s, {JOBS / outcome.took_s:.1f} jobs per second |\n"
@@ -104,10 +107,18 @@ async def _drive(root: Path) -> Outcome:
         async with _scheduler(data, cluster, reader, artifacts):
             await _until(lambda: watch.look() >= JOBS, "all jobs are finished")
             took_s = time.monotonic() - began
+            spool = data.node_home / "spool"
+            await _until(lambda: not any(spool.iterdir()), "nothing is left on the node")
         wrong = audit(writing, artifacts, submitted)
+    attempts = schema.attempts
     with writing.connect() as connection:
-        statuses = Counter(connection.scalars(sa.select(schema.attempts.c.status)))
-    return Outcome(took_s, watch.killed, statuses["lost"], watch.most_at_once, wrong)
+        lost = connection.scalars(sa.select(attempts.c.id).where(attempts.c.status == AttemptStatus.LOST))
+        lost_attempts = len(lost.all())
+        finished = sa.select(attempts.c.job_id).where(attempts.c.status == AttemptStatus.FINISHED)
+        times = Counter(connection.scalars(finished))
+    twice = sum(number > 1 for number in times.values())
+    missing = len(set(submitted) - set(times))
+    return Outcome(took_s, watch.killed, lost_attempts, watch.most_at_once, missing, twice, wrong)
 
 
 @contextmanager
