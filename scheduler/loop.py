@@ -24,11 +24,12 @@ from scheduler.attend import Attendant, Desk, Ended
 from scheduler.board import Board
 from scheduler.checkpoints import Checkpoints
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
+from scheduler.exclusions import Exclusions
 from scheduler.feed_server import FeedServer
 from scheduler.late import LateResults
 from scheduler.leases import Leases
 from scheduler.lessons import Lessons
-from scheduler.outcomes import given_up_for_want_of_cards, resting, shunned, why_to_pause
+from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
 from scheduler.policy import Policy, requirements
 from scheduler.watch import Watch
 
@@ -69,6 +70,7 @@ class Scheduler:
         self._stopping = False
         self._fault: BaseException | None = None
         self._policy = Policy(self._judge)
+        self._exclusions = Exclusions(self._policy)
         self._attending: dict[str, tuple[Attendant, asyncio.Task[None]]] = {}
         self._holders: dict[str, str] = {}
         self._chores: set[asyncio.Task[None]] = set()
@@ -76,7 +78,6 @@ class Scheduler:
         self._placed_with: object = None
         self._unplaceable: dict[object, str | None] = {}
         self._unjudged: list[str] = []
-        self._rests: dict[tuple[str, str], float] = {}
         self._board = Board(self._publish)
         self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
         leases = Leases(lease_s)
@@ -143,7 +144,8 @@ class Scheduler:
         """One turn: takes in what is new, decides, writes, dispatches."""
         self._take_requests()
         self._take_new_jobs()
-        self._end_rests()
+        for job_id in self._exclusions.end_rests(self._clock.monotonic()):
+            self._queue_again(job_id)
         self._assign()
         self._mark_unplaceable()
 
@@ -153,10 +155,7 @@ class Scheduler:
         tried = self._reader.tries_of_open_jobs()
         self._checkpoints.drop_all_but(tried.keys())
         for job_id, tries in tried.items():
-            for card_id in shunned(tries):
-                self._policy.exclude(job_id, card_id)
-            for card_id, seconds in resting(tries, self._clock.now()).items():
-                self._rest(job_id, card_id, seconds)
+            self._exclusions.recall(job_id, tries, self._clock.now(), self._clock.monotonic())
         for attempt in self._reader.live_attempts():
             self._attend(attempt, self._reader.job(attempt.job_id), handed_over=True)
         self._watch.know(nodes, cards)
@@ -184,7 +183,7 @@ class Scheduler:
                         self._chore(attendant.cancel())
             case RequestKind.RETRY:
                 if self._writer.retry(request.job_id, now):
-                    self._forgive(request.job_id)
+                    self._exclusions.forgive(request.job_id)
                     self._queue_again(request.job_id)
             case RequestKind.PRIORITY:
                 self._writer.set_priority(request.job_id, request.value or 0)
@@ -219,18 +218,12 @@ class Scheduler:
 
     def _rivals(self, job: Job, card_id: str) -> int:
         """How many other known cards could take the job, now or when they are back."""
-        avoid = self._shunned(job.id) | {card_id}
+        avoid = self._exclusions.shunned(job.id) | {card_id}
         return sum(self._could_take(job, card) for card in self._policy.cards if card.id not in avoid)
 
     def _could_take(self, job: Job, card: Card) -> bool:
         there = card.trouble is None and not self._watch.gone(card)
         return there and self._judge(job, card).eligible
-
-    def _shunned(self, job_id: str) -> frozenset[str]:
-        """The cards that the job goes to no more; not those that it only stays away from for a while."""
-        return frozenset(
-            card_id for card_id in self._policy.excluded(job_id) if (job_id, card_id) not in self._rests
-        )
 
     def _assign(self) -> None:
         picks = {pick.job.id: pick for pick in self._policy.decide()}
@@ -287,7 +280,7 @@ class Scheduler:
             self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=why)))
 
     def _why_unplaceable(self, job: Job, cards: list[Card]) -> str | None:
-        avoid = self._shunned(job.id)
+        avoid = self._exclusions.shunned(job.id)
         key = (requirements(job), avoid)
         if key not in self._unplaceable:
             others = [card for card in cards if card.id not in avoid]
@@ -296,7 +289,7 @@ class Scheduler:
 
     def _has_failed_on_all(self, job: Job, cards: list[Card]) -> bool:
         """Whether the cards that the job failed on are the only ones that could take it."""
-        avoid = self._shunned(job.id)
+        avoid = self._exclusions.shunned(job.id)
         if not avoid or any(self._could_take(job, card) for card in cards if card.id not in avoid):
             return False
         return any(self._judge(job, card).eligible for card in cards if card.id in avoid)
@@ -305,29 +298,9 @@ class Scheduler:
         why = given_up_for_want_of_cards(self._reader.tries(job.id))
         if self._writer.give_up_queued(job.id, why, self._clock.now()):
             self._policy.remove_job(job.id)
-            self._forgive(job.id)
+            self._exclusions.forgive(job.id)
             self._checkpoints.drop(job.id)
             self._board.ended(job.id, JobStatus.FAILED, why)
-
-    def _rest(self, job_id: str, card_id: str, seconds: float) -> None:
-        """The job stays away from the card for a while."""
-        self._policy.exclude(job_id, card_id)
-        self._rests[job_id, card_id] = self._clock.monotonic() + seconds
-
-    def _end_rests(self) -> None:
-        now = self._clock.monotonic()
-        for job_id, card_id in [key for key, until in self._rests.items() if until <= now]:
-            del self._rests[job_id, card_id]
-            still = self._policy.excluded(job_id) - {card_id}
-            self._policy.forgive(job_id)
-            for other in still:
-                self._policy.exclude(job_id, other)
-            if self._policy.job(job_id) is not None:
-                self._queue_again(job_id)
-
-    def _forgive(self, job_id: str) -> None:
-        self._policy.forgive(job_id)
-        self._rests = {key: until for key, until in self._rests.items() if key[0] != job_id}
 
     # --- attempts ---
     def _attend(self, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
@@ -370,14 +343,11 @@ class Scheduler:
     def _after(self, ended: Ended) -> None:
         job_id = ended.job.id
         if ended.status == JobStatus.QUEUED:
-            outcome, card_id = ended.outcome, ended.attempt.card_id
-            if outcome is not None and outcome.rest_s is not None:
-                self._rest(job_id, card_id, outcome.rest_s)
-            elif outcome is not None and outcome.avoid_card:
-                self._policy.exclude(job_id, card_id)
+            if ended.outcome is not None:
+                self._exclusions.take(job_id, ended.attempt.card_id, ended.outcome, self._clock.monotonic())
             self._queue_again(job_id)
         else:
-            self._forgive(job_id)
+            self._exclusions.forgive(job_id)
             self._checkpoints.drop(job_id)
 
     def _learn(self, card_id: str, model: str) -> None:
@@ -397,7 +367,7 @@ class Scheduler:
     def _taken_late(self, job_id: str) -> None:
         """A job is finished by an attempt that was held for lost: whoever else is at it may stop."""
         self._policy.remove_job(job_id)
-        self._forgive(job_id)
+        self._exclusions.forgive(job_id)
         self._checkpoints.drop(job_id)
         for attendant, _ in self._attending.values():
             if attendant.job.id == job_id:
