@@ -29,7 +29,7 @@ from farm.events import (
     Retrying,
     Step,
 )
-from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus
+from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, StageKind
 from farm.states import AttemptMove, JobMove
 from farm.store.reader import Reader
 from farm.store.writer import Writer
@@ -239,7 +239,9 @@ class Attendant:
 
     async def _start(self, picture: bytes) -> None:
         attempt, job = self.attempt, self.job
-        kept = await asyncio.to_thread(self._desk.checkpoints.of, job.id)
+        kept = None
+        if attempt.stage is StageKind.GENERATE:
+            kept = await asyncio.to_thread(self._desk.checkpoints.of, job.id)
         order = Order(
             attempt_id=attempt.id,
             job_id=job.id,
