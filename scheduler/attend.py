@@ -60,7 +60,8 @@ STORE_AGAIN_S = 10.0
 class Ended:
     """How the attempt left its job: `outcome` for one that failed or was lost, None for any other.
 
-    `doubt` says why the card's worker must be heard before it gets work again, None where it need not.
+    `lost`: nobody answers for it, and its clip may still come. `doubt` says why the card's worker must be heard before it gets work again,
+    None where it need not.
     """
 
     attempt: Attempt
@@ -68,6 +69,7 @@ class Ended:
     status: JobStatus
     outcome: Outcome | None = None
     doubt: str | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +382,7 @@ class Attendant:
         self._desk.writer.lose(
             self.attempt.id, reason, self._desk.clock.now(), then=outcome.then, verdict=outcome.verdict
         )
-        return self._ended_by(outcome, ENDED)
+        return replace(self._ended_by(outcome, ENDED), lost=True)
 
     async def _turned_away(self, holder: str) -> Ended:
         """The card is still inside an attempt that was given up: that one is stopped, and the job waits for a free card."""

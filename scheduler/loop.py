@@ -338,7 +338,10 @@ class Scheduler:
             self._watch.doubt(attempt.card_id, ended.doubt)
         self._watch.refresh(attempt.card_id)
         self._wake.set()
-        self._chore(self._forget(attempt.node_id, [attempt.id]))
+        # Of a lost attempt its node may have more than was heard: what becomes of it is said when the node reports it. A call to a
+        # node that is cut off would reach it when it is back, before anyone has looked.
+        if not ended.lost:
+            self._chore(self._forget(attempt.node_id, [attempt.id]))
 
     def _after(self, ended: Ended) -> None:
         job_id = ended.job.id
