@@ -31,8 +31,8 @@ At an old card's two seconds a step a cut costs ten seconds of work, and a check
 CHECKPOINT_S: Final = 5.0
 """Seconds after which a step gives a checkpoint whatever its number, so that a slow card too loses hardly more than the step it was at.
 
-A checkpoint costs some milliseconds (the latents come from the card, are hashed and written) and half a megabyte of network: at one in
-five seconds a thousandth of a card's time, and 100 kB/s. A fast card makes its five steps sooner and never waits for this one.
+A checkpoint of 512x512x16 takes 2.6 ms and half a megabyte, one of 1280x704x16 6 ms and 1.8 MB: at one in five seconds a thousandth of a
+card's time, and 0.1 to 0.4 MB/s of network. A fast card makes its five steps sooner and never waits for this one.
 """
 
 
