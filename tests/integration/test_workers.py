@@ -89,6 +89,7 @@ def test_a_worker_that_hangs_while_idle_is_replaced_and_the_next_job_loses_nothi
 def test_a_drained_pc_takes_no_work_until_it_is_resumed(
     farm: FarmProcess, client: Farm, picture: Path
 ) -> None:
+    wait_until(lambda: bool(client.cards()), 30, "its PC is there")
     (node,) = client.nodes()
     client.drain(node.id)
     wait_until(lambda: client.cards()[0].state == "drained", 30, "its card shows it")
