@@ -20,7 +20,7 @@ GRACE_S = 30.0
 
 @dataclass(slots=True)
 class Progress:
-    """One attempt's news. `predicted_s` is what the planner expects of the whole render, `steps` how many it has."""
+    """One attempt's news. `predicted_s` is what the planner expects of the whole render, `steps` how many it has, as far as is known."""
 
     predicted_s: float | None
     steps: int
@@ -32,6 +32,7 @@ class Progress:
         """The worker said something: that is progress."""
         self._since = now
         if isinstance(event, Step):
+            self.steps = event.total  # a draft counts its frames
             self._between_steps = 0 < event.done < event.total
             if event.seconds_per_step is not None:
                 self._step_s = max(event.seconds_per_step, self._step_s or 0.0)

@@ -43,6 +43,7 @@ class Case:
         ),  # what is seen outweighs what was predicted
         Case(None, [step(1, 30.0), step(2, 10.0)], STEPS * 30.0, 60.0),  # the slowest step so far
         Case(None, [step(1, 2.0)], LEAST_S),
+        Case(1000.0, [step(1, total=100)], STEPS * 10.0),  # not those of the settings: a draft counts frames
         Case(None, [step(50, 2.0)], WHOLE_S),  # after the last step a small card decodes for minutes
         Case(None, [step(50, 200.0)], STEPS * 200.0, 400.0),
         Case(None, [step(20, 2.0), RETRYING], WHOLE_S),  # the model loads again
