@@ -300,6 +300,9 @@ class Attendant:
         desk, now = self._desk, self._desk.clock.now()
         match event:
             case Retrying(plan=plan, reason=reason):
+                if plan.precision != self.attempt.memory_plan.precision:  # the picture was broken
+                    self._collector.distrust()
+                self.attempt = replace(self.attempt, memory_plan=plan)
                 desk.writer.note(self.attempt.id, event.seq, reason, now, plan=plan)
                 desk.board.change(self.job.id, done=0, seconds_per_step=None, eta_s=None)
             case Note(text=text, disturbed=disturbed):
@@ -357,8 +360,7 @@ class Attendant:
         others = desk.rivals(self.job, attempt.card_id)
         outcome = after_failure(attempt, failure_class, reason, self._earlier(), others, disturbed=disturbed)
         if outcome.anew:
-            self._collector.stop()
-            desk.checkpoints.drop(self.job.id)
+            self._collector.distrust()
         else:
             # Before it has ended in the store: after that its node is told to forget it.
             await self._collector.settle(LAST_FETCH_S)

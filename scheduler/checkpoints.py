@@ -105,6 +105,12 @@ class Collector:
             except TimeoutError:
                 log.info("the last checkpoint of attempt %s did not come in time", self._attempt.id)
 
+    def distrust(self) -> None:
+        """What was computed so far may be wrong: nothing of it is kept, nor fetched any more."""
+        self.stop()
+        self._newest = self._kept = None
+        self._checkpoints.drop(self._attempt.job_id)
+
     def stop(self) -> None:
         """Fetches no more."""
         if self._task is not None:

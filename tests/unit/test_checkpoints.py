@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from farm import events
-from farm.model import AttemptStatus, FailureClass, Job, JobStatus
+from farm.model import AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan
 from farm.store.requests import RequestKind
 from scheduler import checkpoints
 from scheduler.checkpoints import Checkpoints, Kept
@@ -156,6 +156,27 @@ def test_a_card_at_fault_is_not_trusted_with_what_it_computed(run: Run) -> None:
         assert await second(bench) == other
         assert given(bench)[1] == (None, None)
         assert kept_of(bench, job) is None
+
+    run(story)
+
+
+def test_a_picture_that_came_out_broken_takes_its_checkpoints_with_it(run: Run) -> None:
+    """The card begins anew in single precision; if it is lost then, nobody may go on from what the broken picture came out of."""
+
+    async def story(bench: Bench) -> None:
+        job, (card,) = await running(bench)
+        leaner, single = MemoryPlan("by_stage"), MemoryPlan("by_stage", precision="fp32")
+        for plan in (leaner, single):
+            bench.cluster.say(
+                card, lambda name, seq, plan=plan: events.Retrying(name, seq, 0.0, plan, "Why.")
+            )
+            await bench.until(
+                lambda plan=plan: bench.store.reader.attempts(job.id)[0].memory_plan == plan, "tried again"
+            )
+            assert (kept_of(bench, job) is None) == (plan is single)
+        bench.cluster.kill_worker(card)
+        await second(bench)
+        assert given(bench)[1] == (None, None)
 
     run(story)
 
