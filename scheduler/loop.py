@@ -222,8 +222,7 @@ class Scheduler:
         return sum(self._could_take(job, card) for card in self._policy.cards if card.id not in avoid)
 
     def _could_take(self, job: Job, card: Card) -> bool:
-        there = card.trouble is None and not self._watch.gone(card)
-        return there and self._judge(job, card).eligible
+        return not self._watch.gone(card) and self._judge(job, card).eligible
 
     def _assign(self) -> None:
         picks = {pick.job.id: pick for pick in self._policy.decide()}

@@ -376,6 +376,25 @@ def test_a_job_fails_with_all_reasons_when_only_cards_are_left_that_it_failed_on
     run(story)
 
 
+def test_a_job_waits_for_a_card_that_is_in_trouble_and_not_for_one_that_its_pc_no_longer_has(
+    run: Run,
+) -> None:
+    async def story(bench: Bench) -> None:
+        first, other = bench.cluster.add_node("n1", cards=2)
+        one, two = bench.cluster.cards["n1"]
+        bench.cluster.cards["n1"] = [one, replace(two, trouble="too hot")]
+        await bench.start()
+        await bench.until(lambda: live(bench, other)[0] == "trouble", "in trouble")
+        job = bench.submit()
+        await given(bench)
+        bench.cluster.fail(first, FailureClass.OUT_OF_MEMORY, "Too small.")
+        await bench.until(lambda: bench.status(job) == JobStatus.QUEUED, "waits for it")
+        bench.cluster.cards["n1"] = [one]
+        await bench.until(lambda: bench.status(job) == JobStatus.FAILED, "given up once it is gone")
+
+    run(story)
+
+
 def test_a_card_that_was_not_heard_from_for_a_week_is_no_hope(run: Run) -> None:
     """Cards that are gone for good counted as cards that could still take a job."""
 
