@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("planning", "policy", "makespan", "assign", "overhead", "intake")
+ALL = ("planning", "policy", "makespan", "assign", "overhead", "intake", "stress")
 
 
 def main() -> None:
