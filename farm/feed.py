@@ -14,7 +14,7 @@ WAKE = b"wake\n"
 
 @dataclass(frozen=True, slots=True)
 class LiveJob:
-    """A job as it is now. `done` of `total` steps; `preview` counts up with each new small picture; seconds for times."""
+    """A job as it is now. `done` of `total` steps, or frames where `stage` interpolates; `preview` counts up with each new small picture; seconds for times."""
 
     id: str
     status: str
@@ -28,6 +28,7 @@ class LiveJob:
     phase: str = ""
     preview: int = 0
     why: str | None = None
+    stage: str = "generate"
 
 
 @dataclass(frozen=True, slots=True)

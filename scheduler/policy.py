@@ -192,6 +192,9 @@ def requirements(job: Job) -> tuple[object, ...]:
     """What a job asks of a card: jobs that agree in this are alike to every filter."""
     settings = job.settings
     return (
+        job.stage,
+        settings.smooth,
+        settings.fps if settings.smooth is not None else None,
         settings.model,
         settings.width,
         settings.height,
