@@ -31,7 +31,7 @@ class AttemptStatus(StrEnum):
 
 
 class StageKind(StrEnum):
-    """The stages of a job; `farm.stages` says which a job has. Encoding is a part of a job's last stage, none of its own (docs/decisions/0012)."""
+    """The stages of a job; `farm.stages` says which a job has. Encoding is a part of each, not one of them yet (docs/decisions/0012)."""
 
     GENERATE = "generate"
     INTERPOLATE = "interpolate"
@@ -174,7 +174,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, the last one of a job that has ended well."""
+    """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with."""
 
     id: str
     status: JobStatus

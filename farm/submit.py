@@ -326,8 +326,12 @@ def _check_smooth(smooth: int, fps: int, frames: int, wrong: list[BadInputError]
         other = f", or ask for {fps + 1} to {most} fps" if fps < most else ""
         wrong.append(_wrong("smooth", message, f"{as_it_is}{other}."))
     elif smooth > most:
-        message = f"Smooth may be up to {MAX_SMOOTH_TIMES} times the clip's own {fps} fps: {most}, not {smooth}."
-        wrong.append(_wrong("smooth", message, "Ask for less, or let the model make more frames at a higher fps."))
+        message = (
+            f"Smooth may be up to {MAX_SMOOTH_TIMES} times the clip's own {fps} fps: {most}, not {smooth}."
+        )
+        wrong.append(
+            _wrong("smooth", message, "Ask for less, or let the model make more frames at a higher fps.")
+        )
 
 
 def _check_limits(row: ModelRow, values: Mapping[str, int], wrong: list[BadInputError]) -> None:

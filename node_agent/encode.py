@@ -59,8 +59,9 @@ def encode(
 ) -> EncodedClip:
     """Writes `frames` (each `[height, width, 3]` RGB) to `target`, and the middle one as a JPEG beside it (`.jpg`).
 
-    H.264, yuv420p in BT.709, index first; `between_stages`: yuv444p and nearly without loss. `metadata` goes into the file as JSON (`farm.video.read_metadata` gives it back); where it
-    says `draft`, the clip's title is "Draft". Both files appear under their names only when all is well, the video last.
+    H.264, yuv420p in BT.709, index first; `between_stages`: with all colours and nearly without loss. `metadata` goes into the file as
+    JSON (`farm.video.read_metadata` gives it back); where it says `draft`, the clip's title is "Draft". Both files appear under their
+    names only when all is well, the video last.
 
     Raises:
         RenderFailedError: there were not `count` frames, or one had another shape or type.

@@ -35,7 +35,7 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def waiting(self, source: Iterator[T]) -> Iterator[T]:
-        """Passes `source` on and adds the seconds it took to "frames", so that a consumer knows its own share. Closed, it closes `source`."""
+        """Passes `source` on and adds the seconds it took to "frames", so that a consumer knows its own share. Closed, it closes it."""
         try:
             while True:
                 with self.part("frames"):

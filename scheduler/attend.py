@@ -45,7 +45,8 @@ STORE_AGAIN_S = 10.0
 class Ended:
     """How the attempt left its job: `outcome` for one that failed or was lost, None for any other.
 
-    `advanced`: its stage is done, and the job waits with its next one. `doubt` says why the card's worker must be heard before it gets work again, None where it need not.
+    `advanced`: its stage is done, and the job waits with its next one. `doubt` says why the card's worker must be heard before it gets
+    work again, None where it need not.
     """
 
     attempt: Attempt
@@ -132,7 +133,9 @@ class Attendant:
                     )
                 await asyncio.sleep(AGAIN_S)
                 continue
-            except NotFoundError as error:  # no card can help where the head itself has no picture, or no clip to work on
+            except (
+                NotFoundError
+            ) as error:  # no card can help where the head itself has no picture, or no clip to work on
                 return self._failed(FailureClass.BAD_INPUT, f"{error.message} {error.remedy}".strip(), "")
             except CardBusyError as busy:
                 return await self._turned_away(busy.holder)

@@ -12,8 +12,7 @@ from pydantic import TypeAdapter
 class InterpolationTime:
     """Seconds of an interpolation; `farm.planning.interpolation` has the law and `interpolators.toml` the source."""
 
-    fixed_s: float
-    s_per_frame_megapixel: float
+    s_per_new_frame_megapixel: float
     s_per_base_frame_megapixel: float
 
 

@@ -1,7 +1,8 @@
 """May this job run on this card, and if not, why: a chain of small filters, each with a sentence. Pure.
 
 A filter takes the job, the card and a view of the farm and gives None or a reason. A job may run where no
-filter objects: its next stage, that is, and only the first one needs the model. Whether a card is free, and which of several takes the job, is the scheduler's to say.
+filter objects. What is judged is the stage that the job is at: only the first one needs the model. Whether
+a card is free, and which of several takes the job, is the scheduler's to say.
 """
 
 from collections.abc import Callable, Iterable, Mapping

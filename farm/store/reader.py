@@ -200,9 +200,7 @@ class Reader:
             rows = connection.execute(
                 sa.select(attempts)
                 .join(jobs, attempts.c.job_id == jobs.c.id)
-                .where(
-                    of_jobs, attempts.c.number > jobs.c.retried_after, attempts.c.stage == jobs.c.stage
-                )
+                .where(of_jobs, attempts.c.number > jobs.c.retried_after, attempts.c.stage == jobs.c.stage)
                 .order_by(jobs.c.seq, attempts.c.number)
             ).mappings()
             return [attempt_from_row(row) for row in rows]

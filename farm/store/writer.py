@@ -225,7 +225,12 @@ class Writer:
             )
             self._tell(connection, job_id, attempt_id, result.rendered_at, "rendered", "complete on the card")
             self._tell(
-                connection, job_id, attempt_id, now, f"{stage} done", f"fetched, verified and stored; {then} follows"
+                connection,
+                job_id,
+                attempt_id,
+                now,
+                f"{stage} done",
+                f"fetched, verified and stored; {then} follows",
             )
             of_job: dict[str, object] = {"stage": then}
             if self._cancel_asked(connection, job_id):

@@ -16,13 +16,13 @@ from farm.states import (
     sources,
 )
 
-# rows: status; columns: assign, finish, requeue, give_up, cancel, retry ("-" is illegal)
+# rows: status; columns: assign, finish, advance, requeue, give_up, cancel, retry ("-" is illegal)
 JOB_TABLE = {
-    "queued": "running - - failed cancelled -",
-    "running": "- finished queued failed cancelled -",
-    "finished": "- - - - - -",
-    "failed": "- - - - - queued",
-    "cancelled": "- - - - - queued",
+    "queued": "running - - - failed cancelled -",
+    "running": "- finished queued queued failed cancelled -",
+    "finished": "- - - - - - -",
+    "failed": "- - - - - - queued",
+    "cancelled": "- - - - - - queued",
 }
 # columns: load, run, finish, fail, lose, cancel, withdraw
 ATTEMPT_TABLE = {

@@ -22,9 +22,7 @@ def upgrade() -> None:
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("finished_at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_stage_artifacts_job_id")),
-        sa.ForeignKeyConstraint(
-            ["attempt_id"], ["attempts.id"], name=op.f("fk_stage_artifacts_attempt_id")
-        ),
+        sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name=op.f("fk_stage_artifacts_attempt_id")),
         sa.PrimaryKeyConstraint("job_id", "stage", name=op.f("pk_stage_artifacts")),
     )
 
