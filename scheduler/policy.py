@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from farm.model import Card, Job, MemoryPlan
+from farm.model import Card, Job, MemoryPlan, StageKind
 from farm.planning.eligibility import Verdict
 
 Judge = Callable[[Job, Card], Verdict]
@@ -193,8 +193,9 @@ def requirements(job: Job) -> tuple[object, ...]:
     settings = job.settings
     return (
         job.stage,
-        settings.smooth,
-        settings.fps if settings.smooth is not None else None,
+        None
+        if job.stage is StageKind.GENERATE
+        else (settings.fps, settings.smooth),  # what is between two frames
         settings.model,
         settings.width,
         settings.height,
