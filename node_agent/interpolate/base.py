@@ -3,6 +3,7 @@
 A module `node_agent.interpolate.<module>` has `interpolate`, as `Interpolate` says. Nothing heavy (torch) is imported at its top level.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,6 +13,9 @@ from typing import Protocol
 from farm.catalogue.interpolators import interpolator
 from farm.stages import ClipShape
 from node_agent.pipelines.base import Frame, Report
+from node_agent.preview import small_jpeg
+
+_PREVIEW_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,11 @@ class Interpolate(Protocol):
 
 
 def interpolate(request: InterpolationRequest, report: Report) -> Iterator[Frame]:
-    """Interpolates with the farm's interpolator."""
+    """Interpolates with the farm's interpolator, and shows how the clip looks every second."""
     chosen: Interpolate = import_module(f"node_agent.interpolate.{interpolator().module}").interpolate
-    return chosen(request, report)
+    shown = float("-inf")
+    for frame in chosen(request, report):
+        if time.monotonic() - shown >= _PREVIEW_EVERY_S:
+            report.preview(small_jpeg(frame))
+            shown = time.monotonic()
+        yield frame

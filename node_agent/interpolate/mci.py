@@ -31,6 +31,8 @@ _LOOK_EVERY_S = 0.1
 _TELL_EVERY_S = 0.2
 """How often progress is told: a large clip has 1,920 frames, and each word is a line on the disk."""
 _READ = 1 << 20
+_END_S = 10.0
+"""How long ffmpeg may take to end by itself once it has said all."""
 
 
 def interpolate(request: InterpolationRequest, report: Report) -> Iterator[Frame]:
@@ -45,8 +47,9 @@ def interpolate(request: InterpolationRequest, report: Report) -> Iterator[Frame
             told = time.monotonic()
             for done in range(1, wanted.frames + 1):
                 data = _frame(process, 3 * wanted.width * wanted.height, report)
-                if data is None:
-                    raise _explained(done - 1, request, process.wait(), complaints)
+                # At the end its own word counts too: damage at the end of the clip may be found when the frames are out already.
+                if data is None or (done == wanted.frames and process.wait(_END_S) != 0):
+                    raise _explained(done - 1, request, process.wait(_END_S), complaints)
                 if done == wanted.frames or time.monotonic() - told >= _TELL_EVERY_S:
                     report.step(done, wanted.frames)
                     told = time.monotonic()
@@ -68,7 +71,8 @@ def _command(request: InterpolationRequest) -> list[str]:
     )
     return [
         ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-xerror",
-        "-threads", "1", "-filter_threads", "2", "-protocol_whitelist", "file", "-f", "mov", "-i", f"file:{request.source}",
+        "-err_detect", "explode", "-threads", "1", "-filter_threads", "2", "-protocol_whitelist", "file",
+        "-f", "mov", "-i", f"file:{request.source}",
         "-vf", ",".join(filters), "-frames:v", str(wanted.frames), "-fps_mode", "passthrough",
         "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1",
     ]  # fmt: skip

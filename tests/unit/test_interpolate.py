@@ -1,5 +1,6 @@
 """Interpolation by the real ffmpeg: how many frames there are, what each shows, and that it ends when it is told to."""
 
+import io
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from farm.catalogue.models import builtin_models
 from farm.errors import CancelledRenderError, RenderFailedError
@@ -32,6 +34,7 @@ class Heard:
 
     stop_at: int | None = None
     steps: list[tuple[int, int]] = field(default_factory=list)
+    previews: list[bytes] = field(default_factory=list)
     stopped_at: float | None = None
 
     @contextmanager
@@ -48,7 +51,9 @@ class Heard:
         if self.stop_at is not None and done >= self.stop_at and self.stopped_at is None:
             self.stopped_at = time.monotonic()
 
-    def preview(self, _jpeg: bytes) -> None: ...
+    def preview(self, jpeg: bytes) -> None:
+        self.previews.append(jpeg)
+
     def note(self, _text: str) -> None: ...
     def checkpoint(self, _step: int, _state: bytes) -> None: ...
 
@@ -102,6 +107,8 @@ def test_the_models_frames_stay_at_their_times_and_the_last_one_stays_to_the_end
     for at, which in (own | held).items():
         likeness = likeness_db(made[at], base[min(which, frames - 1)])
         assert likeness > SAME_DB, f"frame {at} is not the model's frame {which}: {likeness:.1f} dB"
+    with Image.open(io.BytesIO(heard.previews[0])) as preview:
+        assert (preview.format, preview.size) == ("JPEG", (256, 192))
     assert heard.steps[0] == (0, len(made))
     assert heard.steps[-1] == (len(made), len(made))
 

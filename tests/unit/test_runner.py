@@ -405,7 +405,7 @@ def test_a_smoothed_clip_is_made_in_two_stages_and_says_how(
 
     runner.start(stage_order(StageKind.INTERPOLATE, between, picture, "A2", smooth=24), between)
     told = ended(spool, "A2")
-    assert [event.kind for event in told if event.kind != "step"] == ["rendering", "done"]
+    assert [event.kind for event in told if event.kind != "step"] == ["rendering", "preview", "done"]
     steps = [event for event in told if isinstance(event, events.Step)]
     assert (steps[0].done, steps[-1].done, steps[-1].total) == (0, 24, 24)
     done = told[-1]
