@@ -4,6 +4,7 @@ The seconds are for `farm/catalogue/interpolators.toml`. The clips are drafts: `
 interpolated ones have a truth to be held against.
 """
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ def run(root: Path) -> None:
         "## Smoothing a clip\n\nThe stage `interpolate` on this PC's processor, from the clip between stages to the finished MP4; the best "
         f"of {ROUNDS} rounds (`benchmarks/interpolation.py`). The law of `farm/planning/interpolation.py` fitted to them: "
         f"s_per_new_frame_megapixel = {law.s_per_new_frame_megapixel:.3f}, s_per_base_frame_megapixel = "
-        f"{law.s_per_base_frame_megapixel:.3f}.\n\n"
+        f"{law.s_per_base_frame_megapixel:.3f}. Load average of the PC, by other work too: {os.getloadavg()[0]:.1f}.\n\n"
         f"| clip | new frames | seconds | fitted | catalogue |\n|---|---|---|---|---|\n{times}\n\n"
         "Frames put in between, three for one, against the frames that the model itself renders for those times (PSNR, dB, mean): the "
         f"nearest frame, both cross-faded, the farm's interpolation.\n\n"
