@@ -133,9 +133,7 @@ class Attendant:
                     )
                 await asyncio.sleep(AGAIN_S)
                 continue
-            except (
-                NotFoundError
-            ) as error:  # no card can help where the head itself has no picture, or no clip to work on
+            except NotFoundError as error:  # no card can help where the head itself lacks what is worked on
                 return self._failed(FailureClass.BAD_INPUT, f"{error.message} {error.remedy}".strip(), "")
             except CardBusyError as busy:
                 return await self._turned_away(busy.holder)

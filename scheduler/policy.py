@@ -193,9 +193,7 @@ def requirements(job: Job) -> tuple[object, ...]:
     settings = job.settings
     return (
         job.stage,
-        None
-        if job.stage is StageKind.GENERATE
-        else (settings.fps, settings.smooth),  # what is between two frames
+        (settings.fps, settings.smooth) if job.stage is StageKind.INTERPOLATE else None,
         settings.model,
         settings.width,
         settings.height,
