@@ -118,8 +118,10 @@ def status_word(status: str) -> Word:
     return _JOB[JobStatus(status)]
 
 
-def attempt_word(status: str) -> Word:
+def attempt_word(status: str, stage: StageKind = StageKind.GENERATE) -> Word:
     """An attempt's status in a word."""
+    if status == AttemptStatus.RUNNING and stage is StageKind.INTERPOLATE:
+        return _INTERPOLATING
     return _ATTEMPT[AttemptStatus(status)]
 
 
@@ -135,8 +137,13 @@ STAGES: dict[StageKind, str] = {
 }
 
 
-def stage_word(status: str) -> Word:
+_INTERPOLATING = Word("Interpolating", "live")
+
+
+def stage_word(status: str, stage: StageKind) -> Word:
     """A stage's status in a word."""
+    if status == JobStatus.RUNNING and stage is StageKind.INTERPOLATE:
+        return _INTERPOLATING
     return Word("Not begun", "off") if status == "not begun" else _JOB[JobStatus(status)]
 
 

@@ -49,7 +49,7 @@ def test_the_page_of_a_smoothed_job_tells_each_stage_and_moves_with_the_second(
     expect(stages.nth(0)).to_contain_text("Finished")
     expect(stages.nth(0)).to_contain_text(f"{RTX_2060.name}20\u202fs1 attempt")
     expect(stages.nth(1)).to_contain_text("2. Interpolate")
-    expect(stages.nth(1)).to_contain_text("Rendering")
+    expect(stages.nth(1)).to_contain_text("Interpolating")
     expect(stages.nth(1)).to_contain_text(CPU.name)
     expect(page.locator(".attempts .attempt-head h3").filter(has_text="Interpolate on")).to_have_count(1)
     expect(page.locator("dl.settings")).to_contain_text(
