@@ -7,7 +7,7 @@ from farm.artifacts import ArtifactStore
 from farm.errors import RenderFailedError
 from farm.events import Done, SpooledFile
 from farm.model import Artifact, Attempt, Job
-from farm.stages import ClipShape, delivered
+from farm.stages import ClipShape, delivered, stage_after
 from farm.store.writer import Result, StageResult
 from farm.video import verify
 from scheduler.cluster import Cluster
@@ -19,9 +19,15 @@ async def collect(
     """Fetches, verifies and stores the finished clip and its thumbnail.
 
     Raises:
-        RenderFailedError: a file is not what the worker said, or the video does not decode to what was ordered.
+        RenderFailedError: a file is not what the worker said, or the video does not decode to what was ordered. So too where the attempt
+            is of a stage that another one follows: what that leaves is no finished clip.
         NodeGoneError: the node stopped answering in between; ask again later.
     """
+    following = stage_after(job.settings, attempt.stage)
+    if following is not None:
+        raise RenderFailedError(
+            f"What {attempt.card_name} made is for the stage {following}, not for people."
+        )
     video, thumbnail = await asyncio.gather(
         _fetch(cluster, attempt, done.video), _fetch(cluster, attempt, done.thumbnail)
     )

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from farm import events
+from farm.errors import RenderFailedError
 from farm.model import AttemptStatus, FailureClass, Job, JobStatus, RenderSettings, StageKind
 from farm.stages import delivered, stage_after
 from farm.store.requests import RequestKind
 from node_agent.encode import encode
 from scheduler.doubts import ENDED
+from scheduler.results import collect
 from tests.storage import SETTINGS
 from tests.unit.test_scheduler import Bench, bench
 
@@ -322,5 +324,25 @@ def test_a_card_that_is_doubted_after_the_second_stage_was_lost_keeps_the_job_wa
         doubt = bench.scheduler._watch._doubts.about(card)
         assert doubt is not None
         assert doubt.why in (ENDED, "its worker does not answer yet")
+
+    play(tmp_path, story)
+
+
+def test_a_clip_between_stages_is_never_taken_for_the_job_s(
+    tmp_path: Path, clips: dict[StageKind, Clip]
+) -> None:
+    async def story(bench: Bench) -> None:
+        bench.cluster.add_node("n1")
+        job = bench.submit(smooth=24)
+        await bench.start()
+        card = await started(bench, 1)
+        (attempt,) = bench.store.reader.attempts(job.id)
+        await bench.crash()
+        bench.cluster.done(card, *clips[GENERATE])
+        done = next(
+            one for one in bench.cluster.workers[card].said[attempt.id] if isinstance(one, events.Done)
+        )
+        with pytest.raises(RenderFailedError, match="is for the stage interpolate"):
+            await collect(bench.cluster, bench.artifacts, attempt, job, done)
 
     play(tmp_path, story)
