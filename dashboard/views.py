@@ -1,11 +1,13 @@
 """What people see of jobs, cards and nodes: the store's values joined with what is live. The API and the pages share it."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from dashboard.parts import Parts
 from farm.answers import (
     AttemptView,
+    CalibrationView,
     CardView,
     JobPage,
     JobUrls,
@@ -18,13 +20,17 @@ from farm.answers import (
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
 from farm.feed import LiveCard, LiveJob
-from farm.model import Attempt, Card, CardKind, Job, JobStatus, Node
+from farm.model import Attempt, Basis, Card, CardKind, Job, JobStatus, Node
+from farm.planning.calibration import Foretold, calibration, foretold
 from farm.planning.rules import precision_for
+from farm.planning.spans import SHARE
 
 SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
 )
 WAITING = "Waiting for its turn."
+FORETOLD = 1000
+"""The predictions that are judged: enough to tell 80 % from 77 %."""
 
 
 def job_view(
@@ -121,6 +127,9 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         notes=list(attempt.notes),
         predicted_s=attempt.predicted_s,
         predicted_gib=attempt.predicted_gib,
+        predicted_low_s=attempt.predicted_low_s,
+        predicted_high_s=attempt.predicted_high_s,
+        predicted_basis=attempt.predicted_basis,
     )
 
 
@@ -217,6 +226,23 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
         ram_gib=node.ram_gib,
         ram_free_gib=node.ram_free_gib,
     )
+
+
+def show_calibration(parts: Parts) -> CalibrationView:
+    """How often the last predictions held, all together and by what they rested on."""
+    told = [
+        one for attempt in parts.reader.foretold_attempts(FORETOLD) if (one := foretold(attempt)) is not None
+    ]
+    of_basis: dict[Basis, list[Foretold]] = {}
+    for one in told:
+        if one.basis is not None:
+            of_basis.setdefault(one.basis, []).append(one)
+    by_basis = {basis: _calibration_view(ones) for basis, ones in sorted(of_basis.items())}
+    return _calibration_view(told).model_copy(update={"by_basis": by_basis})
+
+
+def _calibration_view(told: Sequence[Foretold]) -> CalibrationView:
+    return CalibrationView(aim=SHARE, **asdict(calibration(told)))
 
 
 def default_preset(parts: Parts) -> str:

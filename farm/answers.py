@@ -3,11 +3,10 @@
 Times are wall seconds since 1970, durations seconds, sizes GiB and pixels. `None` means "not known".
 """
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict
 
 from farm.model import (
+    Basis,
     CardKind,
     FailureClass,
     JobStatus,
@@ -56,6 +55,9 @@ class AttemptView(Answer):
     notes: list[str] = []
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    predicted_low_s: float | None = None
+    predicted_high_s: float | None = None
+    predicted_basis: Basis | None = None
 
 
 class JobUrls(Answer):
@@ -166,8 +168,9 @@ class CardForecast(Answer):
     `fits` speaks of memory alone; `eligible` says that the card would take the job, else `reasons` say why not and `advice` what helps.
     `tier` is the job's. `peak_gib` is what the caching allocator will reserve, without the CUDA context, as history records it; 0 where no
     GPU memory is needed. Where nothing fits, plan and peak are those that take the least, and no seconds are told. `usable_gib` is what the
-    allocator may take, after the CUDA context. `basis`: "measured" if attempts of this card with this model taught the prediction,
-    "calibrated" if the model's network was measured, else "catalogue". `card_id` is None for a card that is not of the farm.
+    allocator may take, after the CUDA context. `seconds_low` to `seconds_high` hold the truth in four of five cases. `basis`: "measured"
+    if attempts of this card with this model taught the prediction, "calibrated" if its own bench did, else "catalogue". `card_id` is None
+    for a card that is not of the farm.
     """
 
     card: str
@@ -187,7 +190,22 @@ class CardForecast(Answer):
     seconds: float | None = None
     seconds_low: float | None = None
     seconds_high: float | None = None
-    basis: Literal["measured", "calibrated", "catalogue"]
+    basis: Basis
+
+
+class CalibrationView(Answer):
+    """How often renders took as long as was foretold: shares of 0 to 1 of the last `renders` finished ones.
+
+    `aim` is what `within` should be. `by_basis` has the same for what the predictions rested on. None where there is nothing to tell.
+    """
+
+    aim: float
+    renders: int
+    within: float | None = None
+    quicker: float | None = None
+    slower: float | None = None
+    median_error: float | None = None
+    by_basis: dict[Basis, "CalibrationView"] = {}
 
 
 class PresetView(Answer):

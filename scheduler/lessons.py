@@ -27,17 +27,16 @@ class Lessons:
                 self.take(card, model)
 
     def take(self, card: Card, model: str) -> bool:
-        """Learns from what has ended on the card since; whether that changes any prediction."""
+        """Learns from what has ended on the card since; whether that changes any prediction, and not only its interval."""
         row = self._models.get(model)
         if row is None:
             return False
         history = self._reader.instructive_attempts(card.id, model, LAST)
         found = learn(lesson_of(attempt, settings, row, card) for attempt, settings in history)
         before = self.book.get((card.id, model), UNLEARNED)
-        if not _differ(found, before):
-            return False
-        self.book = {**self.book, (card.id, model): found}
-        return True
+        if found != before:
+            self.book = {**self.book, (card.id, model): found}
+        return _differ(found, before)
 
 
 def _differ(one: Learned, other: Learned) -> bool:

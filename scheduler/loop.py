@@ -15,6 +15,7 @@ from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
 from farm.model import Attempt, Card, Job, JobStatus
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
+from farm.planning.learned import UNLEARNED
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Request, RequestKind, Requests
@@ -27,7 +28,7 @@ from scheduler.feed_server import FeedServer
 from scheduler.leases import Leases
 from scheduler.lessons import Lessons
 from scheduler.outcomes import shunned
-from scheduler.policy import Policy, requirements
+from scheduler.policy import Pick, Policy, requirements
 from scheduler.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -197,25 +198,30 @@ class Scheduler:
         picks = {pick.job.id: pick for pick in self._policy.decide()}
         if not picks:
             return
-        assignments = [
-            Assignment(
-                new_id(),
-                pick.job.id,
-                pick.card.node_id,
-                pick.card.id,
-                pick.card.name,
-                pick.plan,
-                predicted_s=pick.seconds,
-                predicted_gib=pick.peak_gib,
-            )
-            for pick in picks.values()
-        ]
+        assignments = [self._assignment(pick) for pick in picks.values()]
         for attempt in self._writer.assign(assignments, self._clock.now()):
             pick = picks.pop(attempt.job_id)
             self._attend(attempt, replace(pick.job, status=JobStatus.RUNNING), handed_over=False)
         for pick in picks.values():  # refused by the store: cancelled meanwhile, or the card is held
             self._queue_again(pick.job.id)
             self._watch.refresh(pick.card.id)
+
+    def _assignment(self, pick: Pick) -> Assignment:
+        learned = self._view.learned.get((pick.card.id, pick.job.settings.model), UNLEARNED)
+        span = learned.span(pick.seconds)
+        return Assignment(
+            new_id(),
+            pick.job.id,
+            pick.card.node_id,
+            pick.card.id,
+            pick.card.name,
+            pick.plan,
+            predicted_s=pick.seconds,
+            predicted_gib=pick.peak_gib,
+            predicted_low_s=span.low,
+            predicted_high_s=span.high,
+            predicted_basis=learned.basis,
+        )
 
     def _mark_unplaceable(self) -> None:
         """Says of waiting jobs at once when no known card could ever serve them.
@@ -298,8 +304,11 @@ class Scheduler:
     def _learn(self, card_id: str, model: str) -> None:
         """An attempt has ended: what it teaches counts from the next decision on."""
         card = next((card for card in self._policy.cards if card.id == card_id), None)
-        if card is not None and self._lessons.take(card, model):
-            self._view = replace(self._view, learned=self._lessons.book)
+        if card is None:
+            return
+        changed = self._lessons.take(card, model)
+        self._view = replace(self._view, learned=self._lessons.book)
+        if changed:
             self._policy.forget_verdicts()
             self._placed_with = None  # what fits where may have changed: judge all that wait
 

@@ -4,18 +4,16 @@ The verdict is `farm.planning.eligibility`'s, the very one by which the schedule
 
 The interval of the peak: the law is within 3 % of what torch hands out, and the allocator was seen to reserve 1.03 to 1.28 times of it
 besides the weights (`farm.planning.memory.peak_range_gib`). It never ends above what the card has usable: near that the
-allocator gives back what it keeps before it fails. The interval of the seconds: `farm.planning.learned.seconds_within`.
+allocator gives back what it keeps before it fails. The interval of the seconds is `Learned.span`'s.
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
 from farm.answers import CardForecast
 from farm.catalogue.cards import named_card
-from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Job, JobStatus, RenderSettings
 from farm.planning.eligibility import FarmView, Verdict, check, what_helps
-from farm.planning.learned import UNLEARNED, Learned, seconds_within
+from farm.planning.learned import UNLEARNED
 from farm.planning.memory import BUS_GB_S, CONTEXT_GIB, leanest, peak_gib, peak_range_gib
 from farm.planning.rules import precision_for
 from farm.planning.tiers import band_of, tier_of
@@ -82,7 +80,7 @@ def _forecast(job: Job, card: Card, view: FarmView) -> CardForecast:
     if fits and card.usable_gib is not None:
         high = max(peak, min(high, card.usable_gib))
     runs = fits and card.kind.value in row.devices
-    within = seconds_within(learned.renders)
+    span = learned.span(verdict.seconds)
     reasons = [*verdict.reasons, *([card.trouble] if card.trouble else [])]
     return CardForecast(
         card=card.name,
@@ -99,17 +97,11 @@ def _forecast(job: Job, card: Card, view: FarmView) -> CardForecast:
         peak_low_gib=round(low, 3),
         peak_high_gib=round(high, 3),
         seconds=round(verdict.seconds, 2) if runs else None,
-        seconds_low=round(verdict.seconds / within, 2) if runs else None,
-        seconds_high=round(verdict.seconds * within, 2) if runs else None,
-        basis=_basis(row, learned),
+        seconds_low=round(span.low, 2) if runs else None,
+        seconds_high=round(span.high, 2) if runs else None,
+        basis=learned.basis,
     )
 
 
 def _advice(job: Job, card: Card, view: FarmView, verdict: Verdict) -> str:
     return "" if verdict.eligible else what_helps(job, card, view)
-
-
-def _basis(row: ModelRow, learned: Learned) -> Literal["measured", "calibrated", "catalogue"]:
-    if learned.renders:
-        return "measured"
-    return "catalogue" if row.memory is None else "calibrated"

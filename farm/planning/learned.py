@@ -6,8 +6,13 @@ program, a spill, a hot day); while there are few it is drawn towards 1, the cat
 
     weight = n / (n + (NOISE / PRIOR) ** 2)
 
-The catalogue is right within a factor of two (PRIOR = ln 2, held against an H200); one render of a card differs from the next by some
-percent, now and then by a third (NOISE = 0.25). So one render moves the prediction 88 % of the way, three 96 %.
+The catalogue is right within a factor of two in four of five cases (PRIOR; of the article's rows and an H200's steps the worst is off by
+1.8). One render of a card differs from the next by some percent, now and then by a third (NOISE). So one render moves the prediction
+88 % of the way, three 96 %.
+
+How far a prediction may be off is told with it, as standard deviations of the logarithm: `of_card` of what is not known of the card, which
+shrinks with every render, and `of_render` of one render against the next, which the history tells. `farm.planning.spans` makes the
+interval of it, the same wherever seconds are told. `docs/benchmarks.md` has how often it held.
 """
 
 import math
@@ -16,12 +21,19 @@ from dataclasses import dataclass
 from statistics import median
 
 from farm.catalogue.models import ModelRow
-from farm.model import Attempt, AttemptStatus, Card, CardKind, FailureClass, RenderSettings
+from farm.model import Attempt, AttemptStatus, Basis, Card, CardKind, FailureClass, RenderSettings
 from farm.planning.estimate import seconds
 from farm.planning.memory import peak_gib
+from farm.planning.spans import Span, Z, spread
 
-PRIOR = math.log(2.0)
-NOISE = 0.25
+PRIOR = math.log(2.0) / Z
+NOISE = 0.2
+NOISE_KNOWN = 3
+"""As many renders as `NOISE` counts for beside the scatter that was seen: the scatter of two or three says little."""
+LEAST_NOISE = 0.02
+"""Two renders that took equally long by chance do not make a card a clock."""
+MEDIAN_COSTS = 1.57
+"""By how much the variance of a median is above a mean's, for a normal distribution."""
 LAST = 12
 """How many attempts count: enough for a steady median, few enough to follow a card that got a new fan."""
 
@@ -47,11 +59,25 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """By what to multiply the catalogue's seconds and peak for one card and model; `renders` is how many attempts say so."""
+    """By what to multiply the catalogue's seconds and peak for one card and model; `renders` is how many attempts say so.
+
+    `of_card` and `of_render`: how far the seconds may be off, as standard deviations of the logarithm.
+    """
 
     seconds: float = 1.0
     peak: float = 1.0
     renders: int = 0
+    of_card: float = PRIOR
+    of_render: float = NOISE
+
+    def span(self, seconds: float) -> Span:
+        """The interval of a prediction of `seconds`, to which this has been applied. The only place that makes one."""
+        return spread(seconds, math.hypot(self.of_card, self.of_render))
+
+    @property
+    def basis(self) -> Basis:
+        """What a prediction rests on."""
+        return "measured" if self.renders else "catalogue"
 
 
 UNLEARNED = Learned()
@@ -72,7 +98,7 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
         return Lesson(peak=max(1.0, usable / predicted_peak) * STEP_UP)
     if attempt.status is not AttemptStatus.FINISHED:
         return None
-    took = sum(spent for part, spent in attempt.stage_seconds.items() if part not in NOT_RENDERING)
+    took = seconds_taken(attempt)
     predicted = seconds(row, card, settings, attempt.memory_plan)
     return Lesson(
         seconds=took / predicted if took > 0 and predicted > 0 else None,
@@ -80,24 +106,39 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
     )
 
 
+def seconds_taken(attempt: Attempt) -> float:
+    """What a prediction is about: the seconds from the loaded model to the last frame."""
+    return sum(spent for part, spent in attempt.stage_seconds.items() if part not in NOT_RENDERING)
+
+
 def learn(lessons: Iterable[Lesson | None]) -> Learned:
     """The factors from lessons, newest first; those beyond the last `LAST` no longer count."""
     known = [lesson for lesson in lessons if lesson is not None][:LAST]
+    times = [lesson.seconds for lesson in known if lesson.seconds is not None]
+    of_render = _scatter(times)
     return Learned(
-        seconds=_factor([lesson.seconds for lesson in known if lesson.seconds is not None], SECONDS_LIMITS),
+        seconds=_factor(times, SECONDS_LIMITS),
         peak=_factor([lesson.peak for lesson in known if lesson.peak is not None], PEAK_LIMITS),
         renders=len(known),
+        of_card=1 / math.sqrt(1 / PRIOR**2 + len(times) / (MEDIAN_COSTS * of_render**2)),
+        of_render=of_render,
     )
 
 
-def seconds_within(renders: int) -> float:
-    """By what factor, either way, the next render's seconds may well be off a prediction that so many renders have taught.
+def _scatter(ratios: Sequence[float]) -> float:
+    """The standard deviation of one render's logarithm: what was seen about the median, drawn towards what is usual, as logarithms.
 
-    One standard deviation of what is not known of the card (it shrinks with every render) and of one render against the next, in
-    logarithms: 2.1 for the catalogue's word, 1.4 after one render, 1.3 after many.
+    Seen by the median of the distances, which an outlier hardly moves; 1.48 times that is a normal distribution's deviation, and somewhat
+    more where few were seen.
     """
-    of_card = 1 / (1 / PRIOR**2 + renders / NOISE**2)
-    return math.exp(math.sqrt(of_card + NOISE**2))
+    number = len(ratios)
+    if number < 2:
+        return NOISE
+    logs = [math.log(ratio) for ratio in ratios]
+    middle = median(logs)
+    seen = 1.4826 * number / (number - 0.8) * median(abs(one - middle) for one in logs)
+    weight = (number - 1) / (number - 1 + NOISE_KNOWN)
+    return math.exp(weight * math.log(max(seen, LEAST_NOISE)) + (1 - weight) * math.log(NOISE))
 
 
 def _factor(ratios: Sequence[float], limits: tuple[float, float]) -> float:

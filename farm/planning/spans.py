@@ -6,7 +6,7 @@ from typing import Final
 
 SHARE: Final = 0.8
 """The share of the cases in which the truth is to lie between low and high: four of five."""
-_Z: Final = 1.2816
+Z: Final = 1.2816
 """Standard deviations either way that hold `SHARE` of a normal distribution."""
 
 
@@ -21,5 +21,5 @@ class Span:
 
 def spread(likely: float, off: float) -> Span:
     """The interval about `likely` seconds, of which the logarithm is off by the standard deviation `off`."""
-    factor = math.exp(_Z * off)
+    factor = math.exp(Z * off)
     return Span(likely / factor, likely, likely * factor)

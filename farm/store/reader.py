@@ -225,6 +225,18 @@ class Reader:
             rows = connection.execute(statement).mappings().all()
         return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
 
+    def foretold_attempts(self, limit: int) -> list[Attempt]:
+        """The last finished attempts of which an interval was told, newest first."""
+        attempts = schema.attempts
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(attempts)
+                .where(attempts.c.status == AttemptStatus.FINISHED, attempts.c.predicted_low_s.is_not(None))
+                .order_by(attempts.c.finished_at.desc())
+                .limit(limit)
+            ).mappings()
+            return [attempt_from_row(row) for row in rows]
+
     def story(self, job_id: str) -> list[StoryLine]:
         """What happened to a job, first to last."""
         story = schema.story

@@ -114,6 +114,9 @@ attempts = sa.Table(
     sa.Column("disturbed", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("predicted_s", sa.Float),
     sa.Column("predicted_gib", sa.Float),
+    sa.Column("predicted_low_s", sa.Float),
+    sa.Column("predicted_high_s", sa.Float),
+    sa.Column("predicted_basis", sa.Text),
     sa.UniqueConstraint("job_id", "number"),
     # The two promises that the scheduler must never break are the database's to keep.
     sa.Index("ix_attempts_one_live_per_job", "job_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),
@@ -121,6 +124,7 @@ attempts = sa.Table(
         "ix_attempts_one_live_per_card", "card_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE
     ),
     sa.Index("ix_attempts_card_id_finished_at", "card_id", "finished_at"),
+    sa.Index("ix_attempts_finished_at", "finished_at"),
 )
 
 story = sa.Table(

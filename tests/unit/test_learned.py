@@ -21,7 +21,17 @@ from farm.model import (
 )
 from farm.planning.eligibility import FarmView, check
 from farm.planning.estimate import room_of, seconds
-from farm.planning.learned import LAST, PEAK_LIMITS, UNLEARNED, Learned, Lesson, learn, lesson_of
+from farm.planning.learned import (
+    LAST,
+    NOISE,
+    PEAK_LIMITS,
+    PRIOR,
+    UNLEARNED,
+    Learned,
+    Lesson,
+    learn,
+    lesson_of,
+)
 from farm.planning.memory import best_plan, peak_gib, smallest_peak_gib
 
 MODELS = builtin_models()
@@ -188,3 +198,26 @@ def test_other_cards_and_models_learn_nothing_from_it() -> None:
         MODELS, learned={("GPU-2", "i2vgen-xl"): Learned(9.0), (CARD.id, "animatic"): Learned(9.0)}
     )
     assert check(job(), CARD, view).seconds == pytest.approx(PREDICTED)
+
+
+def test_a_card_that_scatters_is_told_with_a_wider_interval_than_a_steady_one() -> None:
+    steady = learn(Lesson(seconds=1.5 * each) for each in (0.99, 1.0, 1.01) * 4)
+    wild = learn(Lesson(seconds=1.5 * each) for each in (0.6, 1.0, 1.5) * 4)
+    assert steady.of_render < 0.04 < NOISE < 0.35 < wild.of_render
+    assert steady.span(100).high < 110
+    assert 150 < wild.span(100).high < 250
+
+
+def test_one_outlier_does_not_widen_the_interval_of_a_steady_card() -> None:
+    steady = [1.0, 1.03, 0.97, 1.02, 0.98, 1.01, 0.99, 1.0, 1.02, 0.98]
+    plain, hit = (learn(Lesson(seconds=one) for one in ratios) for ratios in (steady, [9.0, *steady]))
+    assert hit.span(1.0).high < 1.15 * plain.span(1.0).high
+
+
+@given(st.lists(st.floats(0.01, 100.0), max_size=30), st.floats(0.1, 1e5))
+def test_an_interval_is_about_its_prediction(ratios: list[float], seconds_: float) -> None:
+    learned = learn(Lesson(seconds=ratio) for ratio in ratios)
+    span = learned.span(seconds_)
+    assert 0 < span.low < span.likely == seconds_ < span.high
+    assert span.low * span.high == pytest.approx(seconds_**2)
+    assert learned.of_card <= PRIOR
