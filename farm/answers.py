@@ -34,6 +34,18 @@ class ProgressView(Answer):
     phase: str = ""
 
 
+class EtaView(Answer):
+    """When a job is expected to be done, wall seconds since 1970: `low_at` to `high_at` hold the truth in four of five cases.
+
+    `exact`: the queue was played forward to this job; else it stands so far behind that its time is told from the queue's pace.
+    """
+
+    at: float
+    low_at: float
+    high_at: float
+    exact: bool = True
+
+
 class AttemptView(Answer):
     """One try of a job on a card."""
 
@@ -74,8 +86,9 @@ class JobUrls(Answer):
 class JobView(Answer):
     """A job as people see it: what was asked, where it stands, and why.
 
-    `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known
-    for a queued job that was asked for by itself, not in a list. `why_pending` says what a queued job waits for.
+    `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known of every queued job that was
+    asked for by itself, in a list of the first some hundred; so is `eta`, which running jobs have too. `why_pending` says what a queued job
+    waits for.
     `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload.
     """
 
@@ -95,6 +108,7 @@ class JobView(Answer):
     finished_at: float | None = None
     progress: ProgressView | None = None
     position: int | None = None
+    eta: EtaView | None = None
     why_pending: str | None = None
     unplaceable: str | None = None
     failure: str | None = None

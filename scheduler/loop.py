@@ -28,6 +28,7 @@ from scheduler.feed_server import FeedServer
 from scheduler.leases import Leases
 from scheduler.lessons import Lessons
 from scheduler.outcomes import shunned
+from scheduler.outlook import Outlook
 from scheduler.policy import Pick, Policy, requirements
 from scheduler.watch import Watch
 
@@ -80,6 +81,14 @@ class Scheduler:
         self._desk = Desk(
             cluster, writer, reader, artifacts, self._board, leases, clock, previews, rivals=self._rivals
         )
+        self._outlook = Outlook(
+            self._policy,
+            self._board,
+            clock,
+            judge=self._judge,
+            view=lambda: self._view,
+            running=lambda: [(attendant.attempt, attendant.job) for attendant, _ in self._attending.values()],
+        )
         self._watch = Watch(
             cluster,
             registry,
@@ -129,6 +138,7 @@ class Scheduler:
         self._take_new_jobs()
         self._assign()
         self._mark_unplaceable()
+        self._outlook.tell()
 
     # --- recovery ---
     def _recover(self) -> None:
@@ -235,6 +245,7 @@ class Scheduler:
             self._unplaceable.clear()
             self._view = replace(self._view, bands=bands_of(cards))
             self._policy.forget_verdicts()
+            self._outlook.forget()
             self._wake.set()  # what the last decision did not know may let a card take a job
             jobs = self._policy.jobs()
         else:
@@ -309,6 +320,7 @@ class Scheduler:
         changed = self._lessons.take(card, model)
         self._view = replace(self._view, learned=self._lessons.book)
         if changed:
+            self._outlook.forget(card_id)
             self._policy.forget_verdicts()
             self._placed_with = None  # what fits where may have changed: judge all that wait
 

@@ -57,7 +57,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """For jobs behind those that were placed: done `at_s` from now at the first such position, and `each_s` later for each further one.
+    """For jobs behind those that were placed: done `at_s` from now, and `each_s` later for each further position.
 
     `off` is the standard deviation of the logarithm of the whole.
     """
@@ -151,27 +151,26 @@ def _soonest(
 def _rates(
     queue: Sequence[Waiting], free: Mapping[str, _Until], paces: Mapping[Hashable, Mapping[str, Pace]]
 ) -> dict[Hashable, Rate]:
-    """By kind. Each card is taken to work through the mix of kinds that it takes, in the queue's proportions."""
-    share = Counter(job.kind for job in queue)
-    rates: dict[Hashable, Rate] = {}
-    loads: dict[str, float] = {}  # seconds that a card spends on one job of its mix
-    of_card: dict[str, list[tuple[int, float]]] = {}
+    """By kind. Each card is taken to work through the mix of kinds that it takes, in the proportions of `queue`."""
+    counted = Counter(job.kind for job in queue)
+    share = {kind: max(counted[kind], 1) for kind in paces}
+    number = {card_id: index for index, card_id in enumerate(free)}
+    masks = {kind: sum(1 << number[card] for card in pace if card in number) for kind, pace in paces.items()}
+    spent, jobs = dict.fromkeys(free, 0.0), dict.fromkeys(free, 0)
     for kind, pace in paces.items():
         for card_id, one in pace.items():
-            if card_id in free:
-                of_card.setdefault(card_id, []).append((max(share[kind], 1), one.seconds))
-    for card_id, mix in of_card.items():
-        loads[card_id] = sum(count * seconds for count, seconds in mix) / sum(count for count, _ in mix)
+            if card_id in number:
+                spent[card_id] += share[kind] * one.seconds
+                jobs[card_id] += share[kind]
+    rates: dict[Hashable, Rate] = {}
     for kind, pace in paces.items():
-        cards = [card_id for card_id in pace if card_id in free]
-        per_second = sum(1 / loads[card_id] for card_id in cards if loads[card_id] > 0)
+        loads = {card: spent[card] / jobs[card] for card in pace if card in number}
+        per_second = sum(1 / load for load in loads.values() if load > 0)
         if not per_second:
             continue
-        rivals = sum(
-            max(share[other], 1) for other, others in paces.items() if any(card in others for card in cards)
-        )
-        all_jobs = sum(max(share[other], 1) for other in paces)
-        begin = sum(free[card].seconds / loads[card] for card in cards) / per_second
-        off = sum(math.hypot(pace[card].of_card, free[card].off) for card in cards) / len(cards)
-        rates[kind] = Rate(begin + len(cards) / per_second, rivals / all_jobs / per_second, off)
+        rivals = sum(share[other] for other in paces if masks[other] & masks[kind]) / sum(share.values())
+        begin = sum(free[card].seconds / load for card, load in loads.items()) / per_second
+        # Cards that end by turns are, in the middle, half a job away from their next end.
+        off = sum(math.hypot(pace[card].of_card, free[card].off) for card in loads) / len(loads)
+        rates[kind] = Rate(begin + len(loads) / per_second / 2, rivals / per_second, off)
     return rates

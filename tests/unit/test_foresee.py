@@ -65,7 +65,7 @@ def test_two_gb_in_single_precision_is_refused_with_what_it_would_take() -> None
     (told,) = foresee(preset("standard"), [card], view(card))
     assert not told.fits
     assert not told.eligible
-    assert told.reasons == ["needs 2.4 GiB, GTX 1050 2 GB has 1.4 usable"]
+    assert told.reasons == ["needs 2.4 GiB in single precision, GTX 1050 2 GB has 1.4 usable"]
     assert told.advice == "Choose a smaller model: no size of i2vgen-xl fits."
     assert told.memory_plan.precision == "fp32"
     assert told.peak_gib == pytest.approx(2.39, abs=0.01)
