@@ -118,7 +118,7 @@ class Outlook:
                 round(now + rate.at_s, 1), round(rate.each_s, 3), round(math.exp(Z * rate.off), 3)
             )
             for kind, rate in found.rates.items()
-            if isinstance(kind, Kind) and not kind.excluded
+            if not kind.excluded
         }
         return QueueChanged(
             made_at=now,

@@ -23,11 +23,11 @@ _IDLE: Final = frozenset({"empty", "empty_like", "new_empty", "detach", "_unsafe
 """Operators that move nothing, though torch does not call them views."""
 
 
-class _Tally(TorchDispatchMode):
+class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """Sums what every kernel does."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
         self.flops = self.products_bytes = self.rest_bytes = 0.0
 
     def add(self, flops: float, moved: float) -> None:
