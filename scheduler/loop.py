@@ -138,7 +138,8 @@ class Scheduler:
         self._take_new_jobs()
         self._assign()
         self._mark_unplaceable()
-        self._outlook.tell()
+        if self._outlook.due:
+            self._chore(self._outlook.tell())
 
     # --- recovery ---
     def _recover(self) -> None:

@@ -4,6 +4,7 @@ The order is by priority and submission. What else the policy weighs (shares, mo
 telling shows it.
 """
 
+import asyncio
 import heapq
 import logging
 import math
@@ -15,7 +16,7 @@ from farm.feed import Expected, QueueChanged, QueuePlace, QueueRate
 from farm.model import Attempt, Card, Job
 from farm.planning.eligibility import FarmView, Verdict, why_waiting
 from farm.planning.kinds import kind_of
-from farm.planning.learned import NOISE, UNLEARNED
+from farm.planning.learned import NOISE, UNLEARNED, Learned
 from farm.planning.queue import EXACT, Pace, Place, Waiting, forecast
 from farm.planning.spans import Span, Z, spread
 from scheduler.board import Board
@@ -46,16 +47,25 @@ STANDING = {
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """Jobs that are alike for every card: of one kind, and kept from the same cards."""
+class _Kind:
+    """Jobs that are alike for every card, `sample` for all of them: of one kind, and kept from the same cards."""
 
     name: str
     excluded: frozenset[str]
+    sample: Job
 
-    @property
-    def label(self) -> str:
-        """Its name for the feed: that of `kind_of`, and the cards it is kept from."""
-        return " ".join([self.name, *(f"-{card_id}" for card_id in sorted(self.excluded))])
+
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """What is looked at, copied, so that the looking may take its time in a thread while the scheduler goes on."""
+
+    at: float
+    jobs: list[Job]
+    cards: list[Card]
+    states: dict[str, str]
+    running: list[tuple[Attempt, Job, Pace]]
+    book: Mapping[tuple[str, str], Learned]
+    verdicts: dict[str, dict[str, Verdict]]
 
 
 class Outlook:
@@ -77,90 +87,107 @@ class Outlook:
         self._judge = judge
         self._view = view
         self._running = running
-        self._verdicts: dict[tuple[Kind, str], Verdict] = {}
+        self._verdicts: dict[str, dict[str, Verdict]] = {}  # by label of a kind, and card
         self._next = -math.inf
+        self._looking = False
 
     def forget(self, card_id: str | None = None) -> None:
         """What is thought of a card, or of all, is no longer so."""
-        if card_id is None:
-            self._verdicts.clear()
-        else:
-            self._verdicts = {key: verdict for key, verdict in self._verdicts.items() if key[1] != card_id}
+        kept = (
+            []
+            if card_id is None
+            else [(label, found.copy()) for label, found in list(self._verdicts.items())]
+        )
+        for _, found in kept:
+            found.pop(card_id or "", None)
+        self._verdicts = dict(
+            kept
+        )  # a look that is under way keeps to the old ones, and adds to them in vain
 
-    def tell(self) -> None:
-        """Plays the queue forward and tells it, unless that was done just now."""
-        began = self._clock.monotonic()
-        if began < self._next:
+    @property
+    def due(self) -> bool:
+        """Whether it is time to tell again."""
+        return not self._looking and self._clock.monotonic() >= self._next
+
+    async def tell(self) -> None:
+        """Plays the queue forward and tells it, if that is due."""
+        if not self.due:
             return
+        self._looking = True
+        began = self._clock.monotonic()
         try:
-            self._board.queue(self._look())
+            self._board.queue(await asyncio.to_thread(self._look, self._now()))
         except Exception:  # what is told of the future must not end what goes on now
             log.exception("the queue's future could not be told")
-        ended = self._clock.monotonic()
-        self._next = ended + max(EVERY_S, SHARE * (ended - began))
+        finally:
+            self._looking = False
+            ended = self._clock.monotonic()
+            self._next = ended + max(EVERY_S, SHARE * (ended - began))
 
-    def _look(self) -> QueueChanged:
-        now, cards = self._clock.now(), self._policy.cards
-        able = [card for card in cards if self._takes_work(card.id)]
-        exact = min(MOST, max(EXACT, 2 * len(able)))
-        first = heapq.nsmallest(exact, self._policy.jobs(), key=lambda job: (-job.priority, job.created_at))
-        kinds = {job.id: Kind(kind_of(job), self._policy.excluded(job.id)) for job in first}
-        samples = {kinds[job.id]: job for job in first}
-        self._drop_other_kinds(samples)
-        self._judge_new(samples, cards)
-        running = [(attempt, job, self._left(attempt)) for attempt, job in self._running()]
-        busy = {card.id: Pace(0.0) for card in able}
-        busy |= {attempt.card_id: left for attempt, _, left in running if attempt.card_id in busy}
-        paces = {kind: self._paces(kind, sample, able) for kind, sample in samples.items()}
-        found = forecast([Waiting(job.id, kinds[job.id]) for job in first], busy, paces, exact=exact)
-        rates = {
-            kind.name: QueueRate(
-                round(now + rate.at_s, 1), round(rate.each_s, 3), round(math.exp(Z * rate.off), 3)
-            )
-            for kind, rate in found.rates.items()
-            if not kind.excluded
-        }
-        return QueueChanged(
-            made_at=now,
-            waiting=self._policy.waiting,
-            placed=len(first),
-            places=(
-                *(_at_work(attempt, job, left, now) for attempt, job, left in running),
-                *(_waits(place, kinds[place.id], now) for place in found.places),
-            ),
-            rates=rates if self._policy.waiting > len(first) else {},
-            why={kind.label: self._why(kind, cards) for kind in samples},
+    def _now(self) -> _Now:
+        return _Now(
+            self._clock.now(),
+            self._policy.jobs(),
+            self._policy.cards,
+            {card_id: live.state for card_id, live in self._board.cards.items()},
+            [(attempt, job, self._left(attempt)) for attempt, job in self._running()],
+            self._view().learned,
+            self._verdicts,
         )
 
-    def _takes_work(self, card_id: str) -> bool:
-        live = self._board.cards.get(card_id)
-        return live is not None and live.state in WORKING
+    def _look(self, now: _Now) -> QueueChanged:
+        able = [card for card in now.cards if now.states.get(card.id) in WORKING]
+        exact = min(MOST, max(EXACT, 2 * len(able)))
+        first = heapq.nsmallest(exact, now.jobs, key=lambda job: (-job.priority, job.created_at))
+        kinds, labels = self._kinds(first)
+        self._judge_new(now, kinds)
+        busy = {card.id: Pace(0.0) for card in able}
+        busy |= {attempt.card_id: left for attempt, _, left in now.running if attempt.card_id in busy}
+        paces = {label: _paces(now, label, kind, able) for label, kind in kinds.items()}
+        queue = [Waiting(job.id, label) for job, label in zip(first, labels, strict=True)]
+        found = forecast(queue, busy, paces, exact=exact)
+        waits = [_waits(place, label, now.at) for place, label in zip(found.places, labels, strict=True)]
+        behind = len(now.jobs) > len(first)
+        return QueueChanged(
+            made_at=now.at,
+            waiting=len(now.jobs),
+            placed=len(first),
+            places=(*(_at_work(attempt, job, left, now.at) for attempt, job, left in now.running), *waits),
+            rates={
+                label: QueueRate(
+                    round(now.at + rate.at_s, 1), round(rate.each_s, 3), round(math.exp(Z * rate.off), 3)
+                )
+                for label, rate in found.rates.items()
+                if behind and not kinds[label].excluded
+            },
+            why={label: _why(now, label) for label in kinds},
+        )
 
-    def _drop_other_kinds(self, samples: Mapping[Kind, Job]) -> None:
-        if len(self._verdicts) > 4 * JUDGED:
-            self._verdicts = {key: verdict for key, verdict in self._verdicts.items() if key[0] in samples}
+    def _kinds(self, jobs: list[Job]) -> tuple[dict[str, _Kind], list[str]]:
+        """The kinds by label, and each job's label: the name of `kind_of`, and the cards that it is kept from."""
+        kinds: dict[str, _Kind] = {}
+        labels = []
+        for job in jobs:
+            name, excluded = kind_of(job), self._policy.excluded(job.id)
+            label = " ".join([name, *(f"-{card_id}" for card_id in sorted(excluded))]) if excluded else name
+            kinds.setdefault(label, _Kind(name, excluded, job))
+            labels.append(label)
+        return kinds, labels
 
-    def _judge_new(self, samples: Mapping[Kind, Job], cards: list[Card]) -> None:
-        """Judges what was not judged yet, the first kinds first."""
+    def _judge_new(self, now: _Now, kinds: Mapping[str, _Kind]) -> None:
+        """Judges what was not judged yet, the first kinds first, and drops kinds that are gone."""
+        for label in [label for label in now.verdicts if label not in kinds]:
+            del now.verdicts[label]
         left = JUDGED
-        for kind, sample in samples.items():
-            for card in cards:
-                if (kind, card.id) in self._verdicts or card.id in kind.excluded:
+        for label, kind in kinds.items():
+            known = now.verdicts.setdefault(label, {})
+            for card in now.cards:
+                if card.id in known or card.id in kind.excluded:
                     continue
                 if not left:
                     return
-                self._verdicts[kind, card.id] = self._judge(sample, card)
+                known[card.id] = self._judge(kind.sample, card)
                 left -= 1
-
-    def _paces(self, kind: Kind, sample: Job, able: list[Card]) -> dict[str, Pace]:
-        book, model = self._view().learned, sample.settings.model
-        found: dict[str, Pace] = {}
-        for card in able:
-            verdict = self._verdicts.get((kind, card.id))
-            if verdict is not None and verdict.eligible:
-                learned = book.get((card.id, model), UNLEARNED)
-                found[card.id] = Pace(verdict.seconds, learned.of_card, learned.of_render)
-        return found
 
     def _left(self, attempt: Attempt) -> Pace:
         """What is left of a render: by its own steps once it has made some, else by what was foretold."""
@@ -172,19 +199,25 @@ class Outlook:
             )  # half of it comes after the steps
             return Pace(live.eta_s + beside, 0.0, OF_PACE)
         since = attempt.started_at if attempt.started_at is not None else self._clock.now()
-        off = _off(attempt)
-        return Pace(max(foretold - (self._clock.now() - since), LEAST_LEFT * foretold), off, NOISE)
+        left = max(foretold - (self._clock.now() - since), LEAST_LEFT * foretold)
+        return Pace(left, _off(attempt), NOISE)
 
-    def _why(self, kind: Kind, cards: list[Card]) -> str:
-        found = [
-            (card, verdict) for card in cards if (verdict := self._verdicts.get((kind, card.id))) is not None
-        ]
-        states = {
-            card.id: STANDING.get(live.state, "")
-            for card in cards
-            if (live := self._board.cards.get(card.id))
-        }
-        return why_waiting(found, states)
+
+def _paces(now: _Now, label: str, kind: _Kind, able: list[Card]) -> dict[str, Pace]:
+    model, verdicts = kind.sample.settings.model, now.verdicts.get(label, {})
+    found: dict[str, Pace] = {}
+    for card in able:
+        verdict = verdicts.get(card.id)
+        if verdict is not None and verdict.eligible:
+            learned = now.book.get((card.id, model), UNLEARNED)
+            found[card.id] = Pace(verdict.seconds, learned.of_card, learned.of_render)
+    return found
+
+
+def _why(now: _Now, label: str) -> str:
+    verdicts = now.verdicts.get(label, {})
+    found = [(card, verdict) for card in now.cards if (verdict := verdicts.get(card.id)) is not None]
+    return why_waiting(found, {card_id: STANDING.get(state, "") for card_id, state in now.states.items()})
 
 
 def _off(attempt: Attempt) -> float:
@@ -198,9 +231,9 @@ def _at_work(attempt: Attempt, job: Job, left: Pace, now: float) -> QueuePlace:
     return QueuePlace(job.id, kind_of(job), None, _expected(span, now), attempt.card_id)
 
 
-def _waits(place: Place, kind: Kind, now: float) -> QueuePlace:
+def _waits(place: Place, label: str, now: float) -> QueuePlace:
     done = None if place.done is None else _expected(place.done, now)
-    return QueuePlace(place.id, kind.label, place.position, done, place.card_id)
+    return QueuePlace(place.id, label, place.position, done, place.card_id)
 
 
 def _expected(span: Span, now: float) -> Expected:

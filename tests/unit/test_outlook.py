@@ -1,5 +1,6 @@
 """What the scheduler tells of the queue: places, times, reasons, at a bounded rate and cost."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -75,7 +76,7 @@ class Desk:
 
     def tell(self) -> QueueChanged:
         self.clock.move(EVERY_S + 0.01)
-        self.outlook.tell()
+        asyncio.run(self.outlook.tell())
         return self.told[-1]
 
     def times(self, told: QueueChanged) -> dict[str, float | None]:
@@ -183,7 +184,7 @@ def test_it_is_told_every_few_seconds_at_most_and_only_when_it_changed() -> None
     desk.card(ONE)
     desk.queue(job("a"))
     for _ in range(10):
-        desk.outlook.tell()
+        asyncio.run(desk.outlook.tell())
         desk.clock.move(EVERY_S / 5 - 0.01)
     assert len(desk.told) == 2  # the time until then has passed meanwhile: it is a later one
     desk.policy.remove_job("a")
@@ -238,7 +239,7 @@ def test_a_fault_in_the_telling_does_not_end_the_scheduler(caplog: pytest.LogCap
     desk.queue(job("a"))
     broken: Mapping[tuple[str, str], Learned] = None  # type: ignore[assignment]  # as a fault would have it
     desk.learned = broken  # type: ignore[assignment]  # see above
-    desk.outlook.tell()
+    asyncio.run(desk.outlook.tell())
     assert desk.told == []
     assert "could not be told" in caplog.text
 
