@@ -180,6 +180,7 @@ class CardForecast(Answer):
     """What a render would come to on a card, before it runs.
 
     `fits` speaks of memory alone; `eligible` says that the card would take the job, else `reasons` say why not and `advice` what helps.
+    `how_it_fits`: where a card cannot hold everything, what that would need, and what the plan costs in time.
     `tier` is the job's. `peak_gib` is what the caching allocator will reserve, without the CUDA context, as history records it; 0 where no
     GPU memory is needed. Where nothing fits, plan and peak are those that take the least, and no seconds are told. `usable_gib` is what the
     allocator may take, after the CUDA context. `seconds_low` to `seconds_high` hold the truth in four of five cases. `basis`: "measured"
@@ -197,6 +198,7 @@ class CardForecast(Answer):
     tier: Tier
     reasons: list[str] = []
     advice: str = ""
+    how_it_fits: str = ""
     memory_plan: MemoryPlan
     peak_gib: float
     peak_low_gib: float

@@ -11,12 +11,15 @@ from collections.abc import Iterable
 
 from farm.answers import CardForecast
 from farm.catalogue.cards import named_card
-from farm.model import Card, CardKind, Job, JobStatus, RenderSettings
+from farm.catalogue.models import ModelRow
+from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings
 from farm.planning.eligibility import FarmView, Verdict, check, what_helps
-from farm.planning.learned import UNLEARNED
+from farm.planning.estimate import seconds
+from farm.planning.learned import UNLEARNED, Learned
 from farm.planning.memory import BUS_GB_S, CONTEXT_GIB, leanest, peak_gib, peak_range_gib
 from farm.planning.rules import precision_for
 from farm.planning.tiers import band_of, tier_of
+from farm.planning.wording import how
 
 IMAGINED = "imagined"
 """The id of a card that is in no farm."""
@@ -92,6 +95,7 @@ def _forecast(job: Job, card: Card, view: FarmView) -> CardForecast:
         tier=job.tier,
         reasons=reasons,
         advice=_advice(job, card, view, verdict),
+        how_it_fits=_how_it_fits(job, card, row, verdict, learned) if fits else "",
         memory_plan=plan,
         peak_gib=round(peak, 3),
         peak_low_gib=round(low, 3),
@@ -105,3 +109,19 @@ def _forecast(job: Job, card: Card, view: FarmView) -> CardForecast:
 
 def _advice(job: Job, card: Card, view: FarmView, verdict: Verdict) -> str:
     return "" if verdict.eligible else what_helps(job, card, view)
+
+
+def _how_it_fits(job: Job, card: Card, row: ModelRow, verdict: Verdict, learned: Learned) -> str:
+    """What it would need whole, where that is more than there is, and what fitting it costs; empty where everything fits."""
+    plan = verdict.plan
+    if row.memory is None or plan is None or card.usable_gib is None:
+        return ""
+    whole = MemoryPlan(precision=plan.precision)
+    need = peak_gib(row, job.settings, whole) * learned.peak
+    if need <= card.usable_gib:
+        return ""
+    dearer = verdict.seconds / (seconds(row, card, job.settings, whole) * learned.seconds)
+    return (
+        f"needs {need:.1f} GiB whole, {card.name} has {card.usable_gib:.1f} usable; "
+        f"fits so: {how(plan)}; {dearer:.2f} times the seconds"
+    )
