@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from farm.artifacts import ArtifactStore
+from farm.bench_results import read_bench
 from farm.catalogue.models import load_models
 from farm.clock import SystemClock
 from farm.settings import DataDirectory, FarmSettings
@@ -45,6 +46,7 @@ async def work(data: DataDirectory, settings: FarmSettings) -> None:
         previews=data.previews,
         lease_s=settings.lease_s,
         tiers=settings.tiers,
+        bench=read_bench(data.bench_results),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from farm.artifacts import ArtifactStore
+from farm.bench_results import Benched
 from farm.catalogue.models import ModelRow
 from farm.clock import Clock
 from farm.errors import NotFoundError
@@ -56,14 +57,16 @@ class Scheduler:
         previews: Path,
         lease_s: float,
         tiers: TiersMode,
+        bench: Sequence[Benched] = (),
     ) -> None:
+        """`bench` are the rows that `farm bench` kept, newest first."""
         self._cluster = cluster
         self._writer = writer
         self._reader = reader
         self._requests = requests
         self._clock = clock
         self._view = FarmView(models, tiers)
-        self._lessons = Lessons(reader, models)
+        self._lessons = Lessons(reader, models, bench)
         self._wake = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None

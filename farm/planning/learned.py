@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from farm.bench_results import Benched
 from farm.catalogue.models import ModelRow
 from farm.model import Attempt, AttemptStatus, Basis, Card, CardKind, FailureClass, RenderSettings
 from farm.planning.estimate import seconds
@@ -59,14 +60,16 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """By what to multiply the catalogue's seconds and peak for one card and model; `renders` is how many attempts say so.
+    """By what to multiply the catalogue's seconds and peak for one card and model.
 
-    `of_card` and `of_render`: how far the seconds may be off, as standard deviations of the logarithm.
+    `renders` is how many attempts say so, `benches` how many rows of the card's own bench. `of_card` and `of_render`: how far the seconds
+    may be off, as standard deviations of the logarithm.
     """
 
     seconds: float = 1.0
     peak: float = 1.0
     renders: int = 0
+    benches: int = 0
     of_card: float = PRIOR
     of_render: float = NOISE
 
@@ -77,7 +80,9 @@ class Learned:
     @property
     def basis(self) -> Basis:
         """What a prediction rests on."""
-        return "measured" if self.renders else "catalogue"
+        if self.renders:
+            return "measured"
+        return "calibrated" if self.benches else "catalogue"
 
 
 UNLEARNED = Learned()
@@ -106,20 +111,44 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
     )
 
 
+def bench_lessons(bench: Iterable[Benched], row: ModelRow, card: Card) -> list[Lesson | None]:
+    """The lessons of a card's own rows with a model, in their order."""
+    own = [one for one in bench if (one.card_id, one.model) == (card.id, row.name)]
+    return [lesson_of_bench(one, row, card) for one in own]
+
+
+def lesson_of_bench(benched: Benched, row: ModelRow, card: Card) -> Lesson | None:
+    """What a row of the card's own bench teaches: the same as a render; None for one that failed."""
+    if benched.total_s is None or benched.plan is None:
+        return None
+    predicted = seconds(row, card, benched.settings, benched.plan)
+    peak = peak_gib(row, benched.settings, benched.plan) if card.kind is not CardKind.CPU else 0.0
+    return Lesson(
+        seconds=benched.total_s / predicted if predicted > 0 else None,
+        peak=benched.peak_gib / peak if benched.peak_gib and peak else None,
+    )
+
+
 def seconds_taken(attempt: Attempt) -> float:
     """What a prediction is about: the seconds from the loaded model to the last frame."""
     return sum(spent for part, spent in attempt.stage_seconds.items() if part not in NOT_RENDERING)
 
 
-def learn(lessons: Iterable[Lesson | None]) -> Learned:
-    """The factors from lessons, newest first; those beyond the last `LAST` no longer count."""
-    known = [lesson for lesson in lessons if lesson is not None][:LAST]
+def learn(lessons: Iterable[Lesson | None], bench: Iterable[Lesson | None] = ()) -> Learned:
+    """The factors from lessons, newest first; those beyond the last `LAST` no longer count.
+
+    `bench` are those of the card's own bench: they count like renders before all others, so that real ones push them out.
+    """
+    renders = [lesson for lesson in lessons if lesson is not None][:LAST]
+    benches = [lesson for lesson in bench if lesson is not None][: LAST - len(renders)]
+    known = renders + benches
     times = [lesson.seconds for lesson in known if lesson.seconds is not None]
     of_render = _scatter(times)
     return Learned(
         seconds=_factor(times, SECONDS_LIMITS),
         peak=_factor([lesson.peak for lesson in known if lesson.peak is not None], PEAK_LIMITS),
-        renders=len(known),
+        renders=len(renders),
+        benches=len(benches),
         of_card=1 / math.sqrt(1 / PRIOR**2 + len(times) / (MEDIAN_COSTS * of_render**2)),
         of_render=of_render,
     )

@@ -1,11 +1,14 @@
 """What attempts teach: predictions become right in a few renders, and neither an outlier nor another program spoils them."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farm.bench_results import read_bench
 from farm.catalogue.models import builtin_models
 from farm.model import (
     Attempt,
@@ -29,6 +32,7 @@ from farm.planning.learned import (
     UNLEARNED,
     Learned,
     Lesson,
+    bench_lessons,
     learn,
     lesson_of,
 )
@@ -221,3 +225,23 @@ def test_an_interval_is_about_its_prediction(ratios: list[float], seconds_: floa
     assert 0 < span.low < span.likely == seconds_ < span.high
     assert span.low * span.high == pytest.approx(seconds_**2)
     assert learned.of_card <= PRIOR
+
+
+def test_a_card_s_own_bench_comes_before_the_catalogue_and_renders_push_it_out(tmp_path: Path) -> None:
+    setting = {"name": "standard", "width": 512, "height": 512, "frames": 16, "steps": 50, "guidance": 9.0}
+    rows: list[dict[str, object]] = [
+        {"card_id": "GPU-1", "model": "i2vgen-xl", "setting": setting, "plan": asdict(PLAN), "total_s": 2 * PREDICTED, "peak_gib": PEAK},
+        {"card_id": "GPU-1", "model": "i2vgen-xl", "setting": setting, "plan": None, "failure": "out of memory"},
+        {"card_id": "GPU-2", "model": "i2vgen-xl", "setting": setting, "plan": asdict(PLAN), "total_s": 99 * PREDICTED},
+    ]  # fmt: skip
+    file = tmp_path / "bench.jsonl"
+    file.write_text("\n".join([*map(json.dumps, rows), "not JSON"]))
+    bench = bench_lessons(read_bench(file), I2VGEN, CARD)
+    own = learn([], bench)
+    assert (own.basis, own.renders, own.benches) == ("calibrated", 0, 1)
+    assert own.seconds == pytest.approx(2**0.88, rel=0.01)
+    assert own.peak == pytest.approx(1.0)
+    assert learn([Lesson(seconds=2.0)] * 2, bench).basis == "measured"
+    assert learn([Lesson(seconds=1.0)] * LAST, bench).benches == 0
+    assert learn([], []).basis == "catalogue"
+    assert read_bench(tmp_path / "none") == []
