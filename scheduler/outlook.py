@@ -39,11 +39,14 @@ LEAST_LEFT = 0.05
 WORKING = frozenset({"idle", "busy", "starting"})
 """The states of a card that takes work, now or soon."""
 STANDING = {
+    "idle": "",
     "busy": "is busy",
     "starting": "is starting",
     "not answering": "does not answer",
     "trouble": "is in trouble",
+    "kept": "is kept for its owner",
 }
+"""What to say of a card in a state; of one that is not here, that it "is" so: "is drained", "is paused"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,9 @@ def _paces(now: _Now, label: str, kind: _Kind, able: list[Card]) -> dict[str, Pa
 def _why(now: _Now, label: str) -> str:
     verdicts = now.verdicts.get(label, {})
     found = [(card, verdict) for card in now.cards if (verdict := verdicts.get(card.id)) is not None]
-    return why_waiting(found, {card_id: STANDING.get(state, "") for card_id, state in now.states.items()})
+    return why_waiting(
+        found, {card_id: STANDING.get(state, f"is {state}") for card_id, state in now.states.items()}
+    )
 
 
 def _off(attempt: Attempt) -> float:
