@@ -22,7 +22,7 @@ from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
 from farm.feed import LiveCard, LiveJob, QueuePlace
 from farm.model import Attempt, Basis, Card, CardKind, Job, JobStatus, Node
-from farm.planning.calibration import Foretold, calibration, foretold
+from farm.planning.calibration import Foretold, calibration
 from farm.planning.kinds import kind_of
 from farm.planning.rules import precision_for
 from farm.planning.spans import SHARE
@@ -257,9 +257,7 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
 
 def show_calibration(parts: Parts) -> CalibrationView:
     """How often the last predictions held, all together and by what they rested on."""
-    told = [
-        one for attempt in parts.reader.foretold_attempts(FORETOLD) if (one := foretold(attempt)) is not None
-    ]
+    told = parts.reader.foretold(FORETOLD)
     of_basis: dict[Basis, list[Foretold]] = {}
     for one in told:
         if one.basis is not None:

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from farm.model import Attempt, AttemptStatus, Basis
-from farm.planning.learned import seconds_taken
+from farm.model import Basis
 from farm.planning.spans import Span
 
 
@@ -30,21 +29,6 @@ class Calibration:
     quicker: float | None = None
     slower: float | None = None
     median_error: float | None = None
-
-
-def foretold(attempt: Attempt) -> Foretold | None:
-    """What was told of an attempt and what came; None where nothing was, or something else had its hand in it.
-
-    Only a whole render that finished counts: what failed or was lost ended early.
-    """
-    told = (attempt.predicted_low_s, attempt.predicted_s, attempt.predicted_high_s)
-    took = seconds_taken(attempt)
-    if attempt.status is not AttemptStatus.FINISHED or attempt.disturbed or took <= 0:
-        return None
-    low, likely, high = told
-    if low is None or likely is None or high is None:
-        return None
-    return Foretold(Span(low, likely, high), took, attempt.predicted_basis)
 
 
 def calibration(found: Iterable[Foretold]) -> Calibration:

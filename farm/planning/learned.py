@@ -16,7 +16,7 @@ interval of it, the same wherever seconds are told. `docs/benchmarks.md` has how
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -103,7 +103,7 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
         return Lesson(peak=max(1.0, usable / predicted_peak) * STEP_UP)
     if attempt.status is not AttemptStatus.FINISHED:
         return None
-    took = seconds_taken(attempt)
+    took = seconds_taken(attempt.stage_seconds)
     predicted = seconds(row, card, settings, attempt.memory_plan)
     return Lesson(
         seconds=took / predicted if took > 0 and predicted > 0 else None,
@@ -129,9 +129,9 @@ def lesson_of_bench(benched: Benched, row: ModelRow, card: Card) -> Lesson | Non
     )
 
 
-def seconds_taken(attempt: Attempt) -> float:
+def seconds_taken(stage_seconds: Mapping[str, float]) -> float:
     """What a prediction is about: the seconds from the loaded model to the last frame."""
-    return sum(spent for part, spent in attempt.stage_seconds.items() if part not in NOT_RENDERING)
+    return sum(spent for part, spent in stage_seconds.items() if part not in NOT_RENDERING)
 
 
 def learn(lessons: Iterable[Lesson | None], bench: Iterable[Lesson | None] = ()) -> Learned:

@@ -8,6 +8,9 @@ from sqlalchemy.engine import Engine
 from farm.auth import Credential
 from farm.errors import NotFoundError
 from farm.model import Attempt, AttemptStatus, Card, FailureClass, Job, JobStatus, Node, RenderSettings
+from farm.planning.calibration import Foretold
+from farm.planning.learned import seconds_taken
+from farm.planning.spans import Span
 from farm.states import LIVE_ATTEMPTS
 from farm.store import schema
 from farm.store.registry import find_token
@@ -225,17 +228,35 @@ class Reader:
             rows = connection.execute(statement).mappings().all()
         return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
 
-    def foretold_attempts(self, limit: int) -> list[Attempt]:
-        """The last finished attempts of which an interval was told, newest first."""
+    def foretold(self, limit: int) -> list[Foretold]:
+        """What was foretold of the last finished attempts and what they took, newest first.
+
+        Only of whole renders that nothing else had its hand in: what failed or was lost ended early.
+        """
         attempts = schema.attempts
+        statement = (
+            sa.select(
+                attempts.c.predicted_low_s,
+                attempts.c.predicted_s,
+                attempts.c.predicted_high_s,
+                attempts.c.predicted_basis,
+                attempts.c.stage_seconds,
+            )
+            .where(
+                attempts.c.status == AttemptStatus.FINISHED,
+                attempts.c.disturbed.is_(False),
+                attempts.c.predicted_low_s.is_not(None),
+            )
+            .order_by(attempts.c.finished_at.desc())
+            .limit(limit)
+        )
         with self._engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(attempts)
-                .where(attempts.c.status == AttemptStatus.FINISHED, attempts.c.predicted_low_s.is_not(None))
-                .order_by(attempts.c.finished_at.desc())
-                .limit(limit)
-            ).mappings()
-            return [attempt_from_row(row) for row in rows]
+            rows = connection.execute(statement).all()
+        told = [
+            Foretold(Span(low, likely, high), seconds_taken(spent), basis)
+            for low, likely, high, basis, spent in rows
+        ]
+        return [one for one in told if one.took > 0]
 
     def story(self, job_id: str) -> list[StoryLine]:
         """What happened to a job, first to last."""

@@ -1,45 +1,68 @@
 """How often predictions held: of attempts as the store has them, and of made-up histories."""
 
 import math
-from dataclasses import replace
+from collections.abc import Iterator
+from pathlib import Path
 from statistics import NormalDist
 
 import pytest
 
 from benchmarks import intervals
-from farm.model import Attempt, AttemptStatus
-from farm.planning.calibration import Calibration, Foretold, calibration, foretold
+from farm.ids import new_id
+from farm.model import FailureClass, MemoryPlan
+from farm.planning.calibration import Calibration, Foretold, calibration
 from farm.planning.spans import SHARE, Span, Z, spread
-
-RENDERED = Attempt(
-    "A1", "J1", 1, "n1", "GPU-1", "RTX 2060", AttemptStatus.FINISHED, 1.0,
-    stage_seconds={"load": 40.0, "denoise": 90.0, "encode": 10.0},
-    predicted_s=100.0, predicted_low_s=80.0, predicted_high_s=125.0, predicted_basis="measured",
-)  # fmt: skip
+from farm.states import AttemptMove, JobMove
+from farm.store.writer import Assignment, Result
+from tests.storage import Storage, open_storage
 
 
 def told(took: float) -> Foretold:
     return Foretold(Span(80.0, 100.0, 125.0), took)
 
 
-def test_the_truth_is_what_the_prediction_was_about() -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Storage]:
+    opened = open_storage(tmp_path)
+    yield opened
+    opened.close()
+
+
+def begun(store: Storage, low: float | None = 80.0) -> str:
+    """An attempt that renders, of which 100 s were foretold; returns its id."""
+    (card,) = store.add_cards(1)
+    assignment = Assignment(
+        new_id(), store.submit().id, "n1", card.id, card.name, MemoryPlan(),
+        predicted_s=100.0, predicted_low_s=low, predicted_high_s=125.0, predicted_basis="measured",
+    )  # fmt: skip
+    assert store.writer.assign([assignment], 1.0)
+    store.writer.progress(assignment.attempt_id, AttemptMove.RUN, 2.0, 1)
+    return assignment.attempt_id
+
+
+def test_the_truth_is_what_the_prediction_was_about_and_the_newest_comes_first(store: Storage) -> None:
     """Loading the model is no part of it, so that 40 s more of it do not count against the prediction."""
-    assert foretold(RENDERED) == Foretold(Span(80.0, 100.0, 125.0), 100.0, "measured")
+    for at, took in enumerate((90.0, 110.0)):
+        spent = {"load": 40.0, "denoise": took - 10.0, "encode": 10.0}
+        attempt = begun(store)
+        assert store.writer.finish(attempt, Result("a", "b", spent, None, 3.0), 4.0 + at)
+    span = Span(80.0, 100.0, 125.0)
+    assert store.reader.foretold(10) == [Foretold(span, 110.0, "measured"), Foretold(span, 90.0, "measured")]
+    assert store.reader.foretold(1) == [Foretold(span, 110.0, "measured")]
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        replace(RENDERED, status=AttemptStatus.FAILED),
-        replace(RENDERED, status=AttemptStatus.LOST),
-        replace(RENDERED, disturbed=True),
-        replace(RENDERED, stage_seconds={}),
-        replace(RENDERED, predicted_low_s=None),
-        replace(RENDERED, predicted_s=None),
-    ],
-)
-def test_what_was_not_foretold_or_not_rendered_alone_says_nothing(attempt: Attempt) -> None:
-    assert foretold(attempt) is None
+def test_what_was_not_foretold_or_not_rendered_alone_says_nothing(store: Storage) -> None:
+    spent = {"denoise": 90.0}
+    untold = begun(store, low=None)
+    assert store.writer.finish(untold, Result("a", "b", spent, None, 3.0), 4.0)
+    disturbed = begun(store)
+    store.writer.note(disturbed, 2, "A game took the card.", 3.0, disturbed=True)
+    assert store.writer.finish(disturbed, Result("a", "b", spent, None, 3.0), 4.0)
+    unmeasured = begun(store)
+    assert store.writer.finish(unmeasured, Result("a", "b", {}, None, 3.0), 4.0)
+    failed = begun(store)
+    store.writer.fail(failed, FailureClass.INTERNAL, "It broke.", 4.0, then=JobMove.REQUEUE)
+    assert store.reader.foretold(10) == []
 
 
 def test_shares_below_within_and_above() -> None:
