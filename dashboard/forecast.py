@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dashboard.parts import Parts
 from dashboard.views import default_preset
 from farm.answers import CardForecast
-from farm.bench_results import Benched, read_bench
 from farm.catalogue.models import ModelRow
 from farm.model import Card
+from farm.own_bench import Benched, read_bench
 from farm.planning.eligibility import FarmView, bands_of
 from farm.planning.foresee import foresee
 from farm.planning.learned import LAST, Learned, bench_lessons, learn, lesson_of

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from farm.artifacts import ArtifactStore
-from farm.bench_results import read_bench
 from farm.catalogue.models import load_models
 from farm.clock import SystemClock
+from farm.own_bench import read_bench
 from farm.settings import DataDirectory, FarmSettings
 from farm.store.engine import open_engine
 from farm.store.reader import Reader

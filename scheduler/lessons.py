@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from farm.bench_results import Benched
 from farm.catalogue.models import ModelRow
 from farm.model import Card
+from farm.own_bench import Benched
 from farm.planning.learned import LAST, UNLEARNED, Learned, bench_lessons, learn, lesson_of
 from farm.store.reader import Reader
 

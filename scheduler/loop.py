@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from farm.artifacts import ArtifactStore
-from farm.bench_results import Benched
 from farm.catalogue.models import ModelRow
 from farm.clock import Clock
 from farm.errors import NotFoundError
 from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
 from farm.model import Attempt, Card, Job, JobStatus
+from farm.own_bench import Benched
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
 from farm.planning.learned import UNLEARNED
 from farm.store.reader import Reader

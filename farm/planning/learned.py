@@ -20,9 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from farm.bench_results import Benched
 from farm.catalogue.models import ModelRow
 from farm.model import Attempt, AttemptStatus, Basis, Card, CardKind, FailureClass, RenderSettings
+from farm.own_bench import Benched
 from farm.planning.estimate import seconds
 from farm.planning.memory import peak_gib
 from farm.planning.spans import Span, Z, spread

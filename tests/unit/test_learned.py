@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.bench_results import read_bench
 from farm.catalogue.models import builtin_models
 from farm.model import (
     Attempt,
@@ -22,6 +21,7 @@ from farm.model import (
     RenderSettings,
     Tier,
 )
+from farm.own_bench import read_bench
 from farm.planning.eligibility import FarmView, check
 from farm.planning.estimate import room_of, seconds
 from farm.planning.learned import (
