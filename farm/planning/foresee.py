@@ -21,6 +21,8 @@ from farm.planning.rules import precision_for
 from farm.planning.tiers import band_of, tier_of
 from farm.planning.wording import how
 
+SLOWED = 1.15
+"""From so many times the seconds on, the slot through which weights stream is named as the cause."""
 IMAGINED = "imagined"
 """The id of a card that is in no farm."""
 
@@ -121,7 +123,9 @@ def _how_it_fits(job: Job, card: Card, row: ModelRow, verdict: Verdict, learned:
     if need <= card.usable_gib:
         return ""
     dearer = verdict.seconds / (seconds(row, card, job.settings, whole) * learned.seconds)
+    slow = plan.weights_on_card < 1.0 and card.bus_gb_s is not None and dearer > SLOWED
+    slot = f": its slot carries {card.bus_gb_s:.1f} GB/s" if slow else ""
     return (
         f"needs {need:.1f} GiB whole, {card.name} has {card.usable_gib:.1f} usable; "
-        f"fits so: {how(plan)}; {dearer:.2f} times the seconds"
+        f"fits so: {how(plan)}; {dearer:.2f} times the seconds{slot}"
     )

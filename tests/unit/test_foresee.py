@@ -65,6 +65,18 @@ def test_native_fits_a_card_of_six_gb() -> None:
     assert roomy.how_it_fits == ""
 
 
+def test_a_slot_that_is_too_slow_for_the_weights_is_named() -> None:
+    """On a riser with one lane streaming does not hide, and the forecast must say so, not only be slower."""
+    card = at("RTX 3090", usable_gib=2.0, bus_gb_s=0.8)
+    (told,) = foresee(preset("preview"), [card], view(card))
+    assert told.how_it_fits.endswith("times the seconds: its slot carries 0.8 GB/s")
+    (wide,) = foresee(preset("preview"), [replace(card, bus_gb_s=12.0)], view(card))
+    assert wide.how_it_fits.endswith("times the seconds")
+    assert told.seconds is not None
+    assert wide.seconds is not None
+    assert told.seconds > 1.15 * wide.seconds
+
+
 def test_two_gb_in_single_precision_is_refused_with_what_it_would_take() -> None:
     """The reason named the need in half precision, 1.2 GiB, less than the 1.4 that the card has."""
     card = at("GTX 1050")
