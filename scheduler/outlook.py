@@ -30,8 +30,8 @@ SHARE = 50.0
 """A telling is followed by so many times what it took: however long the queue, it costs 2 % of the scheduler's time."""
 MOST = 2000
 """The most jobs that are placed one by one, with many cards."""
-JUDGED = 2000
-"""The most new (kind, card) pairs that one telling judges: some 50 ms. The rest come with the next."""
+JUDGED = 10_000
+"""The most new (kind, card) pairs that one telling judges: some 0.3 s. The rest come with the next."""
 OF_PACE = 0.1
 """How far what is left of a render may be off once its steps are being counted, as a standard deviation of the logarithm."""
 LEAST_LEFT = 0.05
@@ -96,16 +96,13 @@ class Outlook:
 
     def forget(self, card_id: str | None = None) -> None:
         """What is thought of a card, or of all, is no longer so."""
+        # A look that is under way keeps to the old ones, and adds to them in vain.
         kept = (
-            []
-            if card_id is None
-            else [(label, found.copy()) for label, found in list(self._verdicts.items())]
+            {} if card_id is None else {label: found.copy() for label, found in list(self._verdicts.items())}
         )
-        for _, found in kept:
+        for found in kept.values():
             found.pop(card_id or "", None)
-        self._verdicts = dict(
-            kept
-        )  # a look that is under way keeps to the old ones, and adds to them in vain
+        self._verdicts = kept
 
     @property
     def due(self) -> bool:
@@ -163,7 +160,7 @@ class Outlook:
                 for label, rate in found.rates.items()
                 if behind and not kinds[label].excluded
             },
-            why={label: _why(now, label) for label in kinds},
+            why={label: why for label, kind in kinds.items() if (why := _why(now, label, kind)) is not None},
         )
 
     def _kinds(self, jobs: list[Job]) -> tuple[dict[str, _Kind], list[str]]:
@@ -217,9 +214,17 @@ def _paces(now: _Now, label: str, kind: _Kind, able: list[Card]) -> dict[str, Pa
     return found
 
 
-def _why(now: _Now, label: str) -> str:
+def _why(now: _Now, label: str, kind: _Kind) -> str | None:
+    """Why such jobs wait; None while not every card was judged."""
     verdicts = now.verdicts.get(label, {})
-    found = [(card, verdict) for card in now.cards if (verdict := verdicts.get(card.id)) is not None]
+    found = []
+    for card in now.cards:
+        if card.id in kind.excluded:
+            found.append((card, Verdict(False, (f"it failed on {card.name} before",), None, 0.0)))
+        elif card.id in verdicts:
+            found.append((card, verdicts[card.id]))
+        else:
+            return None
     return why_waiting(
         found, {card_id: STANDING.get(state, f"is {state}") for card_id, state in now.states.items()}
     )

@@ -175,6 +175,11 @@ def test_a_job_that_failed_on_a_card_is_not_told_to_run_there() -> None:
     desk.queue(job("a"), job("b"))
     told = desk.tell()
     assert {place.id: place.card_id for place in told.places} == {"a": TWO.id, "b": ONE.id}
+    assert told.why[f"{kind_of(job('b'))} -{ONE.id}"] == "Its turn comes next."
+    desk.policy.exclude("a", TWO.id)
+    desk.policy.add_job(job("a"), 0)
+    nowhere = desk.tell()
+    assert nowhere.why[f"{kind_of(job('b'))} -{ONE.id} -{TWO.id}"].startswith("No card can run it.")
     assert set(told.why) == {kind_of(job("b")), f"{kind_of(job('b'))} -{ONE.id}"}
     assert {place.kind for place in told.places} == set(told.why)
 
@@ -216,7 +221,9 @@ def test_new_verdicts_are_rationed_and_come_with_the_next_telling(monkeypatch: p
     desk.queue(*(job(f"j{steps}", replace(SETTINGS, steps=steps)) for steps in range(1, 8)))
     known: list[int] = []
     for _ in range(2):
-        known.append(sum(time is not None for time in desk.times(desk.tell()).values()))
+        told = desk.tell()
+        known.append(sum(time is not None for time in desk.times(told).values()))
+        assert len(told.why) == known[-1]  # nothing is said of what was not judged
     assert known == [5, 7]
 
 
