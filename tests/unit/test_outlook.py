@@ -45,7 +45,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.clock = MovedClock(NOW)
         self.board = Board(self._hear)
-        self.policy = Policy(self._judge)
+        self.policy = Policy(lambda job, card: check(job, card, self.view()))
         self.outlook = Outlook(
             self.policy,
             self.board,
