@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("article", "intervals", "outlook", "planning", "overhead", "intake")
+ALL = ("article", "intervals", "outlook", "planning", "overhead", "intake", "stress")
 
 
 def main() -> None:

@@ -13,6 +13,9 @@ from farm.planning.foresee import foresee
 from farm.planning.learned import LAST, Learned, bench_lessons, learn, lesson_of
 from farm.submit import parse_settings
 
+RESTING = ("drained", "paused", "kept")
+"""States in which a card takes no work until a person, a test or its owner says so."""
+
 
 def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
     """What a render with the settings that were sent (JSON) would come to on each card of the farm, the best first.
@@ -35,6 +38,11 @@ def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
         models=farm.models,
         tiers=farm.settings.tiers,
         bands=bands_of(card for card in cards if card.trouble is None),
+        resting={
+            card_id: f"is {live.state}"
+            for card_id, live in list(farm.live.cards.items())
+            if live.state in RESTING
+        },
         learned={(card.id, row.name): _taught(farm, bench, card, row) for card in cards},
     )
     names = {node.id: node.name for node in farm.reader.nodes()}

@@ -44,6 +44,7 @@ async def work(data: DataDirectory, settings: FarmSettings) -> None:
         SystemClock(),
         feed_socket=data.feed_socket,
         previews=data.previews,
+        checkpoints=data.checkpoints,
         lease_s=settings.lease_s,
         tiers=settings.tiers,
         bench=read_bench(data.bench_results),

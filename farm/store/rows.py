@@ -102,6 +102,7 @@ def attempt_from_row(row: RowMapping) -> Attempt:
         predicted_low_s=row["predicted_low_s"],
         predicted_high_s=row["predicted_high_s"],
         predicted_basis=row["predicted_basis"],
+        resumed_step=row["resumed_step"],
     )
 
 
@@ -115,6 +116,7 @@ def node_from_row(row: RowMapping) -> Node:
         versions=dict(row["versions"]),
         ram_gib=row["ram_gib"],
         ram_free_gib=row["ram_free_gib"],
+        drained_at=row["drained_at"],
     )
 
 
@@ -144,4 +146,5 @@ def card_from_row(row: RowMapping) -> Card:
         bus_gb_s=row["bus_gb_s"],
         ram_gib=row["ram_gib"],
         notice=row["notice"],
+        paused=row["paused"],
     )
