@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("article", "intervals", "outlook", "planning", "overhead", "intake", "stress")
+ALL = ("article", "intervals", "outlook", "planning", "interpolation", "overhead", "intake", "stress")
 
 
 def main() -> None:

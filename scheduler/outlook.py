@@ -16,7 +16,7 @@ from farm.feed import Expected, QueueChanged, QueuePlace, QueueRate
 from farm.model import Attempt, Card, Job
 from farm.planning.eligibility import FarmView, Verdict, why_waiting
 from farm.planning.kinds import kind_of
-from farm.planning.learned import NOISE, UNLEARNED, Learned
+from farm.planning.learned import NOISE, UNLEARNED, Learned, learned_for
 from farm.planning.queue import EXACT, Pace, Place, Waiting, forecast
 from farm.planning.spans import Span, Z, spread
 from scheduler.board import Board
@@ -204,12 +204,12 @@ class Outlook:
 
 
 def _paces(now: _Now, label: str, kind: _Kind, able: list[Card]) -> dict[str, Pace]:
-    model, verdicts = kind.sample.settings.model, now.verdicts.get(label, {})
+    verdicts = now.verdicts.get(label, {})
     found: dict[str, Pace] = {}
     for card in able:
         verdict = verdicts.get(card.id)
         if verdict is not None and verdict.eligible:
-            learned = now.book.get((card.id, model), UNLEARNED)
+            learned = learned_for(now.book, kind.sample, card.id)
             found[card.id] = Pace(verdict.seconds, learned.of_card, learned.of_render)
     return found
 

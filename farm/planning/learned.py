@@ -21,7 +21,17 @@ from dataclasses import dataclass
 from statistics import median
 
 from farm.catalogue.models import ModelRow
-from farm.model import Attempt, AttemptStatus, Basis, Card, CardKind, FailureClass, RenderSettings
+from farm.model import (
+    Attempt,
+    AttemptStatus,
+    Basis,
+    Card,
+    CardKind,
+    FailureClass,
+    Job,
+    RenderSettings,
+    StageKind,
+)
 from farm.own_bench import Benched
 from farm.planning.estimate import seconds
 from farm.planning.memory import peak_gib
@@ -109,6 +119,13 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
         seconds=took / predicted if took > 0 and predicted > 0 else None,
         peak=attempt.peak_gib / predicted_peak if attempt.peak_gib and predicted_peak else None,
     )
+
+
+def learned_for(book: Mapping[tuple[str, str], Learned], job: Job, card_id: str) -> Learned:
+    """What a book of lessons, by card and model, says of a job on a card; nothing of a stage that the model has no part in."""
+    if job.stage is not StageKind.GENERATE:
+        return UNLEARNED
+    return book.get((card_id, job.settings.model), UNLEARNED)
 
 
 def bench_lessons(bench: Iterable[Benched], row: ModelRow, card: Card) -> list[Lesson | None]:
