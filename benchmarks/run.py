@@ -7,7 +7,19 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("planning", "policy", "makespan", "assign", "overhead", "intake", "stress")
+ALL = (
+    "article",
+    "intervals",
+    "outlook",
+    "planning",
+    "policy",
+    "makespan",
+    "assign",
+    "interpolation",
+    "overhead",
+    "intake",
+    "stress",
+)
 
 
 def main() -> None:

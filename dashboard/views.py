@@ -1,12 +1,15 @@
 """What people see of jobs, cards and nodes: the store's values joined with what is live. The API and the pages share it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from dashboard.parts import Parts
 from farm.answers import (
     AttemptView,
+    CalibrationView,
     CardView,
+    EtaView,
     JobPage,
     JobUrls,
     JobView,
@@ -14,24 +17,51 @@ from farm.answers import (
     NodeView,
     PresetView,
     ProgressView,
+    StageView,
 )
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
-from farm.feed import LiveCard, LiveJob
-from farm.model import Attempt, Card, CardKind, Job, JobStatus, Node
+from farm.feed import LiveCard, LiveJob, QueuePlace
+from farm.model import (
+    Artifact,
+    Attempt,
+    AttemptStatus,
+    Basis,
+    Card,
+    CardKind,
+    Job,
+    JobStatus,
+    Node,
+    StageKind,
+)
+from farm.planning.calibration import Foretold, calibration
+from farm.planning.kinds import kind_of
 from farm.planning.rules import precision_for
+from farm.planning.spans import SHARE
+from farm.stages import stages_of
+from farm.states import ENDED_JOBS
 
 SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
 )
 WAITING = "Waiting for its turn."
+FORETOLD = 1000
+"""The predictions that are judged: enough to tell 80 % from 77 %."""
 
 
 def job_view(
-    parts: Parts, job: Job, attempts: Sequence[Attempt] = (), *, position: int | None = None
+    parts: Parts,
+    job: Job,
+    attempts: Sequence[Attempt] = (),
+    *,
+    position: int | None = None,
+    stages: Sequence[StageView] = (),
 ) -> JobView:
-    """One job; of a job in a list `attempts` holds only the newest."""
+    """One job; of a job in a list `attempts` holds only the newest, and `stages` nothing."""
     live = parts.live.jobs.get(job.id)
+    place = parts.live.places.get(job.id) if job.status not in ENDED_JOBS else None
+    if job.status == JobStatus.QUEUED and place is not None and place.position is not None:
+        position = place.position
     last = attempts[-1] if attempts else None
     return JobView(
         id=job.id,
@@ -50,7 +80,8 @@ def job_view(
         finished_at=job.finished_at,
         progress=_progress(job, live),
         position=position,
-        why_pending=_why_pending(parts, job, live),
+        eta=_eta(parts, job, place, position),
+        why_pending=_why_pending(parts, job, live, place),
         unplaceable=job.unplaceable,
         failure=job.failure,
         cancel_requested=job.cancel_requested,
@@ -58,6 +89,7 @@ def job_view(
         card_id=last.card_id if last else None,
         card_name=last.card_name if last else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
+        stages=list(stages),
         urls=_urls(parts, job),
     )
 
@@ -71,15 +103,36 @@ def _progress(job: Job, live: LiveJob | None) -> ProgressView | None:
         seconds_per_step=live.seconds_per_step,
         eta_s=live.eta_s,
         phase=live.phase,
+        stage=StageKind(live.stage),
     )
 
 
-def _why_pending(parts: Parts, job: Job, live: LiveJob | None) -> str | None:
+def _eta(parts: Parts, job: Job, place: QueuePlace | None, position: int | None) -> EtaView | None:
+    """By the job's place in the queue as it was played forward, or, far behind, by the pace of its kind."""
+    queue = parts.live.queue
+    if not parts.live.connected or queue is None or job.status in ENDED_JOBS:
+        return None
+    if place is not None:
+        done = place.done
+        return None if done is None else EtaView(at=done.at, low_at=done.low_at, high_at=done.high_at)
+    rate = queue.rates.get(kind_of(job))
+    if rate is None or position is None or job.status != JobStatus.QUEUED:
+        return None
+    likely = rate.at + rate.each_s * max(0, position - queue.placed) - queue.made_at
+    low, high = likely / rate.factor, likely * rate.factor
+    return EtaView(
+        at=queue.made_at + likely, low_at=queue.made_at + low, high_at=queue.made_at + high, exact=False
+    )
+
+
+def _why_pending(parts: Parts, job: Job, live: LiveJob | None, place: QueuePlace | None) -> str | None:
     if job.status != JobStatus.QUEUED:
         return None
     if not parts.live.connected:
         return SCHEDULER_DOWN
-    return job.unplaceable or (live.why if live else None) or WAITING
+    known = parts.live.queue.why if parts.live.queue is not None else {}
+    waits = known.get(place.kind if place is not None else kind_of(job))
+    return job.unplaceable or (live.why if live else None) or waits or WAITING
 
 
 def _urls(parts: Parts, job: Job) -> JobUrls:
@@ -121,6 +174,9 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         notes=list(attempt.notes),
         predicted_s=attempt.predicted_s,
         predicted_gib=attempt.predicted_gib,
+        predicted_low_s=attempt.predicted_low_s,
+        predicted_high_s=attempt.predicted_high_s,
+        predicted_basis=attempt.predicted_basis,
         resumed_step=attempt.resumed_step,
     )
 
@@ -131,8 +187,34 @@ def show_job(parts: Parts, job_id: str) -> JobView:
     Raises:
         NotFoundError: there is none of this id.
     """
-    job = parts.reader.job(job_id)
-    return job_view(parts, job, parts.reader.attempts(job_id), position=parts.reader.position(job_id))
+    job, attempts = parts.reader.job(job_id), parts.reader.attempts(job_id)
+    stages = stage_views(job, attempts, parts.reader.stage_artifacts(job_id))
+    return job_view(parts, job, attempts, position=parts.reader.position(job_id), stages=stages)
+
+
+def stage_views(job: Job, attempts: Sequence[Attempt], left: Mapping[StageKind, Artifact]) -> list[StageView]:
+    """A job's stages, first to last; `left` is what its finished ones left for the next."""
+    every = stages_of(job.settings)
+    at = every.index(job.stage)
+    found = []
+    for number, stage in enumerate(every):
+        status = "finished" if number < at else str(job.status) if number == at else "not begun"
+        clip = left[stage].sha256 if stage in left else job.video_sha256 if stage is every[-1] else None
+        tries = [one for one in attempts if one.stage is stage]
+        good = [one for one in tries if one.status is AttemptStatus.FINISHED]
+        last = (good or tries)[-1] if tries else None
+        found.append(
+            StageView(
+                stage=stage,
+                status=status,
+                attempts=len(tries),
+                card_id=last.card_id if last else None,
+                card_name=last.card_name if last else None,
+                seconds=last.finished_at - last.assigned_at if last and last.finished_at else None,
+                sha256=clip,
+            )
+        )
+    return found
 
 
 def show_jobs(
@@ -231,6 +313,21 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
     )
 
 
+def show_calibration(parts: Parts) -> CalibrationView:
+    """How often the last predictions held, all together and by what they rested on."""
+    told = parts.reader.foretold(FORETOLD)
+    of_basis: dict[Basis, list[Foretold]] = {}
+    for one in told:
+        if one.basis is not None:
+            of_basis.setdefault(one.basis, []).append(one)
+    by_basis = {basis: _calibration_view(ones) for basis, ones in sorted(of_basis.items())}
+    return _calibration_view(told).model_copy(update={"by_basis": by_basis})
+
+
+def _calibration_view(told: Sequence[Foretold]) -> CalibrationView:
+    return CalibrationView(aim=SHARE, **asdict(calibration(told)))
+
+
 def default_preset(parts: Parts) -> str:
     """What a job gets that names neither preset nor model: diffusion where a card can, the draft elsewhere."""
     able = frozenset[str]().union(*(card.models for card in parts.reader.cards()))
@@ -250,6 +347,7 @@ def preset_view(preset: Preset, model: ModelRow) -> PresetView:
         steps=preset.steps,
         guidance=preset.guidance,
         fps=preset.fps,
+        smooth=preset.smooth,
         draft=model.draft,
     )
 

@@ -31,7 +31,7 @@ class AttemptStatus(StrEnum):
 
 
 class StageKind(StrEnum):
-    """The stages of a job."""
+    """The stages of a job; `farm.stages` says which a job has. Encoding is a part of each, not one of them yet (docs/decisions/0012)."""
 
     GENERATE = "generate"
     INTERPOLATE = "interpolate"
@@ -65,12 +65,17 @@ class FailureClass(StrEnum):
     INTERNAL = "internal"
 
 
+Basis = Literal["measured", "calibrated", "catalogue"]
+"""What a prediction rests on: renders of this card with this model, the card's own bench, or its data sheet."""
+
+
 @dataclass(frozen=True, slots=True)
 class RenderSettings:
     """All that decides what a clip looks like, besides its picture.
 
-    `width` and `height` in pixels, `fps` in frames per second of the finished clip. `motion` and `strength` steer
-    models that move a camera (`animatic`); diffusion models read the prompt.
+    `width` and `height` in pixels. The model makes `frames` at `fps` (frames per second); `smooth` is the rate that the finished clip is
+    interpolated to, None for one that stays as the model made it. `motion` and `strength` steer models that move a camera
+    (`animatic`); diffusion models read the prompt.
     """
 
     model: str
@@ -85,6 +90,7 @@ class RenderSettings:
     negative_prompt: str = ""
     motion: str = "auto"
     strength: float = 1.0
+    smooth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +185,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A picture that someone wants moved."""
+    """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with."""
 
     id: str
     status: JobStatus
@@ -199,6 +205,7 @@ class Job:
     failure: str | None = None
     draft: bool = False
     rating: int | None = None
+    stage: StageKind = StageKind.GENERATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +215,9 @@ class Attempt:
     `stage_seconds` maps the parts of the work ("load", "encode_image", "denoise", "decode", ...) to seconds; `peak_gib`
     is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU. `memory_plan` is what really ran; `notes` say
     what happened on the way, such as a step down to a leaner plan. `disturbed`: another program had its hand in the outcome, so that
-    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card, for the whole render;
-    `resumed_step` is after which of its steps this attempt went on from a checkpoint, None where it began at the beginning.
+    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card, for the whole render,
+    `predicted_low_s` to `predicted_high_s` the interval that holds the seconds in four of five cases, `predicted_basis` what that rested
+    on; `resumed_step` is after which of its steps this attempt went on from a checkpoint, None where it began at the beginning.
     """
 
     id: str
@@ -233,4 +241,7 @@ class Attempt:
     disturbed: bool = False
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    predicted_low_s: float | None = None
+    predicted_high_s: float | None = None
+    predicted_basis: Basis | None = None
     resumed_step: int | None = None

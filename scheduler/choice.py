@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from farm.model import Tier
+from farm.planning.tiers import tier_now
 from scheduler.lanes import Group, Lane, rank
 from scheduler.scene import Scene
 from scheduler.spread import Spread
@@ -104,7 +105,7 @@ class Choice:
         if scene.bands[Tier.QUALITY]:
             for group in scene.groups.values():
                 waiting = any(lane not in self._waits.idle for lane in group.lanes.values())
-                if group.sample.tier is Tier.QUALITY and waiting:
+                if tier_now(group.sample) is Tier.QUALITY and waiting:
                     if kept is None:
                         kept = np.zeros(len(scene.turns.free), dtype=bool)
                     kept[scene.offers(group).slots] = True

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from farm.model import Card, Job, Tier
+from farm.model import Card, Job, StageKind, Tier
 from farm.planning.eligibility import Verdict
+from farm.planning.tiers import tier_now
 from scheduler.shares import Shares
 from scheduler.turns import Offers, Turns
 
@@ -57,8 +58,8 @@ class Lane:
 
     @property
     def tier(self) -> Tier:
-        """The tier of its jobs."""
-        return self.group.sample.tier
+        """The tier of the work that its jobs wait with."""
+        return tier_now(self.group.sample)
 
     def add(self, seq: int, job_id: str, created_at: float) -> None:
         """A job joins, at its place in the order of submission."""
@@ -123,8 +124,8 @@ class Group:
 
     @property
     def model(self) -> str:
-        """The model that its jobs run."""
-        return self.sample.settings.model
+        """The model that its jobs run; empty for a later stage, which loads none."""
+        return self.sample.settings.model if self.sample.stage is StageKind.GENERATE else ""
 
     def forget(self, card_id: str | None = None) -> None:
         """Judges this card anew, or all."""

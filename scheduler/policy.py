@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from farm.model import Card, Job, MemoryPlan
+from farm.model import Card, Job, MemoryPlan, StageKind
 from scheduler.choice import Choice, Chosen, Waits
 from scheduler.lanes import Group, Judge, Lane, Loading, rank
 from scheduler.scene import Scene
@@ -195,7 +195,8 @@ class Policy:
         lane.served = now
         self.remove_job(job.id)
         scene.stand(card_id, free=False, ends=chosen.ends)
-        scene.hold(card_id, group.model)
+        if group.model:
+            scene.hold(card_id, group.model)
         return pick
 
     def _note_rather(self, choice: Choice | None, waits: Waits) -> None:
@@ -241,6 +242,8 @@ def requirements(job: Job) -> tuple[object, ...]:
     """What a job asks of a card: jobs that agree in this are alike to every filter."""
     settings = job.settings
     return (
+        job.stage,
+        (settings.fps, settings.smooth) if job.stage is StageKind.INTERPOLATE else None,
         settings.model,
         settings.width,
         settings.height,

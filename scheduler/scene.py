@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from farm.model import Card, CardKind, Tier
+from farm.planning.tiers import tier_now
 from scheduler.lanes import Group, Judge, Loading
 from scheduler.shares import Shares
 from scheduler.turns import UNKNOWN, Offers, Turns
@@ -89,7 +90,9 @@ class Scene:
     def gives_way(self, group: Group) -> bool:
         """Whether quality cards take the group's jobs only while no quality work waits that they could start."""
         job = group.sample
-        return job.tier is Tier.PREVIEW and self.bands[Tier.PREVIEW] > 0 and not (job.anywhere or job.draft)
+        return (
+            tier_now(job) is Tier.PREVIEW and self.bands[Tier.PREVIEW] > 0 and not (job.anywhere or job.draft)
+        )
 
     def in_bulk(self) -> Mapping[Group, int]:
         """How many jobs of batches wait, of each kind that has any."""

@@ -8,7 +8,21 @@ from sqlalchemy.engine import Engine
 
 from farm.auth import Credential
 from farm.errors import NotFoundError
-from farm.model import Attempt, AttemptStatus, Card, FailureClass, Job, JobStatus, Node, RenderSettings
+from farm.model import (
+    Artifact,
+    Attempt,
+    AttemptStatus,
+    Card,
+    FailureClass,
+    Job,
+    JobStatus,
+    Node,
+    RenderSettings,
+    StageKind,
+)
+from farm.planning.calibration import Foretold
+from farm.planning.learned import seconds_taken
+from farm.planning.spans import Span
 from farm.states import LIVE_ATTEMPTS
 from farm.store import schema
 from farm.store.registry import find_token
@@ -166,8 +180,15 @@ class Reader:
             )
         return [attempt_from_row(row) for row in rows]
 
+    def stage_artifacts(self, job_id: str) -> dict[StageKind, Artifact]:
+        """What the finished stages of a job left for the next ones; none of its last stage, whose clip is the job's."""
+        table = schema.stage_artifacts
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(table).where(table.c.job_id == job_id)).all()
+        return {StageKind(row.stage): Artifact(row.sha256, row.media_type, row.size) for row in rows}
+
     def tries(self, job_id: str) -> list[Attempt]:
-        """The attempts that count for or against a job: those since a person last asked for a new try."""
+        """The attempts that count for or against a job: those of its present stage since a person last asked for a new try."""
         return self._tries(schema.jobs.c.id == job_id)
 
     def tries_of_open_jobs(self) -> dict[str, list[Attempt]]:
@@ -183,7 +204,7 @@ class Reader:
             rows = connection.execute(
                 sa.select(attempts)
                 .join(jobs, attempts.c.job_id == jobs.c.id)
-                .where(of_jobs, attempts.c.number > jobs.c.retried_after)
+                .where(of_jobs, attempts.c.number > jobs.c.retried_after, attempts.c.stage == jobs.c.stage)
                 .order_by(jobs.c.seq, attempts.c.number)
             ).mappings()
             return [attempt_from_row(row) for row in rows]
@@ -227,7 +248,8 @@ class Reader:
     ) -> list[tuple[Attempt, RenderSettings]]:
         """The last attempts of a model on a card from which something can be learned, newest first, each with its job's settings.
 
-        Those that went on from a checkpoint made only a part of their render, so that their seconds say nothing of a whole one.
+        Only of the stage that runs the model: what interpolates its clip says nothing of it. Nor do those that went on from a checkpoint,
+        and made only a part of their render.
         """
         attempts, jobs = schema.attempts, schema.jobs
         ran_out = sa.and_(
@@ -239,6 +261,7 @@ class Reader:
             .join(jobs, jobs.c.id == attempts.c.job_id)
             .where(
                 attempts.c.card_id == card_id,
+                attempts.c.stage == StageKind.GENERATE,
                 jobs.c.model == model,
                 attempts.c.disturbed.is_(False),
                 sa.or_(
@@ -252,6 +275,38 @@ class Reader:
         with self._engine.connect() as connection:
             rows = connection.execute(statement).mappings().all()
         return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
+
+    def foretold(self, limit: int) -> list[Foretold]:
+        """What was foretold of the last finished attempts and what they took, newest first.
+
+        Only of whole renders that nothing else had its hand in: what failed or was lost ended early, what was resumed began late.
+        """
+        attempts = schema.attempts
+        statement = (
+            sa.select(
+                attempts.c.predicted_low_s,
+                attempts.c.predicted_s,
+                attempts.c.predicted_high_s,
+                attempts.c.predicted_basis,
+                attempts.c.stage_seconds,
+            )
+            .where(
+                attempts.c.status == AttemptStatus.FINISHED,
+                attempts.c.stage == StageKind.GENERATE,
+                attempts.c.disturbed.is_(False),
+                attempts.c.resumed_step.is_(None),
+                attempts.c.predicted_low_s.is_not(None),
+            )
+            .order_by(attempts.c.finished_at.desc())
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(statement).all()
+        told = [
+            Foretold(Span(low, likely, high), seconds_taken(spent), basis)
+            for low, likely, high, basis, spent in rows
+        ]
+        return [one for one in told if one.took > 0]
 
     def story(self, job_id: str) -> list[StoryLine]:
         """What happened to a job, first to last."""

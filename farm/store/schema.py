@@ -49,6 +49,8 @@ jobs = sa.Table(
     sa.Column("thumbnail_sha256", sa.Text),
     sa.Column("failure", sa.Text),
     sa.Column("rating", sa.Integer),
+    # The stage that the job is at: what its next attempt is of.
+    sa.Column("stage", sa.Text, nullable=False, default="generate", server_default="generate"),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
     sa.Index("ix_jobs_status_seq", "status", "seq"),
     sqlite_autoincrement=True,
@@ -121,6 +123,9 @@ attempts = sa.Table(
     sa.Column("disturbed", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("predicted_s", sa.Float),
     sa.Column("predicted_gib", sa.Float),
+    sa.Column("predicted_low_s", sa.Float),
+    sa.Column("predicted_high_s", sa.Float),
+    sa.Column("predicted_basis", sa.Text),
     # The step of the render after which the attempt went on, from a checkpoint; null where it began at the beginning.
     sa.Column("resumed_step", sa.Integer),
     sa.UniqueConstraint("job_id", "number"),
@@ -130,6 +135,20 @@ attempts = sa.Table(
         "ix_attempts_one_live_per_card", "card_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE
     ),
     sa.Index("ix_attempts_card_id_finished_at", "card_id", "finished_at"),
+    sa.Index("ix_attempts_finished_at", "finished_at"),
+)
+
+# What each finished stage that has another one after it left for that.
+stage_artifacts = sa.Table(
+    "stage_artifacts",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("stage", sa.Text, primary_key=True),
+    sa.Column("attempt_id", sa.ForeignKey("attempts.id"), nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("finished_at", sa.Float, nullable=False),
 )
 
 story = sa.Table(
