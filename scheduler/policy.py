@@ -195,7 +195,7 @@ class Policy:
         lane.served = now
         self.remove_job(job.id)
         scene.stand(card_id, free=False, ends=chosen.ends)
-        if group.model:
+        if group.model is not None:
             scene.hold(card_id, group.model)
         return pick
 
