@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("planning", "interpolation", "overhead", "intake")
+ALL = ("planning", "interpolation", "overhead", "intake", "stress")
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ class StageView(Answer):
 
 
 class AttemptView(Answer):
-    """One try of a job on a card."""
+    """One try of a job on a card. `resumed_step`: the step after which it went on, from a checkpoint of an earlier try."""
 
     id: str
     number: int
@@ -73,6 +73,7 @@ class AttemptView(Answer):
     notes: list[str] = []
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    resumed_step: int | None = None
 
 
 class JobUrls(Answer):
@@ -138,7 +139,7 @@ class JobPage(Answer):
 class CardView(Answer):
     """A card and what it does now.
 
-    `state`: idle, busy, starting, "not answering", trouble, or "not known" while the scheduler cannot be reached.
+    `state`: idle, busy, starting, "not answering", trouble, drained, paused, or "not known" while the scheduler cannot be reached.
     `silent_s` is how long nothing was heard of the card; `why` says more in a sentence; `notice` is worth knowing whatever it does.
     `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it.
     """
@@ -167,7 +168,7 @@ class CardView(Answer):
 
 
 class NodeView(Answer):
-    """A PC of the farm and its cards."""
+    """A PC of the farm and its cards. `drained_at`: since when a person wants no new work for it, None where it takes work."""
 
     id: str
     name: str
@@ -177,6 +178,7 @@ class NodeView(Answer):
     cards: list[CardView] = []
     ram_gib: float | None = None
     ram_free_gib: float | None = None
+    drained_at: float | None = None
 
 
 class CardForecast(Answer):

@@ -277,7 +277,9 @@ def _with_weights(
     if left_mib >= net.mib * wide:
         return plan
     most = int(min(0.99, left_mib / (net.mib * wide)) * 100)
-    taken = _taken_mib(net, wide)  # not quite rising with the share: what the ring needs follows from what streams
+    taken = _taken_mib(
+        net, wide
+    )  # not quite rising with the share: what the ring needs follows from what streams
     percent = next((percent for percent in range(most, -1, -1) if taken[percent] <= left_mib), None)
     if percent is None:
         return None
