@@ -22,7 +22,8 @@ def audit(engine: Engine, artifacts: ArtifactStore, submitted: Collection[str] =
 
     - No job of `submitted` (ids) is missing. Every job has the attempts of its status: one live one while it runs, else none.
     - A card has one live attempt at most, and none that ended took more than the card's memory, or was planned to.
-    - A finished job has exactly one finished attempt of its last stage, and one at least of those before; it was told finished once, and its video is there, whole, and as ordered.
+    - A finished job has exactly one finished attempt of its last stage and one at least of those before, was told finished once, and its
+      video is there, whole, and as ordered.
 
     Decodes every video: a second for some twenty clips.
     """
