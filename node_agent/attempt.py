@@ -277,8 +277,8 @@ class Attempt:
         )
 
     def _render(self, plan: MemoryPlan) -> events.Event:
-        self._peak.reset()
         if self.order.stage is StageKind.INTERPOLATE:
+            self._peak.reset()
             return self._interpolate()
         if self._checkpoint is not None:
             try:
@@ -290,15 +290,16 @@ class Attempt:
         return self._render_from(plan, None)
 
     def _render_from(self, plan: MemoryPlan, checkpoint: bytes | None) -> events.Event:
-        order = self.order
         self._peak.reset()
+        order = self.order
         seq, at = self._next()
         self._say(events.Loading(order.attempt_id, seq, at))
         image = self._open_picture()
         model = self._runner.model_for(order, plan, self)
         self._rendering()
         self._going_on = checkpoint is not None
-        return self._deliver(iter(model.render(RenderRequest(order.settings, image, plan, checkpoint), self)))
+        request = RenderRequest(order.settings, image, plan, checkpoint)
+        return self._deliver(iter(model.render(request, self)))
 
     def _interpolate(self) -> events.Event:
         order = self.order

@@ -70,8 +70,8 @@ class Ended:
     status: JobStatus
     outcome: Outcome | None = None
     doubt: str | None = None
-    advanced: bool = False
     lost: bool = False
+    advanced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +257,8 @@ class Attendant:
             input_sha256=job.input_sha256,
             draft=job.draft,
             predicted_s=attempt.predicted_s,
-            source_sha256=source,
             resumes=None if kept is None else kept.attempt,
+            source_sha256=source,
         )
         state = None if kept is None else kept.state
         await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, work_on, state)

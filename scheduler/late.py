@@ -73,7 +73,7 @@ class LateResults:
             if done is None or job.status not in WANTED:
                 return True
             if stage_after(job.settings, attempt.stage) is not None:
-                return True  # what it left is no finished clip, and its stage is being repeated
+                return True  # what lies between two stages is made again: it is the finished clip that is worth keeping
             result = await collect(self._cluster, self._artifacts, attempt, job, done)
             if self._writer.take_late(attempt.id, result, self._clock.now()):
                 log.info("job %s is finished by attempt %s, which was held for lost", job.id, attempt.id)

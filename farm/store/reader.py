@@ -245,8 +245,8 @@ class Reader:
     ) -> list[tuple[Attempt, RenderSettings]]:
         """The last attempts of a model on a card from which something can be learned, newest first, each with its job's settings.
 
-        Only of the stage that runs the model: what interpolates its clip says nothing of it. Those that went on from a checkpoint made only
-        a part of their render, so that their seconds say nothing of a whole one.
+        Only of the stage that runs the model: what interpolates its clip says nothing of it. Nor do those that went on from a checkpoint,
+        and made only a part of their render.
         """
         attempts, jobs = schema.attempts, schema.jobs
         ran_out = sa.and_(

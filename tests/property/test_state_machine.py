@@ -142,18 +142,6 @@ class Farm(RuleBasedStateMachine):
             self.results[job] = attempt
 
     @rule(attempt=attempts)
-    def advance(self, attempt: str) -> None:
-        """The first stage is done; its word may come twice or late as any other."""
-        if self.stage_of[attempt] is not StageKind.GENERATE:
-            return
-        live = self._live(attempt)
-        left = StageResult(Artifact(f"clip-{attempt}", "video/mp4", 3), {}, None, self.now)
-        moved = self.store.writer.advance(attempt, left, StageKind.INTERPOLATE, self._time())
-        if live:
-            self.stage[self.attempt_of[attempt][0]] = StageKind.INTERPOLATE
-        self._end(attempt, moved, AttemptStatus.FINISHED, JobStatus.QUEUED)
-
-    @rule(attempt=attempts)
     def come_back(self, attempt: str) -> None:
         """The clip of an attempt arrives of which nobody knew any more; of lost ones it counts, once, while the job wants one."""
         job = self.attempt_of[attempt][0]
@@ -170,6 +158,18 @@ class Farm(RuleBasedStateMachine):
             self.job_status[job] = JobStatus.FINISHED
             assert job not in self.results, "a job must get its result once"
             self.results[job] = attempt
+
+    @rule(attempt=attempts)
+    def advance(self, attempt: str) -> None:
+        """The first stage is done; its word may come twice or late as any other."""
+        if self.stage_of[attempt] is not StageKind.GENERATE:
+            return
+        live = self._live(attempt)
+        left = StageResult(Artifact(f"clip-{attempt}", "video/mp4", 3), {}, None, self.now)
+        moved = self.store.writer.advance(attempt, left, StageKind.INTERPOLATE, self._time())
+        if live:
+            self.stage[self.attempt_of[attempt][0]] = StageKind.INTERPOLATE
+        self._end(attempt, moved, AttemptStatus.FINISHED, JobStatus.QUEUED)
 
     def _end(self, attempt: str, moved: bool, status: AttemptStatus, then: JobStatus) -> None:
         assert moved == self._live(attempt)
