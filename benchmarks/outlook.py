@@ -3,11 +3,9 @@
 import asyncio
 import gc
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from threading import get_ident
 
 from benchmarks.record import record
 from farm.catalogue.models import builtin_models
@@ -17,7 +15,7 @@ from farm.model import Card, Job, JobStatus, RenderSettings, Tier
 from farm.planning.eligibility import FarmView, Verdict, check
 from farm.planning.foresee import imagined_card
 from scheduler.board import Board
-from scheduler.outlook import Outlook
+from scheduler.outlook import Outlook, by_priority
 from scheduler.policy import Policy
 
 CARDS = 1000
@@ -27,23 +25,6 @@ ROUNDS = 5
 MODELS = ("RTX 2060", "RTX 2070 Super", "RTX 3060", "RTX 3090")
 MOST_MS = 100.0
 """The longest that the scheduler's own thread may be held up, in the middle of the rounds."""
-
-
-class Measured(Policy):
-    """The policy, which notes how long its answers keep the scheduler's thread."""
-
-    def __init__(self, judge: Callable[[Job, Card], Verdict]) -> None:
-        super().__init__(judge)
-        self.home = get_ident()
-        self.held_s = 0.0
-
-    def jobs(self) -> list[Job]:
-        """As the policy's."""
-        began = time.perf_counter()
-        found = super().jobs()
-        if get_ident() == self.home:
-            self.held_s += time.perf_counter() - began
-        return found
 
 
 def run(_root: Path) -> None:
@@ -59,8 +40,18 @@ def run(_root: Path) -> None:
     def judge(job: Job, card: Card) -> Verdict:
         return check(job, card, view)
 
-    board, policy = Board(hear), Measured(judge)
-    outlook = Outlook(policy, board, SystemClock(), judge=judge, view=lambda: view, running=list)
+    board, policy = Board(hear), Policy(judge)
+    order, held_s = by_priority(policy), [0.0]
+
+    def in_order(now: float, most: int) -> list[Job]:
+        began = time.perf_counter()
+        found = order(now, most)
+        held_s[0] = time.perf_counter() - began
+        return found
+
+    outlook = Outlook(
+        policy, board, SystemClock(), judge=judge, view=lambda: view, running=list, in_order=in_order
+    )
     for number in range(CARDS):
         name = MODELS[number % len(MODELS)]
         card = replace(imagined_card(name, models=("i2vgen-xl",)), id=f"GPU-{number}", name=name)
@@ -76,9 +67,8 @@ def run(_root: Path) -> None:
         _round(outlook)
     took, held = [], []
     for _ in range(ROUNDS):
-        policy.held_s = 0.0
         took.append(_round(outlook))
-        held.append(1000 * policy.held_s)
+        held.append(1000 * held_s[0])
     gc.unfreeze()
     assert median(held) < MOST_MS, f"{median(held):.0f} ms"
     record("outlook", _text(first_s, median(took), median(held), told[-1]))

@@ -1,7 +1,7 @@
 """When each job will be done and what it waits for, told at a bounded rate. The playing forward itself is `farm.planning.queue`.
 
-The order is by priority and submission. What else the policy weighs (shares, models that are loaded) moves a job by some places; the next
-telling shows it.
+Which card takes what is played by speed alone: what else the policy weighs, such as models that are loaded, may move a job by some places;
+the next telling shows it.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ EVERY_S = 5.0
 """The shortest time between two tellings."""
 SHARE = 50.0
 """A telling is followed by so many times what it took: however long the queue, it costs 2 % of the scheduler's time."""
-MOST = 2000
+MOST = 1000
 """The most jobs that are placed one by one, with many cards."""
 JUDGED = 10_000
 """The most new (kind, card) pairs that one telling judges: some 0.3 s. The rest come with the next."""
@@ -63,7 +63,8 @@ class _Now:
     """What is looked at, copied, so that the looking may take its time in a thread while the scheduler goes on."""
 
     at: float
-    jobs: list[Job]
+    waiting: int
+    first: list[Job]
     cards: list[Card]
     states: dict[str, str]
     running: list[tuple[Attempt, Job, Pace]]
@@ -71,8 +72,24 @@ class _Now:
     verdicts: dict[str, dict[str, Verdict]]
 
 
+InOrder = Callable[[float, int], list[Job]]
+"""The first of the queue, as many as asked for, in the order in which they would get cards, at a wall time in seconds."""
+
+
+def by_priority(policy: Policy) -> InOrder:
+    """The order of a policy that weighs nothing but priority and submission."""
+
+    def in_order(_now: float, most: int) -> list[Job]:
+        return heapq.nsmallest(most, policy.jobs(), key=lambda job: (-job.priority, job.created_at))
+
+    return in_order
+
+
 class Outlook:
-    """One per scheduler. `view` gives the farm's view, `running` the live attempts with their jobs, `judge` the filters' word."""
+    """One per scheduler.
+
+    `view` gives the farm's view, `running` the live attempts with their jobs, `judge` the filters' word, `in_order` the queue's order.
+    """
 
     def __init__(
         self,
@@ -83,8 +100,10 @@ class Outlook:
         judge: Callable[[Job, Card], Verdict],
         view: Callable[[], FarmView],
         running: Callable[[], Iterable[tuple[Attempt, Job]]],
+        in_order: InOrder | None = None,
     ) -> None:
         self._policy = policy
+        self._in_order = in_order or by_priority(policy)
         self._board = board
         self._clock = clock
         self._judge = judge
@@ -125,9 +144,11 @@ class Outlook:
             self._next = ended + max(EVERY_S, SHARE * (ended - began))
 
     def _now(self) -> _Now:
+        now = self._clock.now()
         return _Now(
-            self._clock.now(),
-            self._policy.jobs(),
+            now,
+            self._policy.waiting,
+            self._in_order(now, MOST),
             self._policy.cards,
             {card_id: live.state for card_id, live in self._board.cards.items()},
             [(attempt, job, self._left(attempt)) for attempt, job in self._running()],
@@ -138,7 +159,7 @@ class Outlook:
     def _look(self, now: _Now) -> QueueChanged:
         able = [card for card in now.cards if now.states.get(card.id) in WORKING]
         exact = min(MOST, max(EXACT, 2 * len(able)))
-        first = heapq.nsmallest(exact, now.jobs, key=lambda job: (-job.priority, job.created_at))
+        first = now.first[:exact]
         kinds, labels = self._kinds(first)
         self._judge_new(now, kinds)
         busy = {card.id: Pace(0.0) for card in able}
@@ -147,10 +168,10 @@ class Outlook:
         queue = [Waiting(job.id, label) for job, label in zip(first, labels, strict=True)]
         found = forecast(queue, busy, paces, exact=exact)
         waits = [_waits(place, label, now.at) for place, label in zip(found.places, labels, strict=True)]
-        behind = len(now.jobs) > len(first)
+        behind = now.waiting > len(first)
         return QueueChanged(
             made_at=now.at,
-            waiting=len(now.jobs),
+            waiting=now.waiting,
             placed=len(first),
             places=(*(_at_work(attempt, job, left, now.at) for attempt, job, left in now.running), *waits),
             rates={
