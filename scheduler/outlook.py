@@ -1,11 +1,10 @@
 """When each job will be done and what it waits for, told at a bounded rate. The playing forward itself is `farm.planning.queue`.
 
-Which card takes what is played by speed alone: what else the policy weighs, such as models that are loaded, may move a job by some places;
-the next telling shows it.
+The order is the policy's. Which card takes what is played by speed alone: what else the policy weighs, such as models that are loaded, may
+move a job by some places; the next telling shows it.
 """
 
 import asyncio
-import heapq
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -72,24 +71,8 @@ class _Now:
     verdicts: dict[str, dict[str, Verdict]]
 
 
-InOrder = Callable[[float, int], list[Job]]
-"""The first of the queue, as many as asked for, in the order in which they would get cards, at a wall time in seconds."""
-
-
-def by_priority(policy: Policy) -> InOrder:
-    """The order of a policy that weighs nothing but priority and submission."""
-
-    def in_order(_now: float, most: int) -> list[Job]:
-        return heapq.nsmallest(most, policy.jobs(), key=lambda job: (-job.priority, job.created_at))
-
-    return in_order
-
-
 class Outlook:
-    """One per scheduler.
-
-    `view` gives the farm's view, `running` the live attempts with their jobs, `judge` the filters' word, `in_order` the queue's order.
-    """
+    """One per scheduler. `view` gives the farm's view, `running` the live attempts with their jobs, `judge` the filters' word."""
 
     def __init__(
         self,
@@ -100,10 +83,8 @@ class Outlook:
         judge: Callable[[Job, Card], Verdict],
         view: Callable[[], FarmView],
         running: Callable[[], Iterable[tuple[Attempt, Job]]],
-        in_order: InOrder | None = None,
     ) -> None:
         self._policy = policy
-        self._in_order = in_order or by_priority(policy)
         self._board = board
         self._clock = clock
         self._judge = judge
@@ -148,7 +129,7 @@ class Outlook:
         return _Now(
             now,
             self._policy.waiting,
-            self._in_order(now, MOST),
+            self._policy.in_order(now, MOST),
             self._policy.cards,
             {card_id: live.state for card_id, live in self._board.cards.items()},
             [(attempt, job, self._left(attempt)) for attempt, job in self._running()],
