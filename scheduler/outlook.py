@@ -1,7 +1,7 @@
 """When each job will be done and what it waits for, told at a bounded rate. The playing forward itself is `farm.planning.queue`.
 
-The order is the policy's. What it weighs besides once a card is free (models that are loaded, how batches are spread) moves a job by some
-places; the next telling shows it.
+The order is the policy's. Which card takes what is played by speed alone: what else the policy weighs, such as models that are loaded, may
+move a job by some places; the next telling shows it.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ EVERY_S = 5.0
 """The shortest time between two tellings."""
 SHARE = 50.0
 """A telling is followed by so many times what it took: however long the queue, it costs 2 % of the scheduler's time."""
-MOST = 2000
+MOST = 1000
 """The most jobs that are placed one by one, with many cards."""
 JUDGED = 10_000
 """The most new (kind, card) pairs that one telling judges: some 0.3 s. The rest come with the next."""
@@ -62,8 +62,8 @@ class _Now:
     """What is looked at, copied, so that the looking may take its time in a thread while the scheduler goes on."""
 
     at: float
-    first: list[Job]
     waiting: int
+    first: list[Job]
     cards: list[Card]
     states: dict[str, str]
     running: list[tuple[Attempt, Job, Pace]]
@@ -125,10 +125,11 @@ class Outlook:
             self._next = ended + max(EVERY_S, SHARE * (ended - began))
 
     def _now(self) -> _Now:
+        now = self._clock.now()
         return _Now(
-            self._clock.now(),
-            self._policy.in_order(self._clock.now(), min(MOST, max(EXACT, 2 * len(self._policy.cards)))),
+            now,
             self._policy.waiting,
+            self._policy.in_order(now, MOST),
             self._policy.cards,
             {card_id: live.state for card_id, live in self._board.cards.items()},
             [(attempt, job, self._left(attempt)) for attempt, job in self._running()],
@@ -138,7 +139,8 @@ class Outlook:
 
     def _look(self, now: _Now) -> QueueChanged:
         able = [card for card in now.cards if now.states.get(card.id) in WORKING]
-        first, exact = now.first, len(now.first)
+        exact = min(MOST, max(EXACT, 2 * len(able)))
+        first = now.first[:exact]
         kinds, labels = self._kinds(first)
         self._judge_new(now, kinds)
         busy = {card.id: Pace(0.0) for card in able}
