@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from farm.vitals import CardFacts
+
 
 class JobStatus(StrEnum):
     """Where a job stands; legal moves are in `farm.states`."""
@@ -137,6 +139,7 @@ class Card:
 
     `usable_gib` is what a render's allocator may reserve. `driver` is the driver's version, `bus_gb_s` what a copy from the PC's memory
     reaches (GB/s, one direction), `ram_gib` all memory of its PC. `trouble` keeps it from work; `notice` is worth knowing and does not.
+    `kept` says why its owner has it for now; `others_gib` is what other programs hold of it, already taken off `usable_gib`.
     """
 
     id: str
@@ -155,6 +158,9 @@ class Card:
     bus_gb_s: float | None = None
     ram_gib: float | None = None
     notice: str | None = None
+    kept: str | None = None
+    others_gib: float | None = None
+    facts: CardFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
