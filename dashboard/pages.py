@@ -15,13 +15,13 @@ from dashboard.parts import Parts, parts
 from dashboard.problems import Problem
 from dashboard.views import (
     SCHEDULER_DOWN,
-    WAITING,
     default_preset,
     show_cards,
     show_job,
     show_jobs,
     show_nodes,
 )
+from dashboard.waiting import WAITING
 from dashboard.words import Word, many
 from farm.answers import CardView, JobView
 from farm.catalogue.presets import Preset

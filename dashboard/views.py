@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dashboard.parts import Parts
+from dashboard.waiting import WAITING, why_waiting
 from farm.answers import (
     AttemptView,
     CardView,
@@ -24,7 +25,6 @@ from farm.planning.rules import precision_for
 SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
 )
-WAITING = "Waiting for its turn."
 
 
 def job_view(
@@ -121,6 +121,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         notes=list(attempt.notes),
         predicted_s=attempt.predicted_s,
         predicted_gib=attempt.predicted_gib,
+        energy_wh=attempt.energy_wh,
     )
 
 
@@ -131,7 +132,15 @@ def show_job(parts: Parts, job_id: str) -> JobView:
         NotFoundError: there is none of this id.
     """
     job = parts.reader.job(job_id)
-    return job_view(parts, job, parts.reader.attempts(job_id), position=parts.reader.position(job_id))
+    attempts = parts.reader.attempts(job_id)
+    view = job_view(parts, job, attempts, position=parts.reader.position(job_id))
+    known = [attempt.energy_wh for attempt in attempts if attempt.energy_wh is not None]
+    return view.model_copy(
+        update={
+            "energy_wh": sum(known) if known else None,
+            "why_pending": why_waiting(parts, job) if view.why_pending == WAITING else view.why_pending,
+        }
+    )
 
 
 def show_jobs(
@@ -184,6 +193,8 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
         ram_gib=card.ram_gib,
         precision=precision_for(card) if card.kind is not CardKind.CPU else None,
         notice=card.notice,
+        others_gib=card.others_gib,
+        facts=card.facts,
     )
 
 

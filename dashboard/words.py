@@ -46,6 +46,7 @@ _CARD: dict[str, Word] = {
     "idle": Word("Idle", "good"),
     "busy": Word("Rendering", "live"),
     "starting": Word("Starting", "wait"),
+    "kept": Word("Kept for its owner", "off"),
     "not answering": Word("Not answering", "bad"),
     "trouble": Word("Trouble", "bad"),
     "not known": Word("Not known", "off"),

@@ -17,6 +17,7 @@ from farm.model import (
     StageKind,
     Tier,
 )
+from farm.vitals import CardFacts
 
 
 class Answer(BaseModel):
@@ -56,6 +57,7 @@ class AttemptView(Answer):
     notes: list[str] = []
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    energy_wh: float | None = None
 
 
 class JobUrls(Answer):
@@ -74,7 +76,8 @@ class JobView(Answer):
 
     `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known
     for a queued job that was asked for by itself, not in a list. `why_pending` says what a queued job waits for.
-    `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload.
+    `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload. `energy_wh` is what all its
+    attempts drew, watt-hours; None where no card told its power, or the job came in a list.
     """
 
     id: str
@@ -100,6 +103,7 @@ class JobView(Answer):
     rating: int | None = None
     card_id: str | None = None
     card_name: str | None = None
+    energy_wh: float | None = None
     attempts: list[AttemptView] = []
     urls: JobUrls
 
@@ -119,9 +123,10 @@ class JobPage(Answer):
 class CardView(Answer):
     """A card and what it does now.
 
-    `state`: idle, busy, starting, "not answering", trouble, or "not known" while the scheduler cannot be reached.
+    `state`: idle, busy, starting, kept (for its owner), "not answering", trouble, or "not known" while the scheduler cannot be reached.
     `silent_s` is how long nothing was heard of the card; `why` says more in a sentence; `notice` is worth knowing whatever it does.
-    `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it.
+    `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it. `others_gib` is what other programs hold of it,
+    already taken off `usable_gib`. `facts` is what NVML tells beside that.
     """
 
     id: str
@@ -145,6 +150,8 @@ class CardView(Answer):
     ram_gib: float | None = None
     precision: str | None = None
     notice: str | None = None
+    others_gib: float | None = None
+    facts: CardFacts | None = None
 
 
 class NodeView(Answer):

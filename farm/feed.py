@@ -32,13 +32,13 @@ class LiveJob:
 
 @dataclass(frozen=True, slots=True)
 class LiveCard:
-    """A card as it is now. `state` is one of idle, busy, starting, "not answering", trouble; `why` says more."""
+    """A card as it is now. `state` is one of idle, busy, starting, kept, "not answering", trouble; `why` says more."""
 
     id: str
     node_id: str
     node_name: str
     name: str
-    state: Literal["idle", "busy", "starting", "not answering", "trouble"]
+    state: Literal["idle", "busy", "starting", "kept", "not answering", "trouble"]
     job_id: str | None = None
     silent_s: float | None = None
     why: str | None = None

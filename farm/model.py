@@ -207,7 +207,8 @@ class Attempt:
     `stage_seconds` maps the parts of the work ("load", "encode_image", "denoise", "decode", ...) to seconds; `peak_gib`
     is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU. `memory_plan` is what really ran; `notes` say
     what happened on the way, such as a step down to a leaner plan. `disturbed`: another program had its hand in the outcome, so that
-    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card.
+    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card. `energy_wh` is what the
+    card drew for it, watt-hours; None where the card tells no power.
     """
 
     id: str
@@ -231,3 +232,4 @@ class Attempt:
     disturbed: bool = False
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    energy_wh: float | None = None

@@ -44,6 +44,8 @@ class Attempt:
     def __init__(self, runner: "Runner", order: Order, picture: bytes) -> None:
         self.order = order
         self.stop = threading.Event()
+        self.yield_to: str | None = None
+        """Why the card's owner wants it, once that is so: the attempt ends at its next step, after a checkpoint."""
         # Only the last event is left to write. Not read from the spool, which the head may have had removed already.
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"attempt-{order.attempt_id}", daemon=True)
@@ -92,9 +94,14 @@ class Attempt:
         seq, at = self._next()
         self._say(events.Note(self.order.attempt_id, seq, at, text))
 
+    def leaving(self) -> bool:
+        """Whether the card's owner wants it; see `Report`."""
+        return self.yield_to is not None and not self.stop.is_set()
+
     def checkpoint(self, step: int, state: bytes) -> None:
-        """Spools what another card needs to go on; see `Report`."""
-        self._check()
+        """Spools what another card needs to go on; see `Report`. Also for an attempt that leaves its card."""
+        if not self.leaving():
+            self._check()
         self._put("checkpoint.safetensors", state)
         seq, at = self._next()
         self._say(events.Checkpoint(self.order.attempt_id, seq, at, step))
@@ -119,8 +126,8 @@ class Attempt:
             self._say(events.Note(self.order.attempt_id, seq, at, spill.told, disturbed=True))
 
     def _check(self) -> None:
-        if self.stop.is_set():
-            raise CancelledRenderError("The render was cancelled.")
+        if self.stop.is_set() or self.yield_to is not None:
+            raise CancelledRenderError("The render was asked to stop.")
 
     def _say(self, event: events.Event) -> None:
         with _unless_forgotten():
@@ -139,7 +146,7 @@ class Attempt:
             final = self._failed(fault_of(error))
         ends = isinstance(final, events.Failed) and final.worker_ends
         # Before the last word is out: who hears it must not be told that all is well.
-        self._runner.broken = ends
+        self._runner.broken = ends or self._runner.leaving
         self.over.set()
         try:
             self._spool.append(final)
@@ -149,6 +156,7 @@ class Attempt:
             log.exception("the end of attempt %s could not be written down", self.order.attempt_id)
         if ends:
             log.error("this worker ends, another takes its place: %s", final)
+        if ends or self._runner.leaving:
             self._runner.end()
 
     def _see_through(self) -> events.Event:
@@ -173,6 +181,8 @@ class Attempt:
                 self._retrying(plan, after.reason)
         except CancelledRenderError:
             seq, at = self._next()
+            if self.leaving():
+                return events.Yielded(self.order.attempt_id, seq, at, self.yield_to or "")
             return events.Cancelled(self.order.attempt_id, seq, at)
 
     def _try(self, plan: MemoryPlan) -> events.Event | Fault:

@@ -90,6 +90,13 @@ class CardMemory:
         except RuntimeError:  # a broken context answers every call with its first error
             return None
 
+    def held_gib(self) -> float | None:
+        """What this process's allocator holds, GiB; None where it has no context on a GPU. Never makes one."""
+        torch = sys.modules.get("torch") if self._device.startswith("cuda") else None
+        if torch is None or not torch.cuda.is_initialized():
+            return None
+        return float(torch.cuda.memory_reserved(self._device)) / GIB
+
     def release(self) -> None:
         """Gives back what nobody holds. Call it when the failed try's exception is gone: its frames hold tensors."""
         gc.collect()

@@ -114,6 +114,11 @@ class CardWorker:
         return self._runner.cancel(attempt_id)
 
     @ray.method(concurrency_group="ctl")
+    def make_way(self, why: str) -> None:
+        """See `Runner.make_way`. Returns before this process ends, where it can."""
+        threading.Thread(target=self._runner.make_way, args=(why,), name="make-way", daemon=True).start()
+
+    @ray.method(concurrency_group="ctl")
     def read(self, attempt_id: str, name: str) -> bytes:
         """A file of an attempt's spool."""
         return self._spool.read(attempt_id, name)
@@ -127,6 +132,7 @@ class CardWorker:
             "tested": self._tested and not self._runner.broken,
             "trouble": self._trouble,
             "spills": self._runner.spills,
+            "held_gib": self._runner.held_gib,
         }
 
 

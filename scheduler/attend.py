@@ -15,7 +15,20 @@ from pathlib import Path
 from farm.artifacts import ArtifactStore
 from farm.clock import Clock
 from farm.errors import FarmError, NotFoundError, RenderFailedError
-from farm.events import Cancelled, Done, Event, Failed, Loading, Note, Preview, Rendering, Retrying, Step
+from farm.events import (
+    FINAL_KINDS,
+    Cancelled,
+    Done,
+    Event,
+    Failed,
+    Loading,
+    Note,
+    Preview,
+    Rendering,
+    Retrying,
+    Step,
+    Yielded,
+)
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus
 from farm.states import AttemptMove, JobMove
 from farm.store.reader import Reader
@@ -172,7 +185,7 @@ class Attendant:
             return await cluster.follow(attempt.node_id, attempt.card_id, attempt.id, self._after, wait_s)
         except (WorkerGoneError, UnknownAttemptError) as error:
             spooled = await cluster.replay(attempt.node_id, attempt.id, self._after)
-            if any(isinstance(event, Done | Failed | Cancelled) for event in spooled):
+            if any(event.kind in FINAL_KINDS for event in spooled):
                 return spooled
             unknown = isinstance(error, UnknownAttemptError) and not spooled
             if self._handed_over and unknown and self._status == AttemptStatus.ASSIGNED and self._after == 0:
@@ -224,6 +237,9 @@ class Attendant:
             case Cancelled():
                 desk.writer.cancelled(self.attempt.id, desk.clock.now())
                 return self._ended(JobStatus.CANCELLED)
+            case Yielded(reason=reason):
+                desk.writer.yielded(self.attempt.id, reason, desk.clock.now())
+                return self._ended_by(None, ENDED)
         return None
 
     def _move(self, move: AttemptMove, status: AttemptStatus, seq: int) -> None:

@@ -179,7 +179,7 @@ class Watch:
         silence = self._leases.silence(card.node_id, now)
         job_id = self._holder(card_id)
         doubt = self._doubts.about(card_id)
-        free = answering and doubt is None and job_id is None and card.trouble is None
+        free = answering and doubt is None and job_id is None and card.trouble is None and card.kept is None
         self._policy.set_card(card, free=free)
         live = LiveCard(
             card.id, card.node_id, self._node_names.get(card.node_id, card.node_id), card.name, "idle"
@@ -197,6 +197,9 @@ class Watch:
             live = LiveCard(
                 live.id, live.node_id, live.node_name, live.name, "trouble", job_id, None, card.trouble
             )
+        elif card.kept is not None:
+            why = f"kept for its owner: {card.kept}"
+            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "kept", job_id, why=why)
         elif job_id is not None:
             live = LiveCard(live.id, live.node_id, live.node_name, live.name, "busy", job_id)
         elif doubt is not None:
@@ -221,4 +224,7 @@ def _card(node_id: str, said: CardReport) -> Card:
         bus_gb_s=said.bus_gb_s,
         ram_gib=said.ram_gib,
         notice=said.notice,
+        kept=said.kept,
+        others_gib=said.others_gib,
+        facts=said.facts,
     )

@@ -93,7 +93,8 @@ def memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
         return f"{need}, and the memory of {card.name} is not known yet"
     if card.ram_gib is not None and least <= card.usable_gib:
         return f"its PC has {card.ram_gib:.1f} GiB of memory, too little for the weights that {card.name} cannot hold"
-    return f"{need}, {card.name} has {card.usable_gib:.1f} usable"
+    others = f"; other programs hold {card.others_gib:.1f}" if card.others_gib else ""
+    return f"{need}, {card.name} has {card.usable_gib:.1f} usable{others}"
 
 
 def band_fits(job: Job, card: Card, view: FarmView) -> str | None:
@@ -192,12 +193,20 @@ def why_pending(job: Job, cards: Iterable[Card], view: FarmView) -> str:
 def unplaceable(job: Job, cards: Iterable[Card], view: FarmView) -> str | None:
     """Why no card could ever serve this job, or None if one could, or if there is no card yet.
 
-    `cards` are all that the farm knows, also those that are away or busy: those may come back.
+    `cards` are all that the farm knows, also those that are away, busy or kept for their owners: those may come back.
     """
-    known = list(cards)
+    known = [without_its_owner(card) for card in cards]
     if not known or any(check(job, card, view).eligible for card in known):
         return None
     return why_pending(job, known, view)
+
+
+def without_its_owner(card: Card) -> Card:
+    """The card as it is when its owner is away: the farm's, with all of its memory."""
+    usable = card.usable_gib
+    if usable is not None and card.others_gib:
+        usable = round(usable + card.others_gib, 2)
+    return replace(card, usable_gib=usable, others_gib=None, kept=None)
 
 
 def what_helps(job: Job, card: Card, view: FarmView) -> str:

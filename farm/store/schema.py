@@ -88,6 +88,9 @@ cards = sa.Table(
     sa.Column("bus_gb_s", sa.Float),
     sa.Column("ram_gib", sa.Float),
     sa.Column("notice", sa.Text),
+    sa.Column("kept", sa.Text),
+    sa.Column("others_gib", sa.Float),
+    sa.Column("facts", sa.JSON),
 )
 
 attempts = sa.Table(
@@ -114,6 +117,7 @@ attempts = sa.Table(
     sa.Column("disturbed", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("predicted_s", sa.Float),
     sa.Column("predicted_gib", sa.Float),
+    sa.Column("energy_wh", sa.Float),
     sa.UniqueConstraint("job_id", "number"),
     # The two promises that the scheduler must never break are the database's to keep.
     sa.Index("ix_attempts_one_live_per_job", "job_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),
@@ -121,6 +125,21 @@ attempts = sa.Table(
         "ix_attempts_one_live_per_card", "card_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE
     ),
     sa.Index("ix_attempts_card_id_finished_at", "card_id", "finished_at"),
+)
+
+# How a card fared from `at` on for `span_s` seconds: means, of the temperature the highest. `scheduler.telemetry` bounds it.
+telemetry = sa.Table(
+    "telemetry",
+    metadata,
+    sa.Column("card_id", sa.ForeignKey("cards.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("span_s", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Float, primary_key=True),
+    sa.Column("utilization", sa.Float),
+    sa.Column("memory_used_gib", sa.Float),
+    sa.Column("temperature_c", sa.Float),
+    sa.Column("power_w", sa.Float),
+    sa.Column("clock_mhz", sa.Float),
+    sa.Column("memory_clock_mhz", sa.Float),
 )
 
 story = sa.Table(

@@ -230,6 +230,12 @@ class Writer:
             told="withdrawn",
         )
 
+    def yielded(self, attempt_id: str, reason: str, now: float) -> bool:
+        """The card's owner wanted it back; the job is queued again, to go on from what the attempt had done."""
+        return self._end(
+            attempt_id, AttemptMove.YIELD, {"reason": reason}, now, JobMove.REQUEUE, reason, told="yielded"
+        )
+
     def cancelled(self, attempt_id: str, now: float) -> bool:
         """The attempt stopped because its job was asked to."""
         return self._end(attempt_id, AttemptMove.CANCEL, {}, now, JobMove.CANCEL, "as asked")

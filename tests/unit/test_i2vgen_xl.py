@@ -82,6 +82,9 @@ class Recorder:
     def preview(self, jpeg: bytes) -> None:
         self.previews.append(jpeg)
 
+    def leaving(self) -> bool:
+        return False
+
     def checkpoint(self, step: int, state: bytes) -> None:
         self.checkpoints.append((step, state))
 

@@ -19,6 +19,10 @@ from tests.fake_nvml import FIXTURES, FakeNvml, recorded
 MODELS = builtin_models()
 
 
+def nobody(_pid: int) -> bool:
+    return False
+
+
 def cards_of(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[CardReport, ...]:
     library = recorded(name)
     library.install(monkeypatch)
@@ -232,21 +236,21 @@ def test_programs_are_told_with_what_they_hold(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_others_hold_is_told_by_the_list_or_by_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     (game,) = looks_at("rtx-2060", monkeypatch)
-    assert game.others_gib(frozenset()) == pytest.approx((190 + 4120) / 1024)
+    assert game.others_gib(nobody, None) == pytest.approx((190 + 4120) / 1024)
     (work,) = looks_at("gtx-1080", monkeypatch)
-    assert work.others_gib({4021}) == 0.0
+    assert work.others_gib({4021}.__contains__, 6.0) == 0.0
     (windows,) = looks_at("wsl2", monkeypatch)
-    assert windows.others_gib(frozenset()) == pytest.approx(3.4)
-    assert windows.others_gib({77}, held_gib=1.5) == pytest.approx(3.4 - 1.5 - 0.6)
+    assert windows.others_gib(nobody, None) == pytest.approx(3.4)
+    assert windows.others_gib(nobody, 1.5) == pytest.approx(3.4 - 1.5 - 0.6)
     unread = replace(windows, vitals=replace(windows.vitals, memory_used_gib=None))
-    assert unread.others_gib(frozenset()) is None
+    assert unread.others_gib(nobody, None) is None
 
 
 def test_a_list_without_our_own_worker_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a container the driver numbers processes as the PC does: the farm's own worker was taken for its owner's program."""
     (work,) = looks_at("gtx-1080", monkeypatch)
-    assert work.others({99}) is None
-    assert work.others_gib({99}, held_gib=6.0) == pytest.approx(0.0)
+    assert work.others(nobody, 6.0) is None
+    assert work.others_gib(nobody, 6.0) == pytest.approx(0.0)
 
 
 def test_every_recorded_card_is_one_of_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:

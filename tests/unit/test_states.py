@@ -24,15 +24,15 @@ JOB_TABLE = {
     "failed": "- - - - - queued",
     "cancelled": "- - - - - queued",
 }
-# columns: load, run, finish, fail, lose, cancel, withdraw
+# columns: load, run, finish, fail, lose, cancel, withdraw, yield
 ATTEMPT_TABLE = {
-    "assigned": "loading running finished failed lost cancelled cancelled",
-    "loading": "- running finished failed lost cancelled -",
-    "running": "- - finished failed lost cancelled -",
-    "finished": "- - - - - - -",
-    "failed": "- - - - - - -",
-    "lost": "- - - - - - -",
-    "cancelled": "- - - - - - -",
+    "assigned": "loading running finished failed lost cancelled cancelled cancelled",
+    "loading": "- running finished failed lost cancelled - cancelled",
+    "running": "- - finished failed lost cancelled - cancelled",
+    "finished": "- - - - - - - -",
+    "failed": "- - - - - - - -",
+    "lost": "- - - - - - - -",
+    "cancelled": "- - - - - - - -",
 }
 
 
