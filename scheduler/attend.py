@@ -47,6 +47,8 @@ FOLLOW_S = 5.0
 """How long a worker may hold an answer back while nothing happens. Each answer renews the lease."""
 FETCHES = 5
 """How often a result is asked for from a node that answers otherwise. Each time takes up to a minute on a slow network."""
+NEWS_S = 5.0
+"""How long until a node's next report, at the most, while it answers."""
 AGAIN_S = 0.5
 """Pause before a node that did not answer is asked again, and after a surprise."""
 STORE_AGAIN_S = 10.0
@@ -69,7 +71,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What attending needs. `rivals` counts the other cards that could take a job."""
+    """What attending needs. `rivals` counts the other cards that could take a job, `kept` says why a card is its owner's for now."""
 
     cluster: Cluster
     writer: Writer
@@ -80,6 +82,7 @@ class Desk:
     clock: Clock
     previews: Path
     rivals: Callable[[Job, str], int]
+    kept: Callable[[str], str | None]
 
 
 class Attendant:
@@ -148,6 +151,13 @@ class Attendant:
             except CardBusyError as busy:
                 return await self._turned_away(busy.holder)
             except (WorkerGoneError, UnknownAttemptError):
+                kept = None if self._handed_over else await self._kept_meanwhile()
+                if kept is not None:
+                    desk = self._desk
+                    desk.writer.yielded(
+                        self.attempt.id, f"The card is kept for its owner: {kept}.", desk.clock.now()
+                    )
+                    return self._ended_by(None, ENDED)
                 return self._lost(
                     f"The worker of {self.attempt.card_name} ended in the middle of the render."
                 )
@@ -158,6 +168,15 @@ class Attendant:
                     return ended
                 self._after = max(self._after, event.seq)  # only now: what could not be taken in comes again
             self._troubled_since = None
+
+    async def _kept_meanwhile(self) -> str | None:
+        """Why the card went to its owner just when it was to begin, as its node's next report tells; None if it did not."""
+        for _ in range(round(NEWS_S / AGAIN_S)):
+            kept = self._desk.kept(self.attempt.card_id)
+            if kept is not None:
+                return kept
+            await asyncio.sleep(AGAIN_S)
+        return None
 
     def _hold_lease(self) -> None:
         self._desk.leases.hold(self.attempt.id, self._desk.clock.monotonic())

@@ -77,7 +77,16 @@ class Scheduler:
         self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
         leases = Leases(lease_s)
         self._desk = Desk(
-            cluster, writer, reader, artifacts, self._board, leases, clock, previews, rivals=self._rivals
+            cluster,
+            writer,
+            reader,
+            artifacts,
+            self._board,
+            leases,
+            clock,
+            previews,
+            rivals=self._rivals,
+            kept=lambda card_id: self._watch.kept(card_id),  # noqa: PLW0108 - the watch is made below
         )
         self._watch = Watch(
             cluster,

@@ -169,6 +169,11 @@ class Watch:
         """The card's worker may be gone or busy: no work for it until its node has reported that it is idle."""
         self._doubts.add(card_id, why)
 
+    def kept(self, card_id: str) -> str | None:
+        """Why a card is kept for its owner, as its node last said; None if it is not."""
+        card = self._cards.get(card_id)
+        return None if card is None else card.kept
+
     def refresh(self, card_id: str) -> None:
         """Tells policy and board how a card stands now."""
         card = self._cards.get(card_id)
