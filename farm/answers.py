@@ -154,6 +154,22 @@ class CardView(Answer):
     facts: CardFacts | None = None
 
 
+class TelemetryPoint(Answer):
+    """How a card fared from `at` on for `span_s` seconds: means, of the temperature the highest. None: not told.
+
+    Share (0 to 1), GiB, degrees Celsius, watts, MHz of the shaders and of the memory.
+    """
+
+    at: float
+    span_s: int
+    utilization: float | None = None
+    memory_used_gib: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+
+
 class NodeView(Answer):
     """A PC of the farm and its cards."""
 

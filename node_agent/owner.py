@@ -42,6 +42,18 @@ class OwnerRules:
 
     FILE = "owner.json"
 
+    def __str__(self) -> str:
+        """For people: "only while idle, hours 22:00-08:00"."""
+        said = [
+            "only while nobody uses the PC" if self.only_idle else "",
+            f"hours {self.hours}" if self.hours is not None else "",
+            f"no new work above {self.max_temperature_c:.0f} \N{DEGREE SIGN}C"
+            if self.max_temperature_c
+            else "",
+            f"only the cards {', '.join(self.cards)}" if self.cards else "",
+        ]
+        return "; ".join(part for part in said if part) or "none"
+
     @classmethod
     def load(cls, home: Path) -> "OwnerRules":
         """The rules in a node home; none where there is no file.

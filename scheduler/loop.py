@@ -28,6 +28,7 @@ from scheduler.leases import Leases
 from scheduler.lessons import Lessons
 from scheduler.outcomes import shunned
 from scheduler.policy import Policy, requirements
+from scheduler.telemetry import Telemetry
 from scheduler.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Scheduler:
             rivals=self._rivals,
             kept=lambda card_id: self._watch.kept(card_id),  # noqa: PLW0108 - the watch is made below
         )
+        self._telemetry = Telemetry(writer, reader, clock, self._holders.__contains__)
         self._watch = Watch(
             cluster,
             registry,
@@ -97,7 +99,7 @@ class Scheduler:
             clock,
             holder=self._holders.get,
             attended=lambda: frozenset(self._attending),
-            spooled=self._clear_spool,
+            spooled=self._heard,
             changed=self._wake.set,
         )
 
@@ -264,6 +266,7 @@ class Scheduler:
     # --- attempts ---
     def _attend(self, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
         self._holders[attempt.card_id] = job.id
+        self._telemetry.begin(attempt, handed_over=handed_over)
         attendant = Attendant(self._desk, attempt, job, handed_over=handed_over)
         self._watch.refresh(attempt.card_id)
         task = asyncio.create_task(self._see_through(attendant))
@@ -286,6 +289,7 @@ class Scheduler:
                 log.exception("how attempt %s ended could not be written down; trying again", attempt.id)
                 await asyncio.sleep(TICK_S)
         del self._attending[attempt.id]
+        self._telemetry.end(attempt.id)
         self._holders.pop(attempt.card_id, None)
         self._after(ended)
         self._learn(attempt.card_id, attendant.job.settings.model)
@@ -311,6 +315,10 @@ class Scheduler:
             self._view = replace(self._view, learned=self._lessons.book)
             self._policy.forget_verdicts()
             self._placed_with = None  # what fits where may have changed: judge all that wait
+
+    def _heard(self, report: NodeReport) -> None:
+        self._telemetry.take(report)
+        self._clear_spool(report)
 
     def _clear_spool(self, report: NodeReport) -> None:
         """Every live attempt is attended, so whatever else a node keeps has ended."""

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from farm.catalogue.models import builtin_models
 from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings, Tier
-from farm.planning.eligibility import FILTERS, FarmView, bands_of, check, unplaceable, why_pending
+from farm.planning.eligibility import (
+    FILTERS,
+    FarmView,
+    bands_of,
+    check,
+    unplaceable,
+    why_pending,
+    without_its_owner,
+)
 from farm.planning.memory import peak_gib
 from farm.planning.tiers import band_of, tier_of
 
@@ -196,3 +204,14 @@ def test_eligible_exactly_where_no_filter_objects(job: Job, card: Card, farm: Fa
             assert card.usable_gib is not None
             row = builtin_models()["i2vgen-xl"]
             assert peak_gib(row, job.settings, verdict.plan) <= card.usable_gib
+
+
+def test_an_owner_s_program_makes_no_job_unplaceable_but_keeps_it_waiting() -> None:
+    """A game on the only card made the farm say that no card could ever run the job."""
+    in_use = replace(RTX_2060, usable_gib=1.1, others_gib=4.25, kept="a game uses the card")
+    farm = view(in_use)
+    verdict = check(job(), in_use, farm)
+    assert not verdict.eligible
+    assert "RTX 2060 has 1.1 usable; other programs hold 4.2" in "; ".join(verdict.reasons)
+    assert unplaceable(job(), [in_use], farm) is None
+    assert without_its_owner(in_use) == replace(RTX_2060, usable_gib=5.35)
