@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("planning", "overhead", "intake")
+ALL = ("planning", "overhead", "intake", "idle_node")
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-SILENT_AFTER_S = 10.0
-"""A node unheard for this long is shown as "not answering"."""
+SILENT_AFTER_S = 8.0
+"""A node unheard for this long is shown as "not answering": with the second until the next look that is within ten. One that answers is
+heard every 5 s at the least: a pause of 2 s, and 3 s for workers that are slow to say how they are."""
 
 
 @dataclass(slots=True)

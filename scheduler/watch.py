@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 """Pause between two rounds, and the longest that a round waits: a node that takes longer is heard when it answers."""
+LOOK_EVERY_S = 1.0
 STORE_EVERY_S = 10.0
 """How often an unchanged node's `last_seen` is written."""
 
@@ -72,6 +73,7 @@ class Watch:
 
     async def run(self) -> None:
         """Watches until cancelled."""
+        looking = asyncio.create_task(self._look_for_silence())
         try:
             while True:
                 try:
@@ -80,8 +82,15 @@ class Watch:
                     log.exception("a round of watching the nodes failed")
                 await asyncio.sleep(EVERY_S)
         finally:
-            for task in self._asking.values():
+            for task in (looking, *self._asking.values()):
                 task.cancel()
+
+    async def _look_for_silence(self) -> None:
+        """Beside the rounds, which may take seconds: a node that vanished is shown in time, whatever the others do."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            for card_id in list(self._cards):
+                self.refresh(card_id)
 
     async def round(self) -> None:
         """Asks every connected node that does not still owe an answer. One that hangs keeps none of the others waiting."""

@@ -366,3 +366,25 @@ def test_what_others_hold_and_what_nvml_tells_reach_the_store(post: Post) -> Non
     post.round()
     (stored,) = post.store.reader.cards()
     assert (stored.usable_gib, stored.others_gib, stored.facts) == (1.15, 4.25, facts)
+
+
+def test_silence_is_shown_within_ten_seconds_while_the_round_still_waits(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that vanished was shown up to fourteen seconds later: only rounds looked, and a round waits for who does not answer."""
+    assert SILENT_AFTER_S + watch.LOOK_EVERY_S < 10
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(watch, "EVERY_S", 600.0)
+    (card,) = post.cluster.add_node("n1")
+
+    async def story() -> None:
+        running = asyncio.create_task(post.watch.run())
+        try:
+            await _until(lambda: post.free() == {card})
+            post.clock.move(SILENT_AFTER_S + 0.5)
+            await _until(lambda: post.live(card).state == "not answering")
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(story())
