@@ -1,6 +1,6 @@
 """What an idle node costs its owner: processor time and memory of the farm's own processes, and of Ray's, with no model loaded.
 
-A real head and a real `farm join --only-idle` beside it on this PC. Only what belongs to the node counts.
+A real head and a real `farm join` beside it on this PC. Only what belongs to the node counts.
 """
 
 import subprocess
@@ -54,6 +54,8 @@ def run(root: Path) -> None:
         finally:
             join.terminate()
             join.wait(30)
+    missing = [name for name, _ in OURS if name not in after]
+    assert not missing, f"not all of the node ran: {missing}"
     _record({name: _during(before.get(name), cost, took) for name, cost in after.items()})
 
 
@@ -71,7 +73,6 @@ def _join(farm: FarmProcess, root: Path) -> subprocess.Popen[bytes]:
         "idle",
         "--home",
         str(root / "node"),
-        "--only-idle",
     ]
     with (root / "join.log").open("wb") as log:
         return subprocess.Popen(
@@ -126,7 +127,7 @@ def _record(costs: dict[str, tuple[Cost, float]]) -> None:
     )
     record(
         "idle-node",
-        f"## An idle node\n\nA PC that joined with `--only-idle` and has nothing to do, over {MEASURE_S:.0f} s, no model loaded, no graphics "
-        "card (`benchmarks/idle_node.py`). Must, Ray's own apart: 3 % of a core, 400 MB.\n\n"
+        f"## An idle node\n\nA PC that joined and has nothing to do, over {MEASURE_S:.0f} s, no model loaded, no graphics card "
+        "(`benchmarks/idle_node.py`). Must, Ray's own apart: 3 % of a core, 400 MB.\n\n"
         f"| what | processes | of a core | MiB resident | MiB, shared pages shared out |\n|---|---|---|---|---|\n{lines}",
     )
