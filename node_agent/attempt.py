@@ -156,7 +156,6 @@ class Attempt:
             log.exception("the end of attempt %s could not be written down", self.order.attempt_id)
         if ends:
             log.error("this worker ends, another takes its place: %s", final)
-        if ends or self._runner.leaving:
             self._runner.end()
 
     def _see_through(self) -> events.Event:

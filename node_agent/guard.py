@@ -11,8 +11,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -70,9 +72,12 @@ class Hands(Protocol):
 
 @dataclass(slots=True)
 class Senses:
-    """How the guard sees: the cards through NVML, keyboard and mouse, other programs' share of the cores, whose a process is."""
+    """How the guard sees: the cards through NVML, keyboard and mouse, other programs' share of the cores, whose a process is.
 
-    readings: Callable[[], Mapping[str, CardReading]]
+    `readings(whole)` without the whole tells of programs and memory alone, at a third of the cost.
+    """
+
+    readings: Callable[[bool], Mapping[str, CardReading]]
     at_keyboard: Callable[[], bool | None]
     cpu_share: Callable[[], float | None]
     is_ours: Callable[[int], bool]
@@ -109,7 +114,7 @@ class Guard:
         self._clock = clock
         self._wards: dict[str, _Ward] = {}
         self._readings: dict[str, CardReading] = {}
-        self._read_at = float("-inf")
+        self._read_at = self._whole_at = float("-inf")
         self._presence = _Presence()
         self._broken_rules: str | None = None
         self._looking = threading.Lock()
@@ -169,11 +174,28 @@ class Guard:
     def _look(self, now: float) -> None:
         paused = pause_reason(self._home)
         if now - self._read_at >= self._pause():
-            self._readings, self._read_at = dict(self._senses.readings()), now
+            self._read(now)
         self._look_for_people(now)
         for card_id, ward in list(self._wards.items()):
             self._judge(card_id, ward, paused, now)
             self._clear(card_id, ward, now)
+
+    def _read(self, now: float) -> None:
+        whole = now - self._whole_at >= CALM_S
+        found = self._senses.readings(whole)
+        if whole:
+            self._whole_at = now
+        else:
+            found = {card_id: self._with_vitals(reading) for card_id, reading in found.items()}
+        self._readings, self._read_at = dict(found), now
+
+    def _with_vitals(self, reading: CardReading) -> CardReading:
+        """A quick reading, with the rest as it was at the last whole one."""
+        before = self._readings.get(reading.id)
+        if before is None:
+            return reading
+        used = reading.vitals.memory_used_gib
+        return replace(reading, vitals=replace(before.vitals, memory_used_gib=used))
 
     def _pause(self) -> float:
         watchful = self.rules.only_idle and any(self._hands.worker(card_id) for card_id in self._wards)
@@ -251,9 +273,11 @@ class Guard:
     def _close(self, pid: int, told: str) -> None:
         """Says the last word of what the process left unended."""
         for attempt_id in self._spool.left_by(pid):
-            last = self._spool.events(attempt_id, 0)
-            seq = last[-1].seq + 1 if last else 1
-            self._spool.append(Yielded(attempt_id, seq, self._clock.now(), told))
+            with suppress(FileNotFoundError):  # the head forgot it meanwhile
+                self._spool.end(attempt_id, partial(self._yielded, attempt_id, told))
+
+    def _yielded(self, attempt_id: str, told: str, seq: int) -> Yielded:
+        return Yielded(attempt_id, seq, self._clock.now(), told)
 
 
 def _told(why: str) -> str:

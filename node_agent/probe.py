@@ -264,13 +264,12 @@ def _retired_pages(nvml: Any, handle: Any) -> int | None:
 
 
 def _vitals(nvml: Any, handle: Any) -> Vitals:
-    memory = _reading(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
     rates = _reading(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
     power = _reading(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
     return Vitals(
         at=time.time(),
         utilization=rates.gpu / 100 if rates is not None else None,
-        memory_used_gib=round(memory.used / GIB, 3) if memory is not None else None,
+        memory_used_gib=_used_gib(nvml, handle),
         temperature_c=_reading(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
         power_w=power / 1000 if power is not None else None,
         clock_mhz=_reading(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
@@ -280,8 +279,13 @@ def _vitals(nvml: Any, handle: Any) -> Vitals:
     )
 
 
-def readings() -> dict[str, CardReading]:
-    """One look at each GPU that answers, by its id. Takes about a millisecond a card where NVML is held."""
+def _used_gib(nvml: Any, handle: Any) -> float | None:
+    memory = _reading(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    return round(memory.used / GIB, 3) if memory is not None else None
+
+
+def readings(whole: bool = True) -> dict[str, CardReading]:
+    """One look at each GPU that answers, by its id; without the `whole`, only its programs and its memory."""
     with _nvml() as nvml:
         if nvml is None:
             return {}
@@ -290,24 +294,19 @@ def readings() -> dict[str, CardReading]:
         except nvml.NVMLError as error:
             log.debug("no cards: %s", error)
             return {}
-        looked = (_look(nvml, index) for index in range(count))
+        looked = (_look(nvml, index, whole=whole) for index in range(count))
         return {found.id: found for found in looked if found is not None}
 
 
-def _look(nvml: Any, index: int) -> CardReading | None:
+def _look(nvml: Any, index: int, *, whole: bool) -> CardReading | None:
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         uuid = _text(nvml.nvmlDeviceGetUUID(handle))
     except nvml.NVMLError as error:
         log.debug("card %d of this PC does not answer: %s", index, error)
         return None
-    memory = _reading(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
-    return CardReading(
-        uuid,
-        _vitals(nvml, handle),
-        total_gib=memory.total / GIB if memory is not None else None,
-        programs=_programs(nvml, handle),
-    )
+    vitals = _vitals(nvml, handle) if whole else Vitals(time.time(), memory_used_gib=_used_gib(nvml, handle))
+    return CardReading(uuid, vitals, _programs(nvml, handle))
 
 
 def _programs(nvml: Any, handle: Any) -> tuple[CardProgram, ...] | None:

@@ -23,7 +23,6 @@ class CardReading:
 
     id: str
     vitals: Vitals
-    total_gib: float | None = None
     programs: tuple[CardProgram, ...] | None = None
 
     def others(

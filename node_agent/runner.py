@@ -94,16 +94,17 @@ class Runner:
     def make_way(self, why: str) -> None:
         """Gives the card back to its owner: the attempt under way stops at its next step, after a checkpoint, and this process ends.
 
-        Only the end of the process gives all of the card's memory back. No attempt begins any more.
+        Only the end of the process gives all of the card's memory back. No attempt begins any more. Returns, where `end` does, when the
+        attempt's last word is on the disk.
         """
         with self._lock:
             self.broken = self.leaving = True
             current = self._current
-            working = current is not None and not current.over.is_set()
-            if current is not None and working:
+            if current is not None:
                 current.yield_to = why
-        if not working:
-            self.end()
+        if current is not None:
+            current.thread.join()
+        self.end()
 
     def follow(self, attempt_id: str, after: int, wait_s: float) -> list[events.Event] | None:
         """Events above number `after`, waiting up to `wait_s` for the first while the attempt is under way.

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,18 @@ class Spool:
                 os.fsync(file.fileno())
         with self._changed:
             self._changed.notify_all()
+
+    def end(self, attempt_id: str, make: Callable[[int], Event]) -> None:
+        """Writes the last word of an attempt whose process is gone; `make` gets its number. Half a line that was left gives way to it.
+
+        Raises:
+            FileNotFoundError: the attempt was forgotten.
+        """
+        path = self.directory(attempt_id) / _EVENTS
+        if path.exists():
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        said = self.events(attempt_id, 0)
+        self.append(make(said[-1].seq + 1 if said else 1))
 
     def attempts(self) -> tuple[str, ...]:
         """The attempts that have a directory here, also those that were killed before their first event."""

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Pc:
     at_keyboard: bool | None = None
     looks: int = 0
     game: bool = False
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.spool = Spool(self.home / "spool")
@@ -52,13 +53,13 @@ class Pc:
         self.guard.guard([CARD])
 
     # --- the card ---
-    def readings(self) -> dict[str, CardReading]:
+    def readings(self, whole: bool = True) -> dict[str, CardReading]:
         self.looks += 1
         worker = ((self.process.pid, HELD_MIB),) if self.process is not None and self.alive() else ()
         self.gpu.compute = worker
         self.gpu.graphics = (GAME,) if self.game else ()
         self.gpu.used_mib = sum(mib or 0 for _, mib in self.gpu.compute + self.gpu.graphics)
-        return probe.readings()
+        return probe.readings(whole)
 
     def is_ours(self, pid: int) -> bool:
         return self.process is not None and pid == self.process.pid
@@ -72,6 +73,7 @@ class Pc:
             text=True,
             cwd=ROOT,
         )
+        self.started.append(self.process)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "at work\n"
 
@@ -112,13 +114,14 @@ class Pc:
 
 @contextmanager
 def pc(home: Path, rules: OwnerRules, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pc]:
-    with ExitStack() as stack:
-        made = Pc(home, rules)
-        FakeNvml([made.gpu], programs={5150: "/home/ann/space.x86_64"}).install(monkeypatch)
+    made = Pc(home, rules)
+    FakeNvml([made.gpu], programs={5150: "/home/ann/space.x86_64"}).install(monkeypatch)
+    try:
         yield made
-        if made.process is not None:
-            stack.callback(made.process.wait)
-            made.process.kill()
+    finally:
+        for process in made.started:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture
