@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import BadInputError, ConfigurationError
-from farm.secret_files import write_secret
+from farm.secret_files import ensure_private_directory, write_secret
 from node_agent.availability import parse_hours
 from node_agent.readings import CardProgram
 
@@ -79,6 +79,7 @@ class OwnerRules:
             "max_temperature_c": self.max_temperature_c,
             "cards": list(self.cards),
         }
+        ensure_private_directory(home)
         write_secret(home / self.FILE, json.dumps(told) + "\n")
 
 

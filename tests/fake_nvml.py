@@ -269,7 +269,10 @@ def _told(reading: Any) -> Any:
 
 
 def recorded(name: str) -> FakeNvml:
-    """The PC that a fixture describes. Fields as in `FakeNvml` and `FakeGpu`; errors by the library's names ("NVML_ERROR_...")."""
+    """The PC that a fixture (or any file, by its path without the suffix) describes.
+
+    Fields as in `FakeNvml` and `FakeGpu`; errors by the library's names ("NVML_ERROR_...").
+    """
     told = json.loads((FIXTURES / f"{name}.json").read_text())
     init_error = told.get("init_error")
     return FakeNvml(
