@@ -49,6 +49,8 @@ FETCHES = 5
 """How often a result is asked for from a node that answers otherwise. Each time takes up to a minute on a slow network."""
 NEWS_S = 5.0
 """How long until a node's next report, at the most, while it answers."""
+LAST_ASK_S = 2.0
+"""How long a card is asked for once more when its lease is over: a network that works answers in milliseconds."""
 AGAIN_S = 0.5
 """Pause before a node that did not answer is asked again, and after a surprise."""
 STORE_AGAIN_S = 10.0
@@ -137,9 +139,12 @@ class Attendant:
         while True:
             # Asked once more when the lease is over: it may be this process that stood still, and not the card.
             last_time = self._lease_over()
+            left_s = self._desk.leases.left(self.attempt.id, self._desk.clock.monotonic())
             try:
-                events = await self._next_events(0.0 if last_time else FOLLOW_S)
-            except NodeGoneError:
+                # Not wait_for: Python 3.11's swallows a cancel that comes together with the answer.
+                async with asyncio.timeout(LAST_ASK_S if last_time else left_s + AGAIN_S):
+                    events = await self._next_events(0.0 if last_time else FOLLOW_S)
+            except (NodeGoneError, TimeoutError):
                 if last_time:
                     return self._lost(
                         f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s."

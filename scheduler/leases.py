@@ -27,6 +27,11 @@ class Leases:
         """Attempts whose lease ran out."""
         return [attempt_id for attempt_id, heard in self._attempts.items() if now - heard > self.lease_s]
 
+    def left(self, attempt_id: str, now: float) -> float:
+        """Seconds until the attempt's lease runs out, 0 if it has."""
+        heard = self._attempts.get(attempt_id)
+        return 0.0 if heard is None else max(0.0, heard + self.lease_s - now)
+
     def heard(self, node_id: str, now: float) -> None:
         """The node answered."""
         self._nodes[node_id] = now

@@ -1,8 +1,11 @@
 """Renders on another PC: no folder is shared, only the network; and the head may die while it renders."""
 
+import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +82,51 @@ def test_a_head_killed_in_mid_render_gets_the_result_of_the_very_same_attempt(
     )
     assert rows(head, "SELECT number, status, node_id FROM attempts") == [(1, "finished", node.id)]
     assert rows(head, "SELECT count(*) FROM story WHERE what = 'finished'") == [(1,)]
+
+
+def test_a_node_that_vanishes_is_shown_within_ten_seconds_and_its_job_goes_on_at_the_lease_s_end(
+    pair: tuple[Head, Node],
+) -> None:
+    head, node = pair
+    picture = head.machine.directory / "street.png"
+    street(640, 480).image.save(picture)
+    joined = node.join("--token", head.code())
+    joined.wait_for("Connected", 60)
+    exit_code, said = submit(head, picture, *LONG)
+    assert exit_code == 0, said
+    wait_until(lambda: rows(head, "SELECT status FROM attempts") == [("running",)], 60, lambda: "it renders")
+    node.machine.power_cut()
+    cut = time.monotonic()
+    # One look takes a second or two to start; the head's own figure tells how long it had heard nothing when it was first asked.
+    wait_until(lambda: card(head)["state"] == "not answering", 14, lambda: "it is shown as silent")
+    shown = card(head)
+    seen_after_s = time.monotonic() - cut
+    assert shown["silent_s"] is not None
+    print(f"shown {seen_after_s:.1f} s after the cut, with {shown['silent_s']:.1f} s of silence")
+    assert shown["why"] == "its PC does not answer"
+    assert rows(head, "SELECT status FROM jobs") == [("running",)], "its lease still runs"
+    wait_until(lambda: rows(head, "SELECT status FROM attempts") == [("lost",)], 40, lambda: "it is lost")
+    lost_after_s = time.monotonic() - cut
+    print(f"lost {lost_after_s:.1f} s after the cut")
+    assert rows(head, "SELECT status FROM jobs") == [("queued",)]
+    node.machine.power_on()
+    node.join().wait_for("Connected", 90)
+    wait_until(
+        lambda: rows(head, "SELECT status FROM jobs") == [("finished",)], 120, lambda: "another attempt ends"
+    )
+    assert rows(head, "SELECT number, status FROM attempts ORDER BY number") == [(1, "lost"), (2, "finished")]
+
+
+def card(head: Head) -> dict[str, Any]:
+    """The farm's only card, as `farm cards` on the head tells it."""
+    client = (
+        "--head",
+        f"http://{head.machine.address}:{PORT}",
+        "--token",
+        head.data.admin_token.read_text().strip(),
+    )
+    exit_code, said = head.machine.run([*FARM, "cards", "--json", *client], 60.0)
+    assert exit_code == 0, said
+    (only,) = json.loads(said)
+    found: dict[str, Any] = only
+    return found
