@@ -50,10 +50,15 @@ class TelemetryWriter:
         self._engine = engine
 
     def keep(self, rows: Sequence[Row]) -> None:
-        """Adds rows of the finest span, all in one transaction. One that is there already (of a scheduler before) gives way."""
-        table = schema.telemetry
+        """Adds rows of the finest span, all in one transaction. One that is there already (of a scheduler before) gives way.
+
+        Rows of a card that was forgotten meanwhile are left out.
+        """
+        table, cards = schema.telemetry, schema.cards
         with self._engine.begin() as connection:
-            for row in rows:
+            ids = {row.card_id for row in rows}
+            known = set(connection.scalars(sa.select(cards.c.id).where(cards.c.id.in_(ids))))
+            for row in (row for row in rows if row.card_id in known):
                 here = sa.and_(
                     table.c.card_id == row.card_id, table.c.span_s == row.span_s, table.c.at == row.at
                 )

@@ -158,3 +158,5 @@ def test_a_card_that_is_forgotten_takes_its_history_with_it(station: Station) ->
     with station.store.writer._engine.begin() as connection:
         connection.execute(sa.delete(schema.cards).where(schema.cards.c.id == station.card.id))
     assert station.rows(FINE_S) == 0
+    writer.keep([Row(station.card.id, FINE_S, START, Figures(power_w=1.0))])
+    assert station.rows(FINE_S) == 0, "a late row of it is no fault"
