@@ -49,6 +49,8 @@ _CARD: dict[str, Word] = {
     "kept": Word("Kept for its owner", "off"),
     "not answering": Word("Not answering", "bad"),
     "trouble": Word("Trouble", "bad"),
+    "drained": Word("Drained", "off"),
+    "paused": Word("Paused", "bad"),
     "not known": Word("Not known", "off"),
 }
 _PHASES = {

@@ -62,6 +62,7 @@ class FailureClass(StrEnum):
     BAD_INPUT = "bad_input"
     MISSING_WEIGHTS = "missing_weights"
     CARD_FAULT = "card_fault"
+    STALLED = "stalled"
     NODE_LOST = "node_lost"
     INTERNAL = "internal"
 
@@ -140,6 +141,7 @@ class Card:
     `usable_gib` is what a render's allocator may reserve. `driver` is the driver's version, `bus_gb_s` what a copy from the PC's memory
     reaches (GB/s, one direction), `ram_gib` all memory of its PC. `trouble` keeps it from work; `notice` is worth knowing and does not.
     `kept` says why its owner has it for now; `others_gib` is what other programs hold of it, already taken off `usable_gib`.
+    `paused` is why the farm itself gives it no work until it has passed a test.
     """
 
     id: str
@@ -161,11 +163,15 @@ class Card:
     kept: str | None = None
     others_gib: float | None = None
     facts: CardFacts | None = None
+    paused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A PC of the farm. `ram_gib` is all its memory, `ram_free_gib` what was to be had when it was last heard."""
+    """A PC of the farm. `ram_gib` is all its memory, `ram_free_gib` what was to be had when it was last heard.
+
+    `drained_at` is since when a person wants no new work for it, None where it takes work.
+    """
 
     id: str
     name: str
@@ -174,6 +180,7 @@ class Node:
     versions: dict[str, str] = field(default_factory=dict)
     ram_gib: float | None = None
     ram_free_gib: float | None = None
+    drained_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +214,9 @@ class Attempt:
     `stage_seconds` maps the parts of the work ("load", "encode_image", "denoise", "decode", ...) to seconds; `peak_gib`
     is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU. `memory_plan` is what really ran; `notes` say
     what happened on the way, such as a step down to a leaner plan. `disturbed`: another program had its hand in the outcome, so that
-    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card. `energy_wh` is what the
-    card drew for it, watt-hours; None where the card tells no power.
+    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card, for the whole render;
+    `resumed_step` is after which of its steps this attempt went on from a checkpoint, None where it began at the beginning. `energy_wh` is
+    what the card drew for it, watt-hours; None where the card tells no power.
     """
 
     id: str
@@ -233,3 +241,4 @@ class Attempt:
     predicted_s: float | None = None
     predicted_gib: float | None = None
     energy_wh: float | None = None
+    resumed_step: int | None = None

@@ -102,6 +102,7 @@ def attempt_from_row(row: RowMapping) -> Attempt:
         predicted_s=row["predicted_s"],
         predicted_gib=row["predicted_gib"],
         energy_wh=row["energy_wh"],
+        resumed_step=row["resumed_step"],
     )
 
 
@@ -115,6 +116,7 @@ def node_from_row(row: RowMapping) -> Node:
         versions=dict(row["versions"]),
         ram_gib=row["ram_gib"],
         ram_free_gib=row["ram_free_gib"],
+        drained_at=row["drained_at"],
     )
 
 
@@ -147,4 +149,5 @@ def card_from_row(row: RowMapping) -> Card:
         kept=row["kept"],
         others_gib=row["others_gib"],
         facts=_FACTS.validate_python(row["facts"]) if row["facts"] else None,
+        paused=row["paused"],
     )
