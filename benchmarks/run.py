@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("planning", "overhead", "intake", "idle_node", "stress")
+ALL = ("planning", "interpolation", "overhead", "intake", "idle_node", "stress")
 
 
 def main() -> None:

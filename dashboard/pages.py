@@ -1,7 +1,7 @@
 """The pages a person sees. They read through `dashboard.views`; what they change goes through the JSON API."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -30,6 +30,7 @@ from farm.model import Card, Job, JobStatus, RenderSettings
 from farm.motion import MAX_STRENGTH, MOTIONS
 from farm.planning.eligibility import FarmView, bands_of, unplaceable
 from farm.planning.tiers import tier_of
+from farm.stages import stages_of
 from farm.submit import MAX_FPS, MAX_GUIDANCE, MAX_PROMPT, MAX_SEED
 
 NEWEST = 8
@@ -59,10 +60,13 @@ templates.env.globals.update(
     precisions=words.PRECISIONS,
     slot=words.slot,
     card_word=words.card_word,
+    clip_frames_line=words.clip_frames_line,
     clip_length=words.clip_length,
     job_word=words.job_word,
     many=words.many,
     memory_plan=words.memory_plan,
+    stage_word=words.stage_word,
+    stages=words.STAGES,
     status_word=words.status_word,
 )
 
@@ -300,9 +304,11 @@ def _hint(preset: Preset, cards: Sequence[Card], view: FarmView) -> str:
         guidance=preset.guidance,
         fps=preset.fps,
         seed=0,
+        smooth=preset.smooth,
     )
     imagined = Job("", JobStatus.QUEUED, settings, tier_of(settings), input_sha256="", created_at=0.0)
-    return unplaceable(imagined, cards, view) or ""
+    hints = (unplaceable(replace(imagined, stage=stage), cards, view) for stage in stages_of(settings))
+    return next((hint for hint in hints if hint), "")
 
 
 def head_address(request: Request, host: str, port: int) -> tuple[str, bool]:

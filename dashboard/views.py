@@ -1,6 +1,6 @@
 """What people see of jobs, cards and nodes: the store's values joined with what is live. The API and the pages share it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dashboard.parts import Parts
@@ -15,12 +15,24 @@ from farm.answers import (
     NodeView,
     PresetView,
     ProgressView,
+    StageView,
 )
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
 from farm.feed import LiveCard, LiveJob
-from farm.model import Attempt, Card, CardKind, Job, JobStatus, Node
+from farm.model import (
+    Artifact,
+    Attempt,
+    AttemptStatus,
+    Card,
+    CardKind,
+    Job,
+    JobStatus,
+    Node,
+    StageKind,
+)
 from farm.planning.rules import precision_for
+from farm.stages import stages_of
 
 SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
@@ -28,9 +40,14 @@ SCHEDULER_DOWN = (
 
 
 def job_view(
-    parts: Parts, job: Job, attempts: Sequence[Attempt] = (), *, position: int | None = None
+    parts: Parts,
+    job: Job,
+    attempts: Sequence[Attempt] = (),
+    *,
+    position: int | None = None,
+    stages: Sequence[StageView] = (),
 ) -> JobView:
-    """One job; of a job in a list `attempts` holds only the newest."""
+    """One job; of a job in a list `attempts` holds only the newest, and `stages` nothing."""
     live = parts.live.jobs.get(job.id)
     last = attempts[-1] if attempts else None
     return JobView(
@@ -58,6 +75,7 @@ def job_view(
         card_id=last.card_id if last else None,
         card_name=last.card_name if last else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
+        stages=list(stages),
         urls=_urls(parts, job),
     )
 
@@ -71,6 +89,7 @@ def _progress(job: Job, live: LiveJob | None) -> ProgressView | None:
         seconds_per_step=live.seconds_per_step,
         eta_s=live.eta_s,
         phase=live.phase,
+        stage=StageKind(live.stage),
     )
 
 
@@ -132,9 +151,9 @@ def show_job(parts: Parts, job_id: str) -> JobView:
     Raises:
         NotFoundError: there is none of this id.
     """
-    job = parts.reader.job(job_id)
-    attempts = parts.reader.attempts(job_id)
-    view = job_view(parts, job, attempts, position=parts.reader.position(job_id))
+    job, attempts = parts.reader.job(job_id), parts.reader.attempts(job_id)
+    stages = stage_views(job, attempts, parts.reader.stage_artifacts(job_id))
+    view = job_view(parts, job, attempts, position=parts.reader.position(job_id), stages=stages)
     known = [attempt.energy_wh for attempt in attempts if attempt.energy_wh is not None]
     return view.model_copy(
         update={
@@ -142,6 +161,31 @@ def show_job(parts: Parts, job_id: str) -> JobView:
             "why_pending": why_waiting(parts, job) if view.why_pending == WAITING else view.why_pending,
         }
     )
+
+
+def stage_views(job: Job, attempts: Sequence[Attempt], left: Mapping[StageKind, Artifact]) -> list[StageView]:
+    """A job's stages, first to last; `left` is what its finished ones left for the next."""
+    every = stages_of(job.settings)
+    at = every.index(job.stage)
+    found = []
+    for number, stage in enumerate(every):
+        status = "finished" if number < at else str(job.status) if number == at else "not begun"
+        clip = left[stage].sha256 if stage in left else job.video_sha256 if stage is every[-1] else None
+        tries = [one for one in attempts if one.stage is stage]
+        good = [one for one in tries if one.status is AttemptStatus.FINISHED]
+        last = (good or tries)[-1] if tries else None
+        found.append(
+            StageView(
+                stage=stage,
+                status=status,
+                attempts=len(tries),
+                card_id=last.card_id if last else None,
+                card_name=last.card_name if last else None,
+                seconds=last.finished_at - last.assigned_at if last and last.finished_at else None,
+                sha256=clip,
+            )
+        )
+    return found
 
 
 def show_jobs(
@@ -261,6 +305,7 @@ def preset_view(preset: Preset, model: ModelRow) -> PresetView:
         steps=preset.steps,
         guidance=preset.guidance,
         fps=preset.fps,
+        smooth=preset.smooth,
         draft=model.draft,
     )
 

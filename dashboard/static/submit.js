@@ -3,7 +3,7 @@
 import { refresh } from "./live.js";
 import { prose, size } from "./words.js";
 
-const WHOLE = ["width", "height", "frames", "steps", "fps", "seed"];
+const WHOLE = ["width", "height", "frames", "steps", "fps", "smooth", "seed"];
 const NUMBERS = [...WHOLE, "guidance", "strength"];
 const TEXTS = ["prompt", "negative_prompt", "model", "motion"];
 
@@ -111,7 +111,7 @@ function facts(text) {
 function showPreset() {
   const preset = form.querySelector('input[name="preset"]:checked');
   if (!preset) return;
-  for (const name of ["width", "height", "frames", "steps", "guidance", "fps"]) {
+  for (const name of ["width", "height", "frames", "steps", "guidance", "fps", "smooth"]) {
     form[name].placeholder = preset.dataset[name];
   }
   const model = form.model.value || preset.dataset.model;

@@ -49,6 +49,8 @@ jobs = sa.Table(
     sa.Column("thumbnail_sha256", sa.Text),
     sa.Column("failure", sa.Text),
     sa.Column("rating", sa.Integer),
+    # The stage that the job is at: what its next attempt is of.
+    sa.Column("stage", sa.Text, nullable=False, default="generate", server_default="generate"),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
     sa.Index("ix_jobs_status_seq", "status", "seq"),
     sqlite_autoincrement=True,
@@ -149,6 +151,19 @@ telemetry = sa.Table(
     sa.Column("power_w", sa.Float),
     sa.Column("clock_mhz", sa.Float),
     sa.Column("memory_clock_mhz", sa.Float),
+)
+
+# What each finished stage that has another one after it left for that.
+stage_artifacts = sa.Table(
+    "stage_artifacts",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("stage", sa.Text, primary_key=True),
+    sa.Column("attempt_id", sa.ForeignKey("attempts.id"), nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("finished_at", sa.Float, nullable=False),
 )
 
 story = sa.Table(
