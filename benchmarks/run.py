@@ -7,7 +7,20 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("planning", "interpolation", "overhead", "intake", "idle_node", "stress")
+ALL = (
+    "article",
+    "intervals",
+    "outlook",
+    "planning",
+    "policy",
+    "makespan",
+    "assign",
+    "interpolation",
+    "overhead",
+    "intake",
+    "idle_node",
+    "stress",
+)
 
 
 def main() -> None:

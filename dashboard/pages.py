@@ -15,13 +15,14 @@ from dashboard.parts import Parts, parts
 from dashboard.problems import Problem
 from dashboard.views import (
     SCHEDULER_DOWN,
+    WAITING,
     default_preset,
+    show_calibration,
     show_cards,
     show_job,
     show_jobs,
     show_nodes,
 )
-from dashboard.waiting import WAITING
 from dashboard.words import Word, many
 from farm.answers import CardView, JobView
 from farm.catalogue.presets import Preset
@@ -264,7 +265,13 @@ def cards_page(request: Request, farm: Farm) -> Response:
     nodes = show_nodes(farm)
     cards = [card for node in nodes for card in node.cards]
     head, reachable = head_address(request, farm.settings.host, farm.settings.port)
-    context = {"nodes": nodes, "cards": cards, "head": head, "reachable": reachable}
+    context = {
+        "nodes": nodes,
+        "cards": cards,
+        "head": head,
+        "reachable": reachable,
+        "calibration": show_calibration(farm),
+    }
     return page(request, "cards.html", context)
 
 

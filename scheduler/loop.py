@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,10 @@ from farm.errors import NotFoundError
 from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
 from farm.model import Attempt, Card, Job, JobStatus
+from farm.own_bench import Benched
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
+from farm.planning.learned import learned_for
+from farm.planning.loading import load_seconds
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Request, RequestKind, Requests
@@ -30,9 +33,10 @@ from scheduler.late import LateResults
 from scheduler.leases import Leases
 from scheduler.lessons import Lessons
 from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
-from scheduler.policy import Policy, requirements
+from scheduler.outlook import Outlook
+from scheduler.policy import Pick, Policy, requirements
 from scheduler.telemetry import Telemetry
-from scheduler.watch import Watch
+from scheduler.watch import Watch, Work
 
 log = logging.getLogger(__name__)
 
@@ -59,26 +63,30 @@ class Scheduler:
         checkpoints: Path,
         lease_s: float,
         tiers: TiersMode,
+        bench: Sequence[Benched] = (),
     ) -> None:
+        """`bench` are the rows that `farm bench` kept, newest first."""
         self._cluster = cluster
         self._writer = writer
         self._reader = reader
         self._requests = requests
         self._clock = clock
         self._view = FarmView(models, tiers)
-        self._lessons = Lessons(reader, models)
+        self._lessons = Lessons(reader, models, bench)
         self._wake = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
-        self._policy = Policy(self._judge)
+        self._policy = Policy(self._judge, self._loading)
         self._exclusions = Exclusions(self._policy)
         self._attending: dict[str, tuple[Attendant, asyncio.Task[None]]] = {}
         self._holders: dict[str, str] = {}
+        self._working: dict[str, Attendant] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._last_seq = 0
         self._placed_with: object = None
         self._unplaceable: dict[object, str | None] = {}
         self._unjudged: list[str] = []
+        self._told_rather: dict[str, tuple[str, str]] = {}
         self._board = Board(self._publish)
         self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
         leases = Leases(lease_s)
@@ -100,6 +108,14 @@ class Scheduler:
             cluster, writer, reader, artifacts, clock, taken=self._taken_late, over=self._forget
         )
         self._telemetry = Telemetry(writer, reader, clock, self._holders.__contains__)
+        self._outlook = Outlook(
+            self._policy,
+            self._board,
+            clock,
+            judge=self._judge,
+            view=lambda: self._view,
+            running=lambda: [(attendant.attempt, attendant.job) for attendant, _ in self._attending.values()],
+        )
         self._watch = Watch(
             cluster,
             registry,
@@ -108,6 +124,7 @@ class Scheduler:
             leases,
             clock,
             holder=self._holders.get,
+            work=self._work,
             attended=lambda: frozenset(self._attending),
             spooled=self._heard,
             changed=self._wake.set,
@@ -151,6 +168,8 @@ class Scheduler:
             self._queue_again(job_id)
         self._assign()
         self._mark_unplaceable()
+        if self._outlook.due:
+            self._chore(self._outlook.tell())
 
     # --- recovery ---
     def _recover(self) -> None:
@@ -224,6 +243,14 @@ class Scheduler:
     def _judge(self, job: Job, card: Card) -> Verdict:
         return check(job, card, self._view)
 
+    def _loading(self, model: str, _card: Card) -> float:
+        row = self._view.models.get(model)
+        return 0.0 if row is None else load_seconds(row)
+
+    def _work(self, card_id: str) -> Work | None:
+        at_it = self._working.get(card_id)
+        return None if at_it is None else Work(at_it.ends_at, at_it.job.settings.model)
+
     def _rivals(self, job: Job, card_id: str) -> int:
         """How many other known cards could take the job, now or when they are back."""
         avoid = self._exclusions.shunned(job.id) | {card_id}
@@ -233,29 +260,46 @@ class Scheduler:
         return not self._watch.gone(card) and self._judge(job, card).eligible
 
     def _assign(self) -> None:
-        picks = {pick.job.id: pick for pick in self._policy.decide()}
+        picks = {pick.job.id: pick for pick in self._policy.decide(self._clock.now())}
+        self._say_who_rather_waits()
         if not picks:
             return
-        assignments = [
-            Assignment(
-                new_id(),
-                pick.job.id,
-                pick.card.node_id,
-                pick.card.id,
-                pick.card.name,
-                pick.plan,
-                pick.job.stage,
-                predicted_s=pick.seconds,
-                predicted_gib=pick.peak_gib,
-            )
-            for pick in picks.values()
-        ]
+        assignments = [self._assignment(pick) for pick in picks.values()]
         for attempt in self._writer.assign(assignments, self._clock.now()):
             pick = picks.pop(attempt.job_id)
             self._attend(attempt, replace(pick.job, status=JobStatus.RUNNING), handed_over=False)
         for pick in picks.values():  # refused by the store: cancelled meanwhile, or the card is held
             self._queue_again(pick.job.id)
             self._watch.refresh(pick.card.id)
+
+    def _say_who_rather_waits(self) -> None:
+        """Of jobs that wait although a card is free for them, says for which card, once for each."""
+        rather = self._policy.rather
+        for job_id, why in rather.items():
+            if self._told_rather.get(job_id) != (why.card.id, why.idle.id):
+                self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=str(why))))
+        for job_id in self._told_rather.keys() - rather.keys():
+            if self._policy.job(job_id) is not None:
+                self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED)))
+        self._told_rather = {job_id: (why.card.id, why.idle.id) for job_id, why in rather.items()}
+
+    def _assignment(self, pick: Pick) -> Assignment:
+        learned = learned_for(self._view.learned, pick.job, pick.card.id)
+        span = learned.span(pick.seconds)
+        return Assignment(
+            new_id(),
+            pick.job.id,
+            pick.card.node_id,
+            pick.card.id,
+            pick.card.name,
+            pick.plan,
+            pick.job.stage,
+            predicted_s=pick.seconds,
+            predicted_gib=pick.peak_gib,
+            predicted_low_s=span.low,
+            predicted_high_s=span.high,
+            predicted_basis=learned.basis,
+        )
 
     def _mark_unplaceable(self) -> None:
         """Says of waiting jobs at once when no known card could ever serve them.
@@ -267,8 +311,11 @@ class Scheduler:
         if stand != self._placed_with:
             self._placed_with = stand
             self._unplaceable.clear()
-            self._view = replace(self._view, bands=bands_of(cards))
-            self._policy.forget_verdicts()
+            bands = bands_of(cards)
+            if bands != self._view.bands:
+                self._view = replace(self._view, bands=bands)
+                self._policy.forget_verdicts()
+            self._outlook.forget()
             self._wake.set()  # what the last decision did not know may let a card take a job
             jobs = self._policy.jobs()
         else:
@@ -315,6 +362,7 @@ class Scheduler:
         self._holders[attempt.card_id] = job.id
         self._telemetry.begin(attempt, handed_over=handed_over)
         attendant = Attendant(self._desk, attempt, job, handed_over=handed_over)
+        self._working[attempt.card_id] = attendant
         self._watch.refresh(attempt.card_id)
         task = asyncio.create_task(self._see_through(attendant))
         task.add_done_callback(self._attended)
@@ -338,8 +386,11 @@ class Scheduler:
         del self._attending[attempt.id]
         self._telemetry.end(attempt.id)
         self._holders.pop(attempt.card_id, None)
+        self._working.pop(attempt.card_id, None)
         self._after(ended)
         self._learn(attempt.card_id, attendant.job.settings.model)
+        if ended.outcome is not None or ended.doubt is not None:
+            self._policy.unload(attempt.card_id)  # a worker forgets its model after a failure
         if ended.outcome is not None:
             why = why_to_pause(self._reader.ended_on(attempt.card_id))
             if why is not None:
@@ -369,9 +420,13 @@ class Scheduler:
     def _learn(self, card_id: str, model: str) -> None:
         """An attempt has ended: what it teaches counts from the next decision on."""
         card = next((card for card in self._policy.cards if card.id == card_id), None)
-        if card is not None and self._lessons.take(card, model):
-            self._view = replace(self._view, learned=self._lessons.book)
-            self._policy.forget_verdicts()
+        if card is None:
+            return
+        changed = self._lessons.take(card, model)
+        self._view = replace(self._view, learned=self._lessons.book)
+        if changed:
+            self._outlook.forget(card_id)
+            self._policy.forget_verdicts(card_id)
             self._placed_with = None  # what fits where may have changed: judge all that wait
 
     def _heard(self, report: NodeReport) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from farm.cli import bench, calibrate, demo, jobs, join, local, machines, plan, token, up
+from farm.cli import bench, calibrate, demo, jobs, join, local, machines, plan, simulate, token, up
 
 app = typer.Typer(
     name="farm",
@@ -29,6 +29,7 @@ for verb in (
 ):
     app.command(verb.__name__)(verb)
 app.command("plan")(plan.plan)
+app.command("simulate")(simulate.simulate)
 app.command("up")(up.up)
 app.command("join")(join.join)
 app.command("demo")(demo.demo)

@@ -103,6 +103,9 @@ def attempt_from_row(row: RowMapping) -> Attempt:
         predicted_s=row["predicted_s"],
         predicted_gib=row["predicted_gib"],
         energy_wh=row["energy_wh"],
+        predicted_low_s=row["predicted_low_s"],
+        predicted_high_s=row["predicted_high_s"],
+        predicted_basis=row["predicted_basis"],
         resumed_step=row["resumed_step"],
     )
 

@@ -74,10 +74,10 @@ def test_a_paused_pc_gives_its_card_back_and_the_job_says_what_it_waits_for(
         wait_until(lambda: client.cards()[0].state == "kept", LIMIT_S, "its card is shown as kept")
         (card,) = client.cards()
         assert card.why == "kept for its owner: paused on that PC with `farm local pause`"
-        waiting = client.job(job.id)
-        assert waiting.why_pending == (
+        waits = (
             f"Waits for {card.name}, which is kept for its owner: paused on that PC with `farm local pause`."
         )
+        wait_until(lambda: client.job(job.id).why_pending == waits, LIMIT_S, "the job says what it waits for")
         assert "kept" in verb("cards", "--head", farm.address, "--token", client_token(farm)).stdout
         assert verb("local", "resume", "--home", home).returncode == 0
         assert client.wait(job.id).status == JobStatus.FINISHED
