@@ -33,7 +33,7 @@ class AttemptStatus(StrEnum):
 
 
 class StageKind(StrEnum):
-    """The stages of a job; `farm.stages` says which a job has. Encoding is a part of each, not one of them yet (docs/decisions/0012)."""
+    """The stages of a job; `farm.stages` says which a job has. Encoding is a part of each, not one of them yet (docs/decisions/0014)."""
 
     GENERATE = "generate"
     INTERPOLATE = "interpolate"
