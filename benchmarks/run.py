@@ -18,6 +18,7 @@ ALL = (
     "interpolation",
     "overhead",
     "intake",
+    "idle_node",
     "stress",
 )
 

@@ -174,6 +174,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         notes=list(attempt.notes),
         predicted_s=attempt.predicted_s,
         predicted_gib=attempt.predicted_gib,
+        energy_wh=attempt.energy_wh,
         predicted_low_s=attempt.predicted_low_s,
         predicted_high_s=attempt.predicted_high_s,
         predicted_basis=attempt.predicted_basis,
@@ -189,7 +190,9 @@ def show_job(parts: Parts, job_id: str) -> JobView:
     """
     job, attempts = parts.reader.job(job_id), parts.reader.attempts(job_id)
     stages = stage_views(job, attempts, parts.reader.stage_artifacts(job_id))
-    return job_view(parts, job, attempts, position=parts.reader.position(job_id), stages=stages)
+    view = job_view(parts, job, attempts, position=parts.reader.position(job_id), stages=stages)
+    known = [attempt.energy_wh for attempt in attempts if attempt.energy_wh is not None]
+    return view.model_copy(update={"energy_wh": sum(known) if known else None})
 
 
 def stage_views(job: Job, attempts: Sequence[Attempt], left: Mapping[StageKind, Artifact]) -> list[StageView]:
@@ -267,6 +270,8 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
         ram_gib=card.ram_gib,
         precision=precision_for(card) if card.kind is not CardKind.CPU else None,
         notice=card.notice,
+        others_gib=card.others_gib,
+        facts=card.facts,
     )
 
 

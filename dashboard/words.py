@@ -55,6 +55,7 @@ _CARD: dict[str, Word] = {
     "idle": Word("Idle", "good"),
     "busy": Word("Rendering", "live"),
     "starting": Word("Starting", "wait"),
+    "kept": Word("Kept for its owner", "off"),
     "not answering": Word("Not answering", "bad"),
     "trouble": Word("Trouble", "bad"),
     "drained": Word("Drained", "off"),

@@ -16,6 +16,7 @@ from farm.model import (
     StageKind,
     Tier,
 )
+from farm.vitals import CardFacts
 
 
 class Answer(BaseModel):
@@ -84,6 +85,7 @@ class AttemptView(Answer):
     notes: list[str] = []
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    energy_wh: float | None = None
     predicted_low_s: float | None = None
     predicted_high_s: float | None = None
     predicted_basis: Basis | None = None
@@ -107,7 +109,7 @@ class JobView(Answer):
     `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known of every queued job that was
     asked for by itself, in a list of the first some hundred; so is `eta`, which running jobs have too. `why_pending` says what a queued job
     waits for. `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload. `stages` are known of a
-    job that was asked for by itself.
+    job that was asked for by itself, and `energy_wh`: what all its attempts drew, watt-hours, None where no card told its power.
     """
 
     id: str
@@ -134,6 +136,7 @@ class JobView(Answer):
     rating: int | None = None
     card_id: str | None = None
     card_name: str | None = None
+    energy_wh: float | None = None
     attempts: list[AttemptView] = []
     stages: list[StageView] = []
     urls: JobUrls
@@ -154,9 +157,11 @@ class JobPage(Answer):
 class CardView(Answer):
     """A card and what it does now.
 
-    `state`: idle, busy, starting, "not answering", trouble, drained, paused, or "not known" while the scheduler cannot be reached.
+    `state`: idle, busy, starting, kept (for its owner), "not answering", trouble, drained, paused, or "not known" while the scheduler
+    cannot be reached.
     `silent_s` is how long nothing was heard of the card; `why` says more in a sentence; `notice` is worth knowing whatever it does.
-    `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it.
+    `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it. `others_gib` is what other programs hold of it,
+    already taken off `usable_gib`. `facts` is what NVML tells beside that.
     """
 
     id: str
@@ -180,6 +185,24 @@ class CardView(Answer):
     ram_gib: float | None = None
     precision: str | None = None
     notice: str | None = None
+    others_gib: float | None = None
+    facts: CardFacts | None = None
+
+
+class TelemetryPoint(Answer):
+    """How a card fared from `at` on for `span_s` seconds: means, of the temperature the highest. None: not told.
+
+    Share (0 to 1), GiB, degrees Celsius, watts, MHz of the shaders and of the memory.
+    """
+
+    at: float
+    span_s: int
+    utilization: float | None = None
+    memory_used_gib: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
 
 
 class NodeView(Answer):

@@ -27,6 +27,7 @@ from farm.states import LIVE_ATTEMPTS
 from farm.store import schema
 from farm.store.registry import find_token
 from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row, settings_from_json
+from farm.store.telemetry import TelemetryReader
 
 _LIVE = tuple(str(status) for status in LIVE_ATTEMPTS)
 
@@ -54,6 +55,7 @@ class Reader:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.telemetry = TelemetryReader(engine)
 
     def job(self, job_id: str) -> Job:
         """One job.

@@ -93,6 +93,9 @@ cards = sa.Table(
     sa.Column("bus_gb_s", sa.Float),
     sa.Column("ram_gib", sa.Float),
     sa.Column("notice", sa.Text),
+    sa.Column("kept", sa.Text),
+    sa.Column("others_gib", sa.Float),
+    sa.Column("facts", sa.JSON),
     # Why the farm gives it no work until it has passed a test, and since when; failures before `cleared_at` count no longer.
     sa.Column("paused", sa.Text),
     sa.Column("paused_at", sa.Float),
@@ -123,6 +126,7 @@ attempts = sa.Table(
     sa.Column("disturbed", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("predicted_s", sa.Float),
     sa.Column("predicted_gib", sa.Float),
+    sa.Column("energy_wh", sa.Float),
     sa.Column("predicted_low_s", sa.Float),
     sa.Column("predicted_high_s", sa.Float),
     sa.Column("predicted_basis", sa.Text),
@@ -136,6 +140,21 @@ attempts = sa.Table(
     ),
     sa.Index("ix_attempts_card_id_finished_at", "card_id", "finished_at"),
     sa.Index("ix_attempts_finished_at", "finished_at"),
+)
+
+# How a card fared from `at` on for `span_s` seconds: means, of the temperature the highest. `scheduler.telemetry` bounds it.
+telemetry = sa.Table(
+    "telemetry",
+    metadata,
+    sa.Column("card_id", sa.ForeignKey("cards.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("span_s", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Float, primary_key=True),
+    sa.Column("utilization", sa.Float),
+    sa.Column("memory_used_gib", sa.Float),
+    sa.Column("temperature_c", sa.Float),
+    sa.Column("power_w", sa.Float),
+    sa.Column("clock_mhz", sa.Float),
+    sa.Column("memory_clock_mhz", sa.Float),
 )
 
 # What each finished stage that has another one after it left for that.
