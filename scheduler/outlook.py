@@ -1,11 +1,10 @@
 """When each job will be done and what it waits for, told at a bounded rate. The playing forward itself is `farm.planning.queue`.
 
-The order is by priority and submission. What else the policy weighs (shares, models that are loaded) moves a job by some places; the next
-telling shows it.
+The order is the policy's. What it weighs besides once a card is free (models that are loaded, how batches are spread) moves a job by some
+places; the next telling shows it.
 """
 
 import asyncio
-import heapq
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -63,7 +62,8 @@ class _Now:
     """What is looked at, copied, so that the looking may take its time in a thread while the scheduler goes on."""
 
     at: float
-    jobs: list[Job]
+    first: list[Job]
+    waiting: int
     cards: list[Card]
     states: dict[str, str]
     running: list[tuple[Attempt, Job, Pace]]
@@ -127,7 +127,8 @@ class Outlook:
     def _now(self) -> _Now:
         return _Now(
             self._clock.now(),
-            self._policy.jobs(),
+            self._policy.in_order(self._clock.now(), min(MOST, max(EXACT, 2 * len(self._policy.cards)))),
+            self._policy.waiting,
             self._policy.cards,
             {card_id: live.state for card_id, live in self._board.cards.items()},
             [(attempt, job, self._left(attempt)) for attempt, job in self._running()],
@@ -137,8 +138,7 @@ class Outlook:
 
     def _look(self, now: _Now) -> QueueChanged:
         able = [card for card in now.cards if now.states.get(card.id) in WORKING]
-        exact = min(MOST, max(EXACT, 2 * len(able)))
-        first = heapq.nsmallest(exact, now.jobs, key=lambda job: (-job.priority, job.created_at))
+        first, exact = now.first, len(now.first)
         kinds, labels = self._kinds(first)
         self._judge_new(now, kinds)
         busy = {card.id: Pace(0.0) for card in able}
@@ -147,10 +147,10 @@ class Outlook:
         queue = [Waiting(job.id, label) for job, label in zip(first, labels, strict=True)]
         found = forecast(queue, busy, paces, exact=exact)
         waits = [_waits(place, label, now.at) for place, label in zip(found.places, labels, strict=True)]
-        behind = len(now.jobs) > len(first)
+        behind = now.waiting > len(first)
         return QueueChanged(
             made_at=now.at,
-            waiting=len(now.jobs),
+            waiting=now.waiting,
             placed=len(first),
             places=(*(_at_work(attempt, job, left, now.at) for attempt, job, left in now.running), *waits),
             rates={
