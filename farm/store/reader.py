@@ -1,6 +1,7 @@
 """Reads the store, on an engine opened with `writes=False`. Nothing here changes anything."""
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
@@ -14,6 +15,9 @@ from farm.store.registry import find_token
 from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row, settings_from_json
 
 _LIVE = tuple(str(status) for status in LIVE_ATTEMPTS)
+
+JobSort = Literal["newest", "oldest", "ended", "rating"]
+"""Orders of a list of jobs: by submission, by end (only those that have ended), by rating (only rated ones), each with the newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,14 @@ class Reader:
         model: str | None = None,
         card: str | None = None,
         q: str | None = None,
+        ended_since: float | None = None,
+        sort: JobSort = "newest",
         cursor: int | None = None,
         limit: int = 50,
     ) -> Page:
-        """Jobs, newest first. `q` looks for words in the prompt; `cursor` is a former page's."""
+        """A page of jobs. `q` looks for words in the prompt, `ended_since` is wall seconds, `cursor` is a former page's of this sort."""
         jobs = schema.jobs
-        statement = sa.select(jobs).order_by(jobs.c.seq.desc()).limit(limit + 1)
+        statement = sa.select(jobs).limit(limit + 1)
         if status is not None:
             statement = statement.where(jobs.c.status == status)
         if model is not None:
@@ -78,12 +84,29 @@ class Reader:
         if card is not None:
             on_card = sa.select(schema.attempts.c.job_id).where(schema.attempts.c.card_id == card)
             statement = statement.where(jobs.c.id.in_(on_card))
-        if cursor is not None:
-            statement = statement.where(jobs.c.seq < cursor)
+        if ended_since is not None:
+            statement = statement.where(jobs.c.finished_at >= ended_since)
+        statement = _in_order(statement, sort, cursor)
         with self._engine.connect() as connection:
             rows = connection.execute(statement).mappings().all()
         shown = rows[:limit]
         return Page([job_from_row(row) for row in shown], shown[-1]["seq"] if len(rows) > limit else None)
+
+    def ended_counts(self, since: float) -> dict[JobStatus, int]:
+        """How many jobs have ended since then (wall seconds), of each status in which a job can end."""
+        jobs = schema.jobs
+        with self._engine.connect() as connection:
+            return {
+                status: int(
+                    connection.scalar(
+                        sa.select(sa.func.count())
+                        .select_from(jobs)
+                        .where(jobs.c.status == status, jobs.c.finished_at >= since)
+                    )
+                    or 0
+                )
+                for status in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELLED)
+            }
 
     def queued_after(self, seq: int, limit: int = 10_000) -> list[tuple[int, Job]]:
         """Queued jobs whose sequence number is above `seq`, in the order of the queue."""
@@ -275,3 +298,23 @@ class Reader:
         """What is known of a token."""
         with self._engine.connect() as connection:
             return find_token(connection, token)
+
+
+def _in_order(statement: sa.Select[Any], sort: JobSort, cursor: int | None) -> sa.Select[Any]:
+    """The statement sorted, from behind the job whose sequence number is `cursor` on.
+
+    A page begins at what the last one ended with, never by counting rows, so that the hundredth page is as quick as the first.
+    """
+    jobs = schema.jobs
+    if sort == "oldest":
+        statement = statement.order_by(jobs.c.seq)
+        return statement if cursor is None else statement.where(jobs.c.seq > cursor)
+    if sort == "newest":
+        statement = statement.order_by(jobs.c.seq.desc())
+        return statement if cursor is None else statement.where(jobs.c.seq < cursor)
+    by = jobs.c.finished_at if sort == "ended" else jobs.c.rating
+    statement = statement.where(by.is_not(None)).order_by(by.desc(), jobs.c.seq.desc())
+    if cursor is None:
+        return statement
+    last = sa.select(by).where(jobs.c.seq == cursor).correlate(None).scalar_subquery()
+    return statement.where(sa.tuple_(by, jobs.c.seq) < sa.tuple_(last, sa.literal(cursor)))

@@ -1,0 +1,25 @@
+"""Lists of jobs sorted by when they ended, by rating, and of one model stay quick"""
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+NEW = {
+    "ix_jobs_model_seq": ["model", "seq"],
+    "ix_jobs_finished_at": ["finished_at"],
+    "ix_jobs_status_finished_at": ["status", "finished_at"],
+    "ix_jobs_rating": ["rating"],
+}
+
+
+def upgrade() -> None:
+    for name, columns in NEW.items():
+        op.create_index(name, "jobs", columns)
+
+
+def downgrade() -> None:
+    for name in NEW:
+        op.drop_index(name, "jobs")

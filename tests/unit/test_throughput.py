@@ -1,0 +1,111 @@
+"""What cards got done, from stored attempts: every figure by value, and none where there was nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from farm.model import FailureClass, MemoryPlan
+from farm.states import JobMove
+from farm.store.engine import open_engine
+from farm.store.throughput import Done, ThroughputReader
+from farm.store.writer import Assignment, Result
+from tests.storage import SETTINGS, Storage, open_storage
+
+HOUR = 3600.0
+SINCE = 100 * HOUR
+
+
+class Card:
+    """A card of a store of its own, whose attempts a test lists as (begin, end, what became of it)."""
+
+    def __init__(self, directory: Path) -> None:
+        self.store: Storage = open_storage(directory)
+        self.card, self.idle = self.store.add_cards(2)
+        self.reader = ThroughputReader(open_engine(self.store.url, writes=False))
+        self.made = 0
+
+    def begin(self, at: float, **changes: int) -> str:
+        self.made += 1
+        job = self.store.submit(replace(SETTINGS, **changes), now=at)
+        name = f"A{self.made}"
+        claim = Assignment(name, job.id, "n1", self.card.id, self.card.name, MemoryPlan())
+        assert self.store.writer.assign([claim], at)
+        return name
+
+    def finish(self, at: float, until: float, denoise_s: float | None = None, **changes: int) -> None:
+        parts = {"load": 1.0} if denoise_s is None else {"load": 1.0, "denoise": denoise_s}
+        name = self.begin(at, **changes)
+        self.store.writer.finish(name, Result("ab" * 32, "cd" * 32, parts, 0.5, until), until)
+
+    def done(self, until: float, part_s: float | None = None) -> Done:
+        return self.reader.done([self.card.id, self.idle.id], SINCE, until, part_s)[self.card.id]
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Card:
+    return Card(tmp_path)
+
+
+def test_every_figure_of_a_busy_span(card: Card) -> None:
+    """Two clips of 16 and 8 frames, one failure, one cancelled, within four hours."""
+    card.finish(SINCE + 600, SINCE + 900, denoise_s=250.0, frames=16, steps=50)
+    card.finish(SINCE + 1000, SINCE + 1300, denoise_s=150.0, frames=8, steps=30)
+    name = card.begin(SINCE + 2000)
+    card.store.writer.fail(name, FailureClass.INTERNAL, "It broke.", SINCE + 2060, then=JobMove.GIVE_UP)
+    name = card.begin(SINCE + 3000)
+    card.store.writer.cancelled(name, SINCE + 3060)
+    done = card.done(SINCE + 4 * HOUR)
+    assert done.clips == 2
+    assert done.clips_per_hour == pytest.approx(0.5)
+    assert done.frames_per_minute == pytest.approx(24 / 240)
+    assert done.seconds_per_step == pytest.approx(400 / 80)
+    assert done.success_rate == pytest.approx(2 / 3)
+    assert done.utilization == pytest.approx((300 + 300 + 60 + 60) / (4 * HOUR))
+    assert done.wh_per_clip is None
+
+
+def test_what_ended_before_or_ends_later_is_not_of_the_span(card: Card) -> None:
+    card.finish(SINCE - 200, SINCE - 100)
+    card.finish(SINCE + HOUR - 50, SINCE + HOUR)
+    assert card.done(SINCE + HOUR).clips == 0
+    assert card.done(SINCE + HOUR + 1).clips == 1
+
+
+def test_an_attempt_counts_for_the_utilization_only_within_the_span(card: Card) -> None:
+    card.finish(SINCE - 1000, SINCE + 500)
+    card.begin(SINCE + HOUR - 300)
+    assert card.done(SINCE + HOUR).utilization == pytest.approx((500 + 300) / HOUR)
+
+
+def test_a_card_that_did_nothing_has_no_figures_not_noughts(card: Card) -> None:
+    card.finish(SINCE + 10, SINCE + 20)
+    found = card.reader.done([card.card.id, card.idle.id], SINCE, SINCE + HOUR)
+    assert found[card.idle.id] == Done(card.idle.id, SINCE, SINCE + HOUR)
+    assert card.reader.done([], SINCE, SINCE + HOUR) == {}
+
+
+def test_failures_alone_give_a_success_rate_and_no_rate_of_clips(card: Card) -> None:
+    name = card.begin(SINCE + 10)
+    card.store.writer.lose(name, "Gone.", SINCE + 20)
+    done = card.done(SINCE + HOUR)
+    assert (done.success_rate, done.clips_per_hour, done.seconds_per_step) == (0.0, None, None)
+
+
+def test_models_without_denoising_have_no_seconds_per_step(card: Card) -> None:
+    card.finish(SINCE + 10, SINCE + 20)
+    assert card.done(SINCE + HOUR).seconds_per_step is None
+
+
+def test_a_card_that_joined_within_the_span_is_measured_from_then_on(card: Card) -> None:
+    found = card.reader.done([card.card.id], 0.0, 1.0 + HOUR)[card.card.id]
+    assert found.since == 1.0  # when `add_cards` let it join
+    card.finish(1000.0, 1010.0)
+    assert card.reader.done([card.card.id], -9 * HOUR, 1.0 + HOUR)[card.card.id].clips_per_hour == 1.0
+
+
+def test_parts_count_the_clips_of_each_and_leave_out_the_empty_ones(card: Card) -> None:
+    for end in (100.0, 299.9, 300.0, 3500.0):
+        card.finish(SINCE + end - 50, SINCE + end)
+    assert card.done(SINCE + HOUR, 300.0).parts == {0: 2, 1: 1, 11: 1}
+    assert card.done(SINCE + HOUR).parts is None
