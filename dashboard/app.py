@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
-from dashboard import metrics, pages, problems, signin
+from dashboard import frame, metrics, pages, problems, signin
 from dashboard.api import catalogue, events, files, health, jobs, join, machines, plan, stats
 from dashboard.headers import SecurityHeaders
 from dashboard.limits import BodyLimit
@@ -55,7 +55,7 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     app.include_router(signin.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
     app.include_router(pages.router)  # last: it has a page for every address that nothing else knows
-    app.state.error_page = pages.error_page
+    app.state.error_page = frame.error_page
     describe(app)
     app.add_middleware(BodyLimit, limit_bytes=int(settings.max_upload_mib * 2**20))
     app.add_middleware(SignedIn)

@@ -1,10 +1,13 @@
 // The one entry: each page has all of it, and each part does nothing where its elements are not.
 
 import { listen } from "./actions.js";
+import { offerBulk } from "./bulk.js";
+import { offerFrames } from "./film.js";
 import { offerJoining } from "./joining.js";
 import { follow } from "./live.js";
 import { peekAtClips } from "./peek.js";
 import { offerSubmit } from "./submit.js";
+import { offerThroughput } from "./throughput.js";
 import { keepTimes, setClock } from "./times.js";
 
 setClock(Number(document.body.dataset.now));
@@ -13,4 +16,7 @@ listen();
 peekAtClips();
 offerSubmit();
 offerJoining();
+offerBulk();
+offerFrames();
+offerThroughput();
 follow();

@@ -82,13 +82,14 @@ class ThroughputReader:
         return {
             card_id: _sum_up(
                 card_id,
-                max(since, joined.get(card_id) or since),
+                max(since, min([joined.get(card_id) or since, *(row.first for row in rows_of)])),
                 until,
-                by_card.get(card_id, []),
+                rows_of,
                 held.get(card_id) or 0.0,
                 with_parts=part_s is not None,
             )
             for card_id in card_ids
+            for rows_of in (by_card.get(card_id, []),)
         }
 
 
@@ -120,6 +121,7 @@ def _ended(
             total(jobs.c.settings["steps"].as_integer(), stepped).label("steps"),
             total(denoise, stepped).label("denoise_s"),
             sa.func.sum(attempts.c.finished_at - start).label("busy_s"),
+            sa.func.min(start).label("first"),
         )
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .where(

@@ -34,8 +34,6 @@ def test_progress_moves_without_a_reload(furnished: Furnished, visit: Visit, whe
     visit.mark()
     _, live = _live(furnished)
     block = page.locator(f'[data-progress="{live.id}"]').first
-    if where == "/":
-        block = page.locator("#going [data-progress]").first
     expect(block).to_contain_text("step 23 of 50")
     furnished.scheduler.publish(JobChanged(live))
     expect(block).to_contain_text("Rendering: step 24 of 50, 1.5\u202fs per step, about 39\u202fs left")

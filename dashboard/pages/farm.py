@@ -1,0 +1,73 @@
+"""The first screen: the farm's state, its cards at work, what waits, the newest clips, and what was done."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from dashboard.frame import Farm, page
+from dashboard.memory_bar import MemoryBar, memory_bar
+from dashboard.parts import Parts
+from dashboard.views import show_cards, show_jobs
+from dashboard.work import done_today, today
+from farm.answers import CardView, JobView
+from farm.model import Attempt, JobStatus
+from farm.store.throughput import Done
+
+NEWEST = 6
+"""Clips on the page: a row on a wide screen, two of three or three of two on smaller ones."""
+WAITING_SHOWN = 5
+"""Waiting jobs on the page; the rest is a link away."""
+TILES = 24
+"""Cards on the page: those at work first, then those that need a look. The rest is a link away, or a big farm's page would be heavy."""
+_URGENT = {"busy": 0, "trouble": 1, "not answering": 2, "starting": 3, "not known": 4, "idle": 5}
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A card with what it renders, its memory (None where it has none of its own), and its day."""
+
+    card: CardView
+    job: JobView | None
+    memory: MemoryBar | None
+    today: Done
+
+
+@router.get("/")
+def farm_page(request: Request, farm: Farm) -> Response:
+    """State, cards, waiting jobs, newest clips, throughput."""
+    cards = show_cards(farm)
+    queued = show_jobs(farm, status=JobStatus.QUEUED, sort="oldest", limit=WAITING_SHOWN).jobs
+    ended = show_jobs(farm, sort="ended", limit=4 * NEWEST).jobs
+    finished = [job for job in ended if job.status == JobStatus.FINISHED][:NEWEST]
+    tiles = card_tiles(farm, cards)
+    context = {
+        "cards": cards,
+        "tiles": tiles,
+        "cards_more": len(cards) - len(tiles),
+        "queued": queued,
+        "finished": finished,
+        "any_job": bool(queued or ended),
+        "ended_today": {
+            str(one): count for one, count in farm.reader.ended_counts(today(farm.now())).items()
+        },
+    }
+    return page(request, "farm.html", context)
+
+
+def card_tiles(farm: Parts, cards: Sequence[CardView]) -> list[Tile]:
+    """The cards that the first screen shows, the most urgent first; in the farm's own order among equals."""
+    shown = sorted(cards, key=lambda card: _URGENT.get(card.state, len(_URGENT)))[:TILES]
+    done = done_today(farm, [card.id for card in shown])
+    jobs = {job.id: job for job in show_jobs(farm, status=JobStatus.RUNNING, limit=200).jobs}
+    attempts = {attempt.card_id: attempt for attempt in farm.reader.live_attempts()}
+    return [_tile(card, jobs, attempts.get(card.id), done[card.id]) for card in shown]
+
+
+def _tile(card: CardView, jobs: Mapping[str, JobView], attempt: Attempt | None, done: Done) -> Tile:
+    job = jobs.get(card.job_id or "")
+    planned = attempt.predicted_gib if attempt is not None and job is not None else None
+    return Tile(card, job, memory_bar(card.vram_gib, card.usable_gib, planned), done)
