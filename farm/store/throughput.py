@@ -95,7 +95,7 @@ class ThroughputReader:
 
 def _ended(
     card_ids: Sequence[str], since: float, until: float, part_s: float | None
-) -> sa.Select[tuple[Any, ...]]:
+) -> sa.Select[*tuple[Any, ...]]:
     """Attempts that ended in the span, added up by card and part; the index on card and end serves it."""
     attempts, jobs = schema.attempts, schema.jobs
     finished = attempts.c.status == AttemptStatus.FINISHED
@@ -134,7 +134,7 @@ def _ended(
     )
 
 
-def _held_now(card_ids: Sequence[str], since: float, until: float) -> sa.Select[tuple[str, float]]:
+def _held_now(card_ids: Sequence[str], since: float, until: float) -> sa.Select[str, float]:
     """For how many seconds of the span the attempt that a card has now has held it."""
     attempts = schema.attempts
     start = sa.case((attempts.c.assigned_at > since, attempts.c.assigned_at), else_=since)
@@ -143,7 +143,7 @@ def _held_now(card_ids: Sequence[str], since: float, until: float) -> sa.Select[
     )
 
 
-def _joined(card_ids: Sequence[str]) -> sa.Select[tuple[str, float]]:
+def _joined(card_ids: Sequence[str]) -> sa.Select[str, float]:
     cards, nodes = schema.cards, schema.nodes
     return (
         sa.select(cards.c.id, nodes.c.joined_at)
