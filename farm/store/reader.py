@@ -9,12 +9,9 @@ from sqlalchemy.engine import Engine
 from farm.auth import Credential
 from farm.errors import NotFoundError
 from farm.model import Attempt, AttemptStatus, Card, FailureClass, Job, JobStatus, Node, RenderSettings
-from farm.states import LIVE_ATTEMPTS
 from farm.store import schema
 from farm.store.registry import find_token
 from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row, settings_from_json
-
-_LIVE = tuple(str(status) for status in LIVE_ATTEMPTS)
 
 JobSort = Literal["newest", "oldest", "ended", "rating"]
 """Orders of a list of jobs: by submission, by end (only those that have ended), by rating (only rated ones), each with the newest first."""
@@ -181,11 +178,7 @@ class Reader:
     def live_attempts(self) -> list[Attempt]:
         """All attempts that hold a card."""
         with self._engine.connect() as connection:
-            rows = (
-                connection.execute(sa.select(schema.attempts).where(schema.attempts.c.status.in_(_LIVE)))
-                .mappings()
-                .all()
-            )
+            rows = connection.execute(sa.select(schema.attempts).where(schema.LIVE)).mappings().all()
         return [attempt_from_row(row) for row in rows]
 
     def tries(self, job_id: str) -> list[Attempt]:

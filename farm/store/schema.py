@@ -12,6 +12,7 @@ metadata = sa.MetaData(
 )
 
 LIVE = sa.text("status IN ('assigned', 'loading', 'running')")
+"""Of attempts that hold a card. Said in these very words in queries too, or SQLite reads all attempts instead of the index of these."""
 
 facts = sa.Table(
     "facts",

@@ -12,10 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from farm.model import AttemptStatus, StageKind
-from farm.states import LIVE_ATTEMPTS
 from farm.store import schema
 
-_LIVE = tuple(str(status) for status in LIVE_ATTEMPTS)
 _COUNTED = (AttemptStatus.FINISHED, AttemptStatus.FAILED, AttemptStatus.LOST)
 
 
@@ -139,7 +137,7 @@ def _held_now(card_ids: Sequence[str], since: float, until: float) -> sa.Select[
     attempts = schema.attempts
     start = sa.case((attempts.c.assigned_at > since, attempts.c.assigned_at), else_=since)
     return sa.select(attempts.c.card_id, until - start).where(
-        attempts.c.status.in_(_LIVE), attempts.c.card_id.in_(card_ids), attempts.c.assigned_at < until
+        schema.LIVE, attempts.c.card_id.in_(card_ids), attempts.c.assigned_at < until
     )
 
 

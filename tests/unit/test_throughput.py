@@ -1,12 +1,16 @@
 """What cards got done, from stored attempts: every figure by value, and none where there was nothing."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from farm.model import FailureClass, MemoryPlan
-from farm.states import JobMove
+from farm.states import LIVE_ATTEMPTS, JobMove
+from farm.store import schema
 from farm.store.engine import open_engine
 from farm.store.throughput import Done, ThroughputReader
 from farm.store.writer import Assignment, Result
@@ -109,3 +113,20 @@ def test_parts_count_the_clips_of_each_and_leave_out_the_empty_ones(card: Card) 
         card.finish(SINCE + end - 50, SINCE + end)
     assert card.done(SINCE + HOUR, 300.0).parts == {0: 2, 1: 1, 11: 1}
     assert card.done(SINCE + HOUR).parts is None
+
+
+def test_the_words_by_which_the_database_knows_live_attempts_are_those_of_the_states() -> None:
+    assert set(re.findall(r"'(\w+)'", str(schema.LIVE))) == {str(status) for status in LIVE_ATTEMPTS}
+
+
+def test_live_attempts_are_found_by_their_index(card: Card) -> None:
+    """They were looked for among all attempts: 20 ms with 100,000 of them, on every first screen."""
+    attempts = schema.attempts
+    for statement in (
+        sa.select(attempts).where(schema.LIVE),
+        sa.select(attempts.c.card_id).where(schema.LIVE, attempts.c.card_id.in_(["A", "B"])),
+    ):
+        said = statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+        with card.store.reader._engine.connect() as connection:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said}").all()
+        assert "one_live_per" in plan[0].detail, plan
