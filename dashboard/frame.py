@@ -88,15 +88,17 @@ def _state_of_cards(states: list[str], running: int, queued: int) -> Word:
 
 
 def page(request: Request, name: str, context: Mapping[str, Any], status: int = 200) -> Response:
-    """A page with what every page shows: the farm's state and the counts."""
+    """A page with what every page shows: the farm's state, and how many jobs wait and render.
+
+    A page that has asked for `cards` or `counts` (of jobs by status) already says so in its context.
+    """
     farm = parts(request)
     cards = context.get("cards")
     if cards is None:
         cards = show_cards(farm)
-    counts = farm.reader.counts()
+    counts = context.get("counts") or farm.reader.counts((JobStatus.QUEUED, JobStatus.RUNNING))
     shared = {
         "now": farm.now(),
-        "counts": {str(status): count for status, count in counts.items()},
         "state": farm_state(connected=farm.live.connected, cards=cards, counts=counts),
         "connected": farm.live.connected,
         "preview_count": lambda job_id: live.preview if (live := farm.live.jobs.get(job_id)) else 0,
@@ -105,7 +107,7 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
     return templates.TemplateResponse(
         request,
         name,
-        {**shared, **context, "cards": cards},
+        {**shared, **context, "cards": cards, "counts": {str(status): counts[status] for status in counts}},
         status_code=status,
         headers={"cache-control": "no-store"},
     )

@@ -1,6 +1,6 @@
 """The first screen: the farm's state, its cards at work, what waits, the newest clips, and what was done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
@@ -9,10 +9,10 @@ from starlette.responses import Response
 from dashboard.frame import Farm, page
 from dashboard.memory_bar import MemoryBar, memory_bar
 from dashboard.parts import Parts
-from dashboard.views import show_cards, show_jobs
+from dashboard.views import job_view, show_cards, show_jobs
 from dashboard.work import done_today, today
 from farm.answers import CardView, JobView
-from farm.model import Attempt, JobStatus
+from farm.model import Attempt, Job, JobStatus
 from farm.store.throughput import Done
 
 NEWEST = 6
@@ -41,8 +41,7 @@ def farm_page(request: Request, farm: Farm) -> Response:
     """State, cards, waiting jobs, newest clips, throughput."""
     cards = show_cards(farm)
     queued = show_jobs(farm, status=JobStatus.QUEUED, sort="oldest", limit=WAITING_SHOWN).jobs
-    ended = show_jobs(farm, sort="ended", limit=4 * NEWEST).jobs
-    finished = [job for job in ended if job.status == JobStatus.FINISHED][:NEWEST]
+    finished = show_jobs(farm, status=JobStatus.FINISHED, sort="ended", limit=NEWEST).jobs
     tiles = card_tiles(farm, cards)
     context = {
         "cards": cards,
@@ -50,7 +49,7 @@ def farm_page(request: Request, farm: Farm) -> Response:
         "cards_more": len(cards) - len(tiles),
         "queued": queued,
         "finished": finished,
-        "any_job": bool(queued or ended),
+        "any_job": bool(queued or finished),
         "ended_today": {
             str(one): count for one, count in farm.reader.ended_counts(today(farm.now())).items()
         },
@@ -61,13 +60,14 @@ def farm_page(request: Request, farm: Farm) -> Response:
 def card_tiles(farm: Parts, cards: Sequence[CardView]) -> list[Tile]:
     """The cards that the first screen shows, the most urgent first; in the farm's own order among equals."""
     shown = sorted(cards, key=lambda card: _URGENT.get(card.state, len(_URGENT)))[:TILES]
-    done = done_today(farm, [card.id for card in shown])
-    jobs = {job.id: job for job in show_jobs(farm, status=JobStatus.RUNNING, limit=200).jobs}
-    attempts = {attempt.card_id: attempt for attempt in farm.reader.live_attempts()}
-    return [_tile(card, jobs, attempts.get(card.id), done[card.id]) for card in shown]
+    ids = [card.id for card in shown]
+    done, running = done_today(farm, ids), farm.reader.running_on(ids)
+    return [_tile(farm, card, running.get(card.id), done[card.id]) for card in shown]
 
 
-def _tile(card: CardView, jobs: Mapping[str, JobView], attempt: Attempt | None, done: Done) -> Tile:
-    job = jobs.get(card.job_id or "")
-    planned = attempt.predicted_gib if attempt is not None and job is not None else None
-    return Tile(card, job, memory_bar(card.vram_gib, card.usable_gib, planned), done)
+def _tile(farm: Parts, card: CardView, running: tuple[Attempt, Job] | None, done: Done) -> Tile:
+    if running is None or card.state != "busy":
+        return Tile(card, None, memory_bar(card.vram_gib, card.usable_gib, None), done)
+    attempt, job = running
+    bar = memory_bar(card.vram_gib, card.usable_gib, attempt.predicted_gib)
+    return Tile(card, job_view(farm, job, [attempt]), bar, done)

@@ -101,6 +101,7 @@ def jobs_page(
     )
     cards = farm.reader.cards()
     context = {
+        "counts": farm.reader.counts(),
         "jobs": found.jobs,
         "older": filters.link(cursor=found.cursor) if found.cursor else None,
         "first": cursor is None,

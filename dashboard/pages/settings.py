@@ -37,6 +37,7 @@ def settings_page(request: Request, farm: Farm) -> Response:
     """What holds, and how to change it."""
     nodes = show_nodes(farm)
     context = {
+        "counts": farm.reader.counts(),
         "settings": farm.settings,
         "tiers": TIERS[farm.settings.tiers],
         "storage": storage(farm.data.root, farm.data.database),

@@ -1,5 +1,6 @@
 """Reads the store, on an engine opened with `writes=False`. Nothing here changes anything."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -105,6 +106,18 @@ class Reader:
                 for status in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELLED)
             }
 
+    def running_on(self, card_ids: Collection[str]) -> dict[str, tuple[Attempt, Job]]:
+        """The attempt that each of these cards has now, with its job; a card without one is absent."""
+        jobs, attempts = schema.jobs, schema.attempts
+        live = sa.select(attempts).where(schema.LIVE, attempts.c.card_id.in_(card_ids))
+        with self._engine.connect() as connection:
+            found = [attempt_from_row(row) for row in connection.execute(live).mappings()]
+            rows = connection.execute(
+                sa.select(jobs).where(jobs.c.id.in_([attempt.job_id for attempt in found]))
+            ).mappings()
+            of = {row["id"]: job_from_row(row) for row in rows}
+        return {attempt.card_id: (attempt, of[attempt.job_id]) for attempt in found if attempt.job_id in of}
+
     def queued_after(self, seq: int, limit: int = 10_000) -> list[tuple[int, Job]]:
         """Queued jobs whose sequence number is above `seq`, in the order of the queue."""
         jobs = schema.jobs
@@ -154,13 +167,14 @@ class Reader:
             )
         return int(before or 0) + 1
 
-    def counts(self) -> dict[JobStatus, int]:
-        """How many jobs there are of each status."""
+    def counts(self, of: Collection[JobStatus] = tuple(JobStatus)) -> dict[JobStatus, int]:
+        """How many jobs there are of each status, or of these: those that are open are counted sooner than all that ever were."""
         jobs = schema.jobs
+        statement = sa.select(jobs.c.status, sa.func.count()).where(jobs.c.status.in_(of))
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)).all()
+            rows = connection.execute(statement.group_by(jobs.c.status)).all()
         found = {JobStatus(status): int(number) for status, number in rows}
-        return {status: found.get(status, 0) for status in JobStatus}
+        return {status: found.get(status, 0) for status in of}
 
     def attempts(self, job_id: str) -> list[Attempt]:
         """A job's attempts, first to last."""
