@@ -14,14 +14,12 @@ def throughput(farm: Parts, window: str, card_id: str | None = None) -> list[Thr
     Raises:
         NotFoundError: the farm knows no card of this id.
     """
-    cards = [card for card in farm.reader.cards() if card_id in (None, card.id)]
-    if card_id is not None and not cards:
+    cards = farm.reader.cards()
+    found = farm.throughput.window(window, [card.id for card in cards], farm.now())
+    if card_id is not None and card_id not in found:
         raise NotFoundError(f"There is no card {card_id[:80]}.", "`farm cards` lists the cards there are.")
     names = {node.id: node.name for node in farm.reader.nodes()}
-    span, until = WINDOWS[window], farm.now()
-    # From a whole part on, so that the bars of a chart stand still while time passes.
-    since = (until - span.seconds) // span.part_s * span.part_s
-    found = farm.throughput.done([card.id for card in cards], since, until, span.part_s)
+    part_s = WINDOWS[window].part_s
     return [
         Throughput(
             card_id=card.id,
@@ -37,13 +35,14 @@ def throughput(farm: Parts, window: str, card_id: str | None = None) -> list[Thr
             wh_per_clip=done.wh_per_clip,
             success_rate=done.success_rate,
             utilization=done.utilization,
-            part_s=span.part_s,
+            part_s=part_s,
             parts=[
-                ThroughputPart(at=since + part * span.part_s, clips_per_hour=3600 * clips / span.part_s)
-                for part, clips in sorted((done.parts or {}).items())
+                ThroughputPart(at=at, clips_per_hour=3600 * clips / part_s)
+                for at, clips in sorted((done.parts or {}).items())
             ],
         )
         for card in cards
+        if card_id in (None, card.id)
         for done in (found[card.id],)
     ]
 
