@@ -98,6 +98,7 @@ class JobView(Answer):
     failure: str | None = None
     cancel_requested: bool = False
     rating: int | None = None
+    batch: str | None = None
     card_id: str | None = None
     card_name: str | None = None
     attempts: list[AttemptView] = []
@@ -114,6 +115,20 @@ class JobPage(Answer):
 
     jobs: list[JobView]
     cursor: int | None = None
+
+
+class BatchView(Answer):
+    """Many jobs under one name: how many there are, by status, since when, and whether all have ended.
+
+    `job_ids` are those that this call made, in the order of the pictures; empty where none were sent.
+    """
+
+    id: str
+    jobs: int
+    counts: dict[JobStatus, int]
+    created_at: float
+    ended: bool
+    job_ids: list[str] = []
 
 
 class CardView(Answer):

@@ -172,7 +172,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A picture that someone wants moved."""
+    """A picture that someone wants moved. `batch` names the many that it was submitted with, if any."""
 
     id: str
     status: JobStatus
@@ -192,6 +192,7 @@ class Job:
     failure: str | None = None
     draft: bool = False
     rating: int | None = None
+    batch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

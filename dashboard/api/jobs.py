@@ -62,6 +62,9 @@ async def submit(
             "Without `image`: the picture to take, which must be some job's input. With it: what the picture must come to"
         ),
     ] = None,
+    batch: Annotated[
+        str | None, Form(description="A name for many jobs; `GET /batches/{id}` counts them")
+    ] = None,
     idempotency_key: Annotated[
         str | None, Header(description="Makes a repeat safe: the same key and request give the same job")
     ] = None,
@@ -80,6 +83,7 @@ async def submit(
         by=me.name,
         idempotency_key=idempotency_key,
         input_sha256=input_sha256,
+        batch=batch,
     )
     job, is_new = await to_thread.run_sync(take_in, farm, upload, limiter=farm.intake)
     if is_new:
@@ -98,6 +102,7 @@ def list_jobs(
     model: Annotated[str | None, Query()] = None,
     card: Annotated[str | None, Query(description="the id of a card that tried the job")] = None,
     q: Annotated[str | None, Query(max_length=200, description="words of the prompt")] = None,
+    batch: Annotated[str | None, Query(description="the id of a batch")] = None,
     ended_since: Annotated[
         float | None, Query(ge=0, le=2**40, description="ended at or after, seconds since 1970")
     ] = None,
@@ -117,6 +122,7 @@ def list_jobs(
         model=model,
         card=card,
         q=q,
+        batch=batch,
         ended_since=ended_since,
         sort=sort,
         cursor=cursor,

@@ -43,6 +43,7 @@ class Filters:
     status: str | None = None
     model: str | None = None
     card: str | None = None
+    batch: str | None = None
     ended: str | None = None
     q: str | None = None
     sort: JobSort = "newest"
@@ -50,7 +51,7 @@ class Filters:
     @property
     def any(self) -> bool:
         """Whether anything is narrowed."""
-        return any((self.status, self.model, self.card, self.ended, self.q))
+        return any((self.status, self.model, self.card, self.batch, self.ended, self.q))
 
     def link(self, **changes: object) -> str:
         """The list's address with some of it changed; always its first page unless `cursor` is given."""
@@ -58,6 +59,7 @@ class Filters:
             "status": self.status,
             "model": self.model,
             "card": self.card,
+            "batch": self.batch,
             "ended": self.ended,
             "q": self.q,
             "sort": self.sort if self.sort != "newest" else None,
@@ -73,6 +75,7 @@ def jobs_page(
     status: str = "",
     model: str = "",
     card: str = "",
+    batch: str = "",
     ended: str = "",
     q: Annotated[str, Query(max_length=200)] = "",
     sort: str = "",
@@ -84,6 +87,7 @@ def jobs_page(
         status if status in tuple(JobStatus) else None,
         model or None,
         card or None,
+        batch or None,
         ended if ended in ENDED else None,
         q.strip() or None,
         order,
@@ -94,6 +98,7 @@ def jobs_page(
         model=filters.model,
         card=filters.card,
         q=filters.q,
+        batch=filters.batch,
         ended_since=_since(filters.ended, farm.now()),
         sort=filters.sort,
         cursor=cursor,

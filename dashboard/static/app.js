@@ -12,6 +12,7 @@ import { keepTimes, setClock } from "./times.js";
 
 setClock(Number(document.body.dataset.now));
 keepTimes();
+document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" }); // on a phone the bar is wider than the screen
 listen();
 peekAtClips();
 offerSubmit();

@@ -176,10 +176,11 @@ function titleOf(preset) {
   return document.querySelector(`input[name="preset"][value="${CSS.escape(preset)}"]`).parentElement.querySelector("strong").textContent;
 }
 
-/** Why a card does not take it, and what would help, as sentences. */
+/** Why a card does not take it, and what would help, as sentences. The planner's advice speaks to the command line; here a box does it. */
 function because(one) {
   const why = one.reasons.slice(0, 2).join("; ");
-  return [why && !/[.!]$/.test(why) ? `${why}.` : why, one.advice].filter(Boolean).join(" ");
+  const advice = one.advice.replace("Submit it with `--anywhere`.", "The box “any card” in the advanced settings lets it.");
+  return [why && !/[.!]$/.test(why) ? `${why}.` : why, advice].filter(Boolean).join(" ");
 }
 
 const where = (one) => (one.node_name ? `${one.card} of ${one.node_name}` : one.card);

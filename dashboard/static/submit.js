@@ -114,10 +114,12 @@ async function send() {
   bar.hidden = false;
   const made = [];
   const todo = files.length ? files : [null];
+  const batch = files.length > 1 ? form.dataset.batch || newBatch() : ""; // what is left of one after an error stays of it
+  form.dataset.batch = batch;
   let failed = null;
   for (const [index, file] of todo.entries()) {
     button.textContent = todo.length > 1 ? `Sending ${index + 1} of ${todo.length}…` : "Sending…";
-    const request = await post(wanted, file, (part) => (bar.value = (100 * (index + part)) / todo.length));
+    const request = await post(wanted, file, batch, (part) => (bar.value = (100 * (index + part)) / todo.length));
     if (request.status !== 200 && request.status !== 201) {
       failed = request;
       break;
@@ -127,8 +129,11 @@ async function send() {
   button.disabled = false;
   button.textContent = "Render";
   bar.hidden = true;
-  if (made.length) done(made, files.length > 1);
-  if (!failed) return keys.clear();
+  if (made.length) done(made, batch);
+  if (!failed) {
+    form.dataset.batch = "";
+    return keys.clear();
+  }
   const rest = files.slice(made.length);
   if (made.length) {
     const kept = new Map(keys); // the first of the rest may have arrived
@@ -139,8 +144,9 @@ async function send() {
 }
 
 /** Sends one picture, or the name of the one that the farm has; the request, once it has ended. */
-function post(wanted, file, progress) {
+function post(wanted, file, batch, progress) {
   const body = new FormData();
+  if (batch) body.append("batch", batch);
   body.append("settings", wanted);
   if (file) body.append("image", file, file.name || "picture");
   else body.append("input_sha256", form.dataset.input);
@@ -175,14 +181,19 @@ function refused(request, name) {
   trouble([answer.detail || `The farm answered ${request.status}.`, answer.remedy].filter(Boolean).join(" "));
 }
 
-function done(jobs, many) {
+function done(jobs, batch) {
   const line = document.getElementById("sent");
   const link = document.createElement("a");
-  link.href = many ? "/jobs" : `/jobs/${encodeURIComponent(jobs[0].id)}`;
-  link.textContent = many ? "See the jobs" : "Open it";
+  link.href = batch ? `/jobs?batch=${encodeURIComponent(batch)}` : `/jobs/${encodeURIComponent(jobs[0].id)}`;
+  link.textContent = batch ? "See the jobs" : "Open it";
   const said = jobs.length === 1 ? "The job is in the queue. " : `${jobs.length} jobs are in the queue. `;
   line.replaceChildren(said, link);
   afterSeed(jobs[jobs.length - 1]);
+}
+
+/** A name for many pictures sent at once: when it was, and something that tells two of the same second apart. */
+function newBatch() {
+  return `${new Date().toISOString().slice(0, 19).replaceAll(":", "").replace("T", " ")} ${newKey().slice(0, 4)}`;
 }
 
 /** A name for a request. Not crypto.randomUUID: that exists on https and localhost only, and farms are on plain LANs. */

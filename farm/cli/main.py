@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from farm.cli import bench, calibrate, demo, jobs, join, machines, plan, token, up
+from farm.cli import batch, bench, calibrate, demo, jobs, join, machines, plan, token, up
 
 app = typer.Typer(
     name="farm",
@@ -25,6 +25,7 @@ for verb in (
     machines.cards,
 ):
     app.command(verb.__name__)(verb)
+app.command("batch")(batch.batch)
 app.command("plan")(plan.plan)
 app.command("up")(up.up)
 app.command("join")(join.join)

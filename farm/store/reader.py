@@ -65,6 +65,7 @@ class Reader:
         model: str | None = None,
         card: str | None = None,
         q: str | None = None,
+        batch: str | None = None,
         ended_since: float | None = None,
         sort: JobSort = "newest",
         cursor: int | None = None,
@@ -77,6 +78,8 @@ class Reader:
             statement = statement.where(jobs.c.status == status)
         if model is not None:
             statement = statement.where(jobs.c.model == model)
+        if batch is not None:
+            statement = statement.where(jobs.c.batch == batch)
         if q:
             statement = statement.where(jobs.c.settings["prompt"].as_string().icontains(q, autoescape=True))
         if card is not None:
@@ -89,6 +92,27 @@ class Reader:
             rows = connection.execute(statement).mappings().all()
         shown = rows[:limit]
         return Page([job_from_row(row) for row in shown], shown[-1]["seq"] if len(rows) > limit else None)
+
+    def batch(self, name: str) -> tuple[float, dict[JobStatus, int]]:
+        """When a batch began, and how many of its jobs have each status.
+
+        Raises:
+            NotFoundError: no job is of a batch of this name.
+        """
+        jobs = schema.jobs
+        statement = (
+            sa.select(jobs.c.status, sa.func.count(), sa.func.min(jobs.c.created_at))
+            .where(jobs.c.batch == name)
+            .group_by(jobs.c.status)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(statement).all()
+        if not rows:
+            raise NotFoundError(
+                f"There is no batch {name[:80]!r}.", "Look at its name; `farm batch` prints it."
+            )
+        found = {JobStatus(status): int(number) for status, number, _ in rows}
+        return min(at for _, _, at in rows), {status: found.get(status, 0) for status in JobStatus}
 
     def ended_counts(self, since: float) -> dict[JobStatus, int]:
         """How many jobs have ended since then (wall seconds), of each status in which a job can end."""

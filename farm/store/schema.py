@@ -50,10 +50,12 @@ jobs = sa.Table(
     sa.Column("thumbnail_sha256", sa.Text),
     sa.Column("failure", sa.Text),
     sa.Column("rating", sa.Integer),
+    sa.Column("batch", sa.Text),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
     sa.Index("ix_jobs_status_seq", "status", "seq"),
     # What the list of jobs is narrowed to and sorted by.
     sa.Index("ix_jobs_model_seq", "model", "seq"),
+    sa.Index("ix_jobs_batch_seq", "batch", "seq"),
     sa.Index("ix_jobs_finished_at", "finished_at"),
     sa.Index("ix_jobs_status_finished_at", "status", "finished_at"),
     sa.Index("ix_jobs_rating", "rating"),

@@ -299,6 +299,9 @@ def test_many_pictures_make_as_many_jobs(furnished: Furnished, visit: Visit) -> 
         made.append(job.input_sha256)
     sent = [picture("street"), picture("product"), picture("person", 480)]
     assert made[::-1] == [hashlib.sha256(one).hexdigest() for one in sent]
+    page.get_by_role("link", name="See the jobs").click()
+    expect(page.locator(".job-row")).to_have_count(3)
+    expect(page.get_by_role("link", name="Remove: batch")).to_be_visible()
 
 
 def test_one_bad_picture_of_many_is_named_and_the_good_ones_before_it_are_sent(

@@ -1,5 +1,6 @@
-"""Lists of jobs sorted by when they ended, by rating, and of one model stay quick"""
+"""Jobs in batches; lists of jobs sorted by when they ended, by rating, of one model or batch stay quick"""
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
@@ -9,6 +10,7 @@ depends_on = None
 
 NEW = {
     "ix_jobs_model_seq": ["model", "seq"],
+    "ix_jobs_batch_seq": ["batch", "seq"],
     "ix_jobs_finished_at": ["finished_at"],
     "ix_jobs_status_finished_at": ["status", "finished_at"],
     "ix_jobs_rating": ["rating"],
@@ -16,6 +18,8 @@ NEW = {
 
 
 def upgrade() -> None:
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("batch", sa.Text(), nullable=True))
     for name, columns in NEW.items():
         op.create_index(name, "jobs", columns)
 
@@ -23,3 +27,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     for name in NEW:
         op.drop_index(name, "jobs")
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_column("batch")
