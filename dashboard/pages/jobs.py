@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from dashboard.frame import Farm, page
-from dashboard.views import show_job, show_jobs
+from dashboard.views import show_cards, show_job, show_jobs
 from dashboard.work import today
 from farm.answers import JobView
 from farm.model import JobStatus, Tier
@@ -17,7 +17,7 @@ from farm.store.reader import JobSort
 
 PROMOTED = "quality"
 """The preset that a good preview is made again with."""
-PAGE = 40
+PAGE = 30
 """Jobs on a page of the list."""
 SORTS: dict[JobSort, str] = {
     "newest": "Newest first",
@@ -104,8 +104,9 @@ def jobs_page(
         cursor=cursor,
         limit=PAGE,
     )
-    cards = farm.reader.cards()
+    cards = show_cards(farm)
     context = {
+        "cards": cards,
         "counts": farm.reader.counts(),
         "jobs": found.jobs,
         "older": filters.link(cursor=found.cursor) if found.cursor else None,

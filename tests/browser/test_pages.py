@@ -188,12 +188,12 @@ def test_an_empty_farm_says_how_to_begin(empty: RunningDashboard, browser: Brows
 
 
 def test_older_jobs_are_a_link_away(furnished: Furnished, browser: Browser) -> None:
-    for number in range(40):
+    for number in range(30):
         furnished.use.queue("person", "draft", f"number {number}")
     with visiting(browser, furnished.farm.base_url) as visit:
         visit.sign_in(furnished.farm)
         page = visit.go("/jobs?model=animatic")
-        expect(page.locator(".job-row")).to_have_count(40)
+        expect(page.locator(".job-row")).to_have_count(30)
         page.get_by_role("link", name="Older").click()
         expect(page.locator(".job-row")).to_have_count(5)
         assert "model=animatic" in page.url
