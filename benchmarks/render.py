@@ -1,14 +1,15 @@
 """Renders under the memory of small cards, measured on one GPU with full-size random weights: `python -m benchmarks.render [--out FILE]`.
 
-The values of the weights change neither memory nor time. A card is emulated by what its allocator may reserve, a slow bus by a pause
-after each copy. Every row is a whole pipeline through the farm's own model, from the prompt to the last frame; only the number of steps is
-small. The ratio is seconds per step over the same job with everything on the card, in the same run. Needs torch with CUDA, diffusers and
-transformers; writes 10 GB of checkpoints into a temporary directory.
+The values of the weights change neither memory nor time. A card is emulated by what its allocator may reserve, a slow bus by making each
+copy several times. Every row is a whole pipeline through the farm's own model, from the prompt to the last frame; only the number of
+steps is small. The ratio is seconds per step over the same job with everything on the card, in the same run. Needs torch with CUDA,
+diffusers and transformers; writes 10 GB of checkpoints into a temporary directory.
 """
 
 import argparse
 import gc
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -20,7 +21,7 @@ from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
@@ -33,9 +34,8 @@ from safetensors.torch import save_file
 
 from farm.catalogue.models import builtin_models
 from farm.model import MemoryPlan, RenderSettings
-from farm.planning.memory import Room, best_plan, peak_gib, step_seconds
+from farm.planning.memory import HELD, Room, best_plan, peak_gib, step_seconds
 from node_agent.engine import allocator
-from node_agent.engine.lanes import SlowBus
 from node_agent.pipelines.base import RenderRequest
 from node_agent.pipelines.diffusion import model as where
 from tests import checkpoints as small
@@ -76,20 +76,35 @@ class Note:
 
     def __init__(self) -> None:
         self.steps: list[float] = []
+        self.retries: list[int] = []
         self.parts: dict[str, float] = {}
+        self.reserved_gib = self.allocated_gib = 0.0
+        self.parts_gib: dict[str, float] = {}
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """See `Report`."""
+        self.look("between")
         began = time.perf_counter()
         yield
         self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - began
+        self.look(name)
+
+    def look(self, name: str) -> None:
+        """Takes down what the allocator handed out at most since the last look."""
+        reserved, allocated = torch.cuda.max_memory_reserved() / GIB, torch.cuda.max_memory_allocated() / GIB
+        self.reserved_gib, self.allocated_gib = (
+            max(self.reserved_gib, reserved), max(self.allocated_gib, allocated)
+        )  # fmt: skip
+        self.parts_gib[name] = max(self.parts_gib.get(name, 0.0), allocated)
+        torch.cuda.reset_peak_memory_stats()
 
     def step(self, done: int, total: int) -> None:
         """See `Report`."""
         del done, total
         torch.cuda.synchronize()
         self.steps.append(time.perf_counter())
+        self.retries.append(torch.cuda.memory_stats()["num_alloc_retries"])
 
     def preview(self, jpeg: bytes) -> None:
         """See `Report`."""
@@ -104,7 +119,12 @@ class Note:
     @property
     def pace(self) -> float:
         """Seconds per step, without the first two: kernels load in one, the order of streaming is learned in it."""
-        return statistics.median(b - a for a, b in pairwise(self.steps[1:]))
+        return statistics.median([b - a for a, b in pairwise(self.steps[1:])] or [math.nan])
+
+    @property
+    def retries_per_step(self) -> float:
+        """How often a step made the allocator give back what it kept for later."""
+        return (self.retries[-1] - self.retries[0]) / max(1, len(self.retries) - 1)
 
 
 def write_checkpoint(target: Path, model: str) -> None:
@@ -192,7 +212,7 @@ class Bench:
         settings: RenderSettings,
         plan: MemoryPlan,
         cap_gib: float | None,
-        slow_gb_s: float | None = None,
+        copies: int = 1,
     ) -> dict[str, Any]:
         """One render; its measurements and, under "frames", the clip."""
         row = self.rows[settings.model]
@@ -204,24 +224,25 @@ class Bench:
         def held(device: torch.device, gib: float) -> None:
             """As on the card that is emulated: its memory ends at the cap."""
             if cap_gib is not None:
-                real_hold(device, min(gib, cap_gib / allocator.OVER))
+                real_hold(device, min(gib, cap_gib / HELD))
 
         where.hold_to = held  # type: ignore[attr-defined]
         try:
-            if slow_gb_s is not None:
+            if copies > 1:
                 model.load(replace(plan, weights_on_card=1.0, ring_mib=0, parts="by_stage"), note)
-                model._place.after_copy = SlowBus(slow_gb_s, self.bus, _clock_hz())
+                model._place.copies = copies
             began = time.perf_counter()
             frames = np.stack(list(model.render(RenderRequest(settings, self.picture, plan), note)))
             seconds = time.perf_counter() - began
-            stats = torch.cuda.memory_stats()
+            note.look("between")
             return {
                 "step_s": note.pace,
                 "total_s": seconds,
                 "parts_s": note.parts,
-                "reserved_gib": torch.cuda.max_memory_reserved() / GIB,
-                "allocated_gib": torch.cuda.max_memory_allocated() / GIB,
-                "retries": stats["num_alloc_retries"],
+                "parts_gib": note.parts_gib,
+                "reserved_gib": note.reserved_gib,
+                "allocated_gib": note.allocated_gib,
+                "retries_per_step": note.retries_per_step,
                 "rss_gib": _rss_gib(),
                 "frames": frames,
             }
@@ -258,12 +279,14 @@ class Bench:
         )  # fmt: skip
 
     def slow(self, name: str, cap: float, bus_gb_s: float) -> None:
-        """A job under a cap on a slow bus, as the planner plans it for that bus."""
+        """A job under a cap on a bus of about `bus_gb_s`, as the planner plans it for that bus."""
         settings = JOBS[name]
+        copies = round(self.bus / bus_gb_s)
+        bus_gb_s = self.bus / copies
         room = Room(cap, bus_gb_s=bus_gb_s, scale=self.scale)
         choice = best_plan(self.rows[settings.model], settings, room)
         assert choice is not None
-        found = self.render(settings, choice.plan, cap, slow_gb_s=bus_gb_s)
+        found = self.render(settings, choice.plan, cap, copies=copies)
         found.pop("frames")
         self.keep(
             kind="slow",
@@ -274,6 +297,19 @@ class Bench:
             predicted_s=choice.step_s,
             **found,
         )
+
+    def vae(self, settings: RenderSettings, decode: Literal["frame", "tiles"]) -> None:
+        """What encoding and decoding take above the VAE's weights, per megapixel; two steps are enough."""
+        found = self.render(replace(settings, steps=2), MemoryPlan("by_stage", decode=decode), None)
+        found.pop("frames")
+        megapixels = settings.width * settings.height / 1e6
+        weights = self.rows[settings.model].memory
+        assert weights is not None
+        own = weights.parts_gib["vae"]
+        self.keep(
+            kind="vae", job=f"{settings.model} {settings.width}x{settings.height}", decode=decode,
+            decode_gib_per_megapixel=(found["parts_gib"]["decode"] - own) / megapixels, **found,
+        )  # fmt: skip
 
     def stock(self, strategy: str, cap: float | None) -> None:
         """The stock pipeline at 512x512x16 with one of its own ways to save memory."""
@@ -374,16 +410,6 @@ def _bus_gb_s() -> float:
     return host.numel() / min(times) / 1e9
 
 
-def _clock_hz() -> float:
-    cuda: Any = torch.cuda
-    cuda._sleep(10**6)
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    cuda._sleep(10**8)
-    torch.cuda.synchronize()
-    return 1e8 / (time.perf_counter() - began)
-
-
 def main() -> None:
     """Runs everything; each part by itself may fail and is said."""
     parser = argparse.ArgumentParser()
@@ -417,6 +443,14 @@ def main() -> None:
             )
             for h in HELD_BACK
         ]
+        parts += [
+            ("vae", lambda s=s, d=d: bench.vae(s, d))
+            for s in (
+                replace(I2VGEN, frames=4), replace(I2VGEN, width=1280, height=704, frames=4),
+                replace(SVD, frames=4), replace(SVD, width=768, height=448, frames=4),
+            )
+            for d in ("frame", "tiles")
+        ]  # fmt: skip
         parts += [
             ("slow", lambda b=b, j=j: bench.slow(j, 3.4, b)) for j in list(JOBS)[:2] for b in (3.0, 6.0)
         ]

@@ -18,7 +18,6 @@ def calibrate(
 ) -> None:
     """Measure a model's memory and time on this PC's first NVIDIA card. Needs no weights; takes minutes."""
     from farm.catalogue.models import load_models
-    from farm.cli.show import console
     from farm.errors import BadInputError, ConfigurationError
     from farm.settings import FarmSettings
 
@@ -39,10 +38,9 @@ def calibrate(
         typer.echo("\nStopped; nothing was written.", err=True)
         raise typer.Exit(130) from None
     _write(name, data, target)
-    out = console()
     sizes = ", ".join("x".join(map(str, size)) for size in data["measured"]["sizes"])
-    out.print(f"Measured on {data['measured']['card']} at {sizes} (width x height x frames): {target}")
-    out.print(
+    typer.echo(f"Measured on {data['measured']['card']} at {sizes} (width x height x frames): {target}")
+    typer.echo(
         f"To use it: copy it to farm/catalogue/networks/{name}.json in the farm's directory on the head and start the farm again. "
         f'A model\'s row names it with `network = "{name}"` under [{model}.memory].'
     )

@@ -4,8 +4,8 @@ The law, in MiB (`work` is frames x megapixels x passes in one batch, twice as m
 
     layers  = work * max over layers of (base + whole, or base + fixed + per_piece / pieces)
     step    = weights that stay + ring + layers
-    decode  = VAE's weights + decode_frames * megapixels * (frame or tiles)
-    held    = 1.07 (1.13 in pieces) * what is not weights + 32, the caching allocator's share over what it hands out
+    decode  = VAE's weights + decode_frames * megapixels * (frame or tiles), 0.3 GiB more in tiles
+    held    = 1.06 * what is not weights + 32, the caching allocator's share over what it hands out
     peak    = the largest stage, plus the other parts' weights where they stay too
 
 The coefficients were measured on a GPU (`farm.catalogue.networks`, `models.toml`). Without the CUDA context (0.3 to 0.6 GiB), which
@@ -13,6 +13,7 @@ a card's `usable_gib` leaves out. The worker lets its allocator reserve no more 
 gives back what it keeps for later rather than take more.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,14 +23,15 @@ from typing import Final, Literal
 from farm.catalogue.models import MemoryCoefficients, ModelRow
 from farm.catalogue.networks import Network, network
 from farm.model import MemoryPlan, RenderSettings
-from farm.planning.residency import smallest_ring_mib, staying
+from farm.planning.residency import ring_mib, staying
 from farm.planning.stepping import pass_seconds
 
-KEPT_WHOLE: Final = 1.07
-KEPT_CUT: Final = 1.13
-KEPT_RANGE: Final = (1.03, 1.28)
-"""What the allocator reserves over what it hands out, besides weights. Measured on an H100: 1.03 to 1.15 with whole layers, 1.06 to 1.28
-with layers in pieces, whose many sizes leave more holes. What goes beyond is held down by the worker's cap."""
+KEPT: Final = 1.06
+LEAST_KEPT: Final = 1.02
+"""What the allocator reserves over what it hands out, besides weights. Left alone it was 1.03 to 1.24 on an H100, more where layers run in
+pieces, whose many sizes leave holes. The worker holds it down to `HELD`, which costs a few milliseconds a step."""
+HELD: Final = 1.05
+"""How far above the predicted peak the worker lets the allocator go before it gives back what it keeps for later."""
 KEPT_MIB: Final = 32.0
 LAW_WITHIN: Final = 0.03
 """By how much the law is off what is handed out, either way, on an H100 and an H200."""
@@ -42,15 +44,18 @@ PIECES_MIB: Final = (0, 2048, 1024, 512, 256, 128, 64)
 
 PIECE_S: Final = 1e-4
 CUT_SHARE: Final = 0.02
+CUT_S: Final = 0.012
 """What cutting costs on the card: seconds for each further piece, and the share for statistics and copies. On an H100 35 pieces cost 2.7 %
-at 512x512x16, 202 cost 3.9 % at 1280x704x16."""
-LAUNCH_S: Final = 0.09
-LAUNCH_PIECE_S: Final = 1.3e-3
+at 512x512x16, 202 cost 3.9 % at 1280x704x16. `CUT_S` is what a step loses, on any card, where the allocator gives back what it keeps:
+3.5 ms each, 0 to 10 times a step, 3.5 in the mean."""
+LAUNCH_S: Final = 0.12
+LAUNCH_PIECE_S: Final = 2.0e-3
 """What a pass and each further piece take the host to launch: where that is longer than the card computes, the card waits. Measured at
-512x512x16 with 64 and 128 MiB pieces, on one core of a server; an old desktop's is about as quick."""
-FILLED: Final = 0.93
-SPARE: Final = 1.01
-"""How full a card is planned, where a step is at most that much slower for it."""
+512x512x16 with 35 to 235 pieces on one core of a server (0.22 to 0.54 s); an old desktop's is about as quick."""
+SPARE: Final = 1.05
+"""How much slower a plan may be that leaves some of the card free: one that is full to the brim loses time to the allocator."""
+TILES_GIB: Final = 0.3
+"""What a VAE's layers in tiles work in, besides what grows with the picture. Measured on an H100 at 0.26 to 0.9 megapixels."""
 IN_TURN: Final = 1.17
 """Two passes of half the batch against one of the whole, at every size, on an H200."""
 FP32: Final = 2
@@ -105,19 +110,19 @@ def peak_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> float
 
 
 def peak_range_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> tuple[float, float]:
-    """Between what the peak should lie, GiB: `LAW_WITHIN` off, with the least and the most that the allocator keeps (`KEPT_RANGE`)."""
+    """Between what the peak should lie, GiB: the least that the allocator keeps, with the law `LAW_WITHIN` off; and where it is held."""
     if row.memory is None:
         return 0.0, 0.0
-    low, high = (max(stage_peaks_gib(row, settings, plan, kept).values()) for kept in KEPT_RANGE)
-    return low * (1 - LAW_WITHIN), high * (1 + LAW_WITHIN)
+    low = max(stage_peaks_gib(row, settings, plan, LEAST_KEPT).values())
+    return low * (1 - LAW_WITHIN), HELD * peak_gib(row, settings, plan)
 
 
 def stage_peaks_gib(
-    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, kept: float | None = None
+    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, kept: float = KEPT
 ) -> dict[str, float]:
     """The peak of each stage, GiB: "denoise", "vae", and each part that only lies on the card.
 
-    `kept` stands in for the allocator's usual share.
+    `kept`: what the allocator reserves over what it hands out.
     """
     law = row.memory
     if law is None:
@@ -128,10 +133,8 @@ def stage_peaks_gib(
     denoiser = _weights_mib(net, plan, wide)
     layers = _layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, _passes(settings, plan))
     stages = {name: mib + KEPT_MIB for name, mib in parts.items()}
-    stages["vae"] = (
-        parts.get("vae", 0.0) + (kept or KEPT_CUT) * _vae_mib(law, settings, plan, wide) + KEPT_MIB
-    )
-    stages["denoise"] = denoiser + (kept or _kept(plan.piece_mib)) * layers + KEPT_MIB
+    stages["vae"] = parts.get("vae", 0.0) + kept * _vae_mib(law, settings, plan, wide) + KEPT_MIB
+    stages["denoise"] = denoiser + kept * layers + KEPT_MIB
     if plan.parts == "resident":
         everything = denoiser + sum(parts.values())
         here = {**parts, "denoise": denoiser}
@@ -154,17 +157,29 @@ def step_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room
         staying(net, plan.weights_on_card),
         work=work,
         scale=room.scale * _dearer(pieces, passes),
-        ring_mib=max(plan.ring_mib, smallest_ring_mib(net)),
+        ring_mib=_ring_mib(net, plan),
         bus_gb_s=room.bus_gb_s or BUS_GB_S,
     )
-    return passes * max(one + pieces * PIECE_S, LAUNCH_S + pieces * LAUNCH_PIECE_S)
+    return passes * _beside_launching(one + _cutting_s(pieces), pieces)
 
 
 @lru_cache(maxsize=4096)
 def best_plan(row: ModelRow, settings: RenderSettings, room: Room) -> Choice | None:
-    """The fastest plan that fits, or None. Of equally fast ones that with fewer pieces and passes."""
+    """The fastest plan that fits, or None. Of equally fast ones that with fewer pieces and passes.
+
+    It leaves the allocator as much as it is given (`HELD`), unless a plan that fills the card is faster by `SPARE` or the only one.
+    """
     if row.memory is None:
         return Choice(MemoryPlan(), 0.0, 0.0)
+    roomy = _fastest(row, settings, replace(room, usable_gib=room.usable_gib / HELD))
+    everything = MemoryPlan(precision=room.precision)
+    if roomy is not None and roomy.step_s <= SPARE * _least_seconds(row, settings, everything, room):
+        return roomy  # nothing is so much faster
+    return _fastest(row, settings, room, math.inf if roomy is None else roomy.step_s / SPARE) or roomy
+
+
+def _fastest(row: ModelRow, settings: RenderSettings, room: Room, limit_s: float = math.inf) -> Choice | None:
+    """The fastest plan that fills the room, if a step takes less than `limit_s`."""
     bounded = sorted(
         (
             (_least_seconds(row, settings, plan, room), number, plan)
@@ -174,33 +189,14 @@ def best_plan(row: ModelRow, settings: RenderSettings, room: Room) -> Choice | N
     )
     best: tuple[float, MemoryPlan] | None = None
     for least, _, plan in bounded:
-        if best is not None and least >= best[0]:
+        if least >= (limit_s if best is None else best[0]):
             break
         seconds = step_seconds(row, settings, plan, room)
-        if best is None or seconds < best[0]:
+        if seconds < (limit_s if best is None else best[0]):
             best = (seconds, plan)
     if best is None:
         return None
-    plan = _with_room_to_spare(row, settings, best[1], best[0], room)
-    return Choice(plan, peak_gib(row, settings, plan), step_seconds(row, settings, plan, room))
-
-
-def _with_room_to_spare(
-    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, seconds: float, room: Room
-) -> MemoryPlan:
-    """The plan with some of the card left free where that costs next to nothing: a card full to the brim runs out by surprise."""
-    if plan.weights_on_card >= 1.0:
-        return plan
-    assert row.memory is not None  # noqa: S101 - asked before
-    net = network(row.memory.network)
-    wide = FP32 if plan.precision == "fp32" else 1
-    work = work_of(settings, plan) * wide
-    layers = _layers_mib(net, work, plan.piece_mib, _passes(settings, plan))
-    left = FILLED * room.usable_gib * 1024 - _kept(plan.piece_mib) * layers - KEPT_MIB
-    less = _with_weights(net, plan, left, room, wide)
-    if less is None or step_seconds(row, settings, less, room) > seconds * SPARE:
-        return plan
-    return less
+    return Choice(best[1], peak_gib(row, settings, best[1]), best[0])
 
 
 def leaner(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> MemoryPlan | None:
@@ -215,7 +211,7 @@ def leanest(row: ModelRow, precision: Literal["fp16", "fp32"] = "fp16") -> Memor
     """The plan that takes the least in this precision, however slow."""
     if row.memory is None:
         return MemoryPlan()
-    ring = smallest_ring_mib(network(row.memory.network))
+    ring = ring_mib(network(row.memory.network), 0.0)
     return MemoryPlan("by_stage", "in_turn", 0.0, ring, PIECES_MIB[-1], "tiles", precision)
 
 
@@ -245,11 +241,7 @@ def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[Me
             if pieces == former:
                 continue  # the same as the plan before: no layer is that wide
             former = pieces
-            left = (
-                usable
-                - _kept(piece_mib) * _layers_mib(net, work, piece_mib, _passes(settings, base))
-                - KEPT_MIB
-            )
+            left = usable - KEPT * _layers_mib(net, work, piece_mib, _passes(settings, base)) - KEPT_MIB
             plan = _with_weights(net, replace(base, piece_mib=piece_mib), left, room, wide)
             if plan is None:
                 continue
@@ -263,21 +255,19 @@ def _with_weights(
     """The plan with as many weights on the card as `left_mib` holds; None if not even the ring fits, or the host cannot hold the rest."""
     if left_mib >= net.mib * wide:
         return plan
-    ring = smallest_ring_mib(net)
-    left_mib -= _ring_mib_on_card(ring, wide)
-    share = min(1.0, left_mib / (net.mib * wide))
-    plan = replace(plan, weights_on_card=_rounded(share), ring_mib=ring)
-    if share < 0 or _weights_mib(net, plan, wide) > left_mib + _ring_mib_on_card(ring, wide):
+    percent = int(min(0.99, left_mib / (net.mib * wide)) * 100)
+    while percent >= 0:  # what the ring needs follows from what streams
+        share = percent / 100
+        over = _weights_mib(net, replace(plan, weights_on_card=share), wide) - left_mib
+        if over <= 0:
+            break
+        percent -= max(1, int(over / (net.mib * wide) * 100 / 4))
+    else:
         return None
-    streamed = net.mib - _staying_mib(net, plan.weights_on_card)
+    streamed = net.mib - _staying_mib(net, share)
     if room.ram_gib is not None and streamed / 1024 > room.ram_gib:
         return None
-    return plan
-
-
-def _rounded(share: float) -> float:
-    """Down to a percent: plans that differ by less are one."""
-    return int(share * 100) / 100
+    return replace(plan, weights_on_card=share, ring_mib=ring_mib(net, share))
 
 
 def _least_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room: Room) -> float:
@@ -291,7 +281,17 @@ def _least_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, ro
     compute = net.step_seconds(work, room.scale * _dearer(pieces, passes))
     streamed = net.mib - _staying_mib(net, plan.weights_on_card)
     copying = streamed * 1024**2 / ((room.bus_gb_s or BUS_GB_S) * 1e9)
-    return passes * max(compute + pieces * PIECE_S, copying, LAUNCH_S + pieces * LAUNCH_PIECE_S)
+    return passes * _beside_launching(max(compute, copying - CUT_S) + _cutting_s(pieces), pieces)
+
+
+def _cutting_s(pieces: int) -> float:
+    return CUT_S + pieces * PIECE_S if pieces else 0.0
+
+
+def _beside_launching(computing_s: float, pieces: int) -> float:
+    """Both go on at once, but each waits for the other here and there: nearly the longer one, a fifth more where they are alike."""
+    launching_s = LAUNCH_S + pieces * LAUNCH_PIECE_S
+    return float((computing_s**4 + launching_s**4) ** 0.25)
 
 
 def _dearer(pieces: int, passes: int) -> float:
@@ -308,9 +308,12 @@ def _staying_mib(net: Network, share: float) -> float:
 def _weights_mib(net: Network, plan: MemoryPlan, wide: int) -> float:
     if plan.weights_on_card >= 1.0:
         return net.mib * wide
-    return _staying_mib(net, plan.weights_on_card) * wide + _ring_mib_on_card(
-        max(plan.ring_mib, smallest_ring_mib(net)), wide
-    )
+    return _staying_mib(net, plan.weights_on_card) * wide + _ring_mib_on_card(_ring_mib(net, plan), wide)
+
+
+def _ring_mib(net: Network, plan: MemoryPlan) -> int:
+    """The engine raises a ring that is too small."""
+    return max(plan.ring_mib, ring_mib(net, plan.weights_on_card))
 
 
 def _ring_mib_on_card(ring_mib: float, wide: int) -> float:
@@ -340,23 +343,16 @@ def _passes(settings: RenderSettings, plan: MemoryPlan) -> int:
     return 2 if is_guided(settings) and plan.guidance == "together" else 1
 
 
-def _kept(piece_mib: int) -> float:
-    return KEPT_CUT if piece_mib else KEPT_WHOLE
-
-
 def _cut(working_mib: float, piece_mib: int) -> int:
     return 1 if piece_mib <= 0 or working_mib <= piece_mib else ceil(working_mib / piece_mib)
 
 
 def _vae_mib(law: MemoryCoefficients, settings: RenderSettings, plan: MemoryPlan, wide: int) -> float:
-    per_megapixel = law.tiles_gib_per_megapixel if plan.decode == "tiles" else law.frame_gib_per_megapixel
-    megapixels = settings.width * settings.height / 1e6
-    return (
-        per_megapixel
-        * 1024
-        * megapixels
-        * max(law.decode_frames * wide, FP32 if law.encodes_in_fp32 else wide)
-    )
+    in_tiles = plan.decode == "tiles"
+    per_megapixel = law.tiles_gib_per_megapixel if in_tiles else law.frame_gib_per_megapixel
+    frames = max(law.decode_frames * wide, FP32 if law.encodes_in_fp32 else wide)
+    grows = per_megapixel * settings.width * settings.height / 1e6 * frames
+    return (grows + (TILES_GIB if in_tiles else 0.0)) * 1024
 
 
 def _decode_way(
@@ -365,6 +361,6 @@ def _decode_way(
     """Whole frames where they fit, else tiles, else None."""
     for way in ("frame", "tiles"):
         vae = law.parts_gib.get("vae", 0.0) * 1024 * (FP32 if law.encodes_in_fp32 else wide)
-        if vae + KEPT_CUT * _vae_mib(law, settings, MemoryPlan(decode=way), wide) + KEPT_MIB <= usable_mib:
+        if vae + KEPT * _vae_mib(law, settings, MemoryPlan(decode=way), wide) + KEPT_MIB <= usable_mib:
             return way
     return None

@@ -5,14 +5,19 @@ little; those stay first. So what is left to stream is spread over where there i
 """
 
 from functools import lru_cache
+from math import ceil
+from typing import Final
 
 from farm.catalogue.networks import Network, UnitRow
+from farm.planning.ring import smallest_ring
+
+MIB: Final = 1024**2
 
 SMALL_MIB = 1.0
 """Units up to this size always stay; see `node_agent.engine.units`."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def staying(network: Network, share: float) -> frozenset[str]:
     """The units that stay when `share` (0 to 1) of the weights does, small ones included; never more MiB than that, save the small ones."""
     room = share * network.mib + 1e-6
@@ -31,7 +36,9 @@ def _heaviest_first(network: Network) -> tuple[UnitRow, ...]:
     return tuple(sorted(large, key=lambda unit: unit.mib / (unit.share + 1e-9), reverse=True))
 
 
-@lru_cache(maxsize=16)
-def smallest_ring_mib(network: Network) -> int:
-    """The ring under which units would wait for each other: twice the largest unit, whole MiB."""
-    return int(2 * max(unit.mib for unit in network.units)) + 1
+@lru_cache(maxsize=512)
+def ring_mib(network: Network, share: float) -> int:
+    """The smallest ring, whole MiB, in which copies run beside the computation when `share` of the weights stays; 0 if all does."""
+    stay = staying(network, share)
+    sizes = [int(unit.mib * MIB) for unit in network.units if unit.name not in stay]
+    return ceil(smallest_ring(sizes) / MIB)

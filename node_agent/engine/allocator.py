@@ -4,10 +4,9 @@ from typing import Final
 
 import torch
 
+from farm.planning.memory import HELD
+
 GIB: Final = 1024**3
-OVER: Final = 1.05
-"""How far the allocator may go beyond the predicted peak before it has to give back what it keeps for later. The prediction counts on
-7 to 13 % for that; without a cap it was up to 28 %, and a card that others use too would miss it."""
 
 
 def hold_to(device: torch.device, peak_gib: float) -> None:
@@ -15,5 +14,5 @@ def hold_to(device: torch.device, peak_gib: float) -> None:
     if device.type != "cuda":
         return
     total = torch.cuda.get_device_properties(device).total_memory
-    fraction = min(1.0, OVER * peak_gib * GIB / total) if peak_gib > 0 else 1.0
+    fraction = min(1.0, HELD * peak_gib * GIB / total) if peak_gib > 0 else 1.0
     torch.cuda.set_per_process_memory_fraction(fraction, device)

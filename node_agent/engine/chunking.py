@@ -46,10 +46,14 @@ def _resnet_working(module: Any, x: Tensor) -> int:
 
 
 def _run_resnet(module: Any, forward: Run, pieces: int, x: Tensor, temb: Any = None, **kwargs: Any) -> Any:
-    plain = module.upsample is None and module.downsample is None and module.time_embedding_norm == "default"
+    # Only "default" looks at the time, and "scale_shift" in a way of its own; a VAE's are of some other name.
+    plain = (
+        module.upsample is None and module.downsample is None and module.time_embedding_norm != "scale_shift"
+    )
     if pieces <= len(x) or not plain:
         return ways.by_rows(forward, pieces, x, temb, **kwargs)
-    return ways.resnet_by_strips(module, -(-pieces // len(x)), x, temb)
+    timed = temb if module.time_embedding_norm == "default" else None
+    return ways.resnet_by_strips(module, -(-pieces // len(x)), x, timed)
 
 
 def _by_rows(_module: Any, forward: Run, pieces: int, x: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -86,26 +86,6 @@ def lane_for(device: torch.device, units: int) -> Lane:
     return CudaLane(device, units) if device.type == "cuda" else DirectLane()
 
 
-class SlowBus:
-    """Makes copies as slow as a bus of `gb_s` GB/s, for measurements: the side stream waits after each. GPUs only.
-
-    Called after the copies of a unit with their bytes, on the lane's stream. `clock_hz` is the rate of `torch.cuda._sleep`'s cycles.
-    """
-
-    def __init__(self, gb_s: float, bus_gb_s: float, clock_hz: float) -> None:
-        """`bus_gb_s`: what the bus really does."""
-        self._seconds_per_byte = max(0.0, 1 / gb_s - 1 / bus_gb_s) / 1e9
-        self._clock_hz = clock_hz
-
-    def __call__(self, nbytes: int) -> None:
-        """Waits as long as the slow bus would have taken more."""
-        _cuda._sleep(int(nbytes * self._seconds_per_byte * self._clock_hz))
-
-
-AfterCopy = Callable[[int], None]
-"""Called on the lane's stream after a unit's copies, with their bytes."""
-
-
 def copy_flat(target: Tensor, source: Tensor) -> None:
     """Copies bytes without waiting where the source is pinned."""
     target.copy_(source, non_blocking=True)

@@ -28,16 +28,21 @@ class Scaling:
 def measure(norm: nn.GroupNorm, sample: Tensor, pieces: int) -> Scaling:
     """The scaling for one sample, `[m, channels, ...]` whose `m` parts (frames) belong to one sample; `pieces` at least 1.
 
-    Read part after part, so that the copy in single precision stays small.
+    Read part after part, so that the copy in single precision stays small: some frames at a time, and of few frames some groups.
     """
     channels = sample.shape[1]
     groups = norm.num_groups
     means, variances = [], []
+    at_once = -(-groups // max(1, -(-pieces // len(sample))))
     for piece in _rows(sample, pieces):
         wide = torch.promote_types(piece.dtype, torch.float32)
-        variance, mean = torch.var_mean(piece.reshape(len(piece), groups, -1).to(wide), dim=-1, correction=0)
-        means.append(mean)
-        variances.append(variance)
+        grouped = piece.reshape(len(piece), groups, -1)
+        parts = [
+            torch.var_mean(some.to(wide), dim=-1, correction=0)
+            for some in torch.split(grouped, at_once, dim=1)
+        ]
+        variances.append(torch.cat([variance for variance, _ in parts], dim=1))
+        means.append(torch.cat([mean for _, mean in parts], dim=1))
     every_mean, every_variance = torch.cat(means), torch.cat(variances)  # [parts, groups], of equal counts
     mean = every_mean.mean(0)
     variance = every_variance.mean(0) + (every_mean - mean).square().mean(0)

@@ -262,9 +262,8 @@ def spatio_temporal_transformer(
 
 
 def blend(forward: Forward, pieces: int, x_spatial: Tensor, x_temporal: Tensor, **kwargs: Any) -> Tensor:
-    """An `AlphaBlender` on `[b, c, f, h, w]`: strips of the picture."""
-    out = torch.empty_like(x_spatial)
+    """An `AlphaBlender` on `[b, c, f, h, w]`: strips of the picture. The result takes the place of `x_temporal`, which is done with."""
     for start, end in spans(x_spatial.shape[3], pieces):
         part = (slice(None), slice(None), slice(None), slice(start, end))
-        out[part] = forward(x_spatial=x_spatial[part], x_temporal=x_temporal[part], **kwargs)
-    return out
+        x_temporal[part] = forward(x_spatial=x_spatial[part], x_temporal=x_temporal[part], **kwargs)
+    return x_temporal

@@ -11,9 +11,8 @@ import torch
 
 from farm.model import MemoryPlan
 from node_agent.engine.chunking import Chunking
-from node_agent.engine.lanes import AfterCopy
 from node_agent.engine.mapped import MappedPart
-from node_agent.engine.skips import SkipRelease
+from node_agent.engine.skips import InputRelease, SkipRelease
 from node_agent.engine.streaming import HostCopy, StreamedNetwork
 from node_agent.engine.units import cut
 
@@ -44,10 +43,12 @@ class Placement:
         self._stay: frozenset[str] | None = None
         self._here: dict[str, tuple[StreamedNetwork, Precision]] = {}
         self._host: HostCopy | None = None
-        self.after_copy: AfterCopy | None = None
+        self.copies = 1
+        """How often each copy is made: more than once to measure what a slower bus would do."""
         self._chunking = Chunking(self._parts[denoiser].module)
         self._skips = SkipRelease(self._parts[denoiser].module)
         self._tiling = Chunking(self._parts["vae"].module) if "vae" in self._parts else None
+        self._inputs = InputRelease(self._parts["vae"].module) if "vae" in self._parts else None
 
     def arrange(self, plan: MemoryPlan, stay: frozenset[str] | None = None) -> None:
         """Changes over to `plan`; `stay` names the denoiser's units that stay on the card, by default as many as its share, evenly.
@@ -135,7 +136,7 @@ class Placement:
                 stay=self._stay if streams else None,
                 ring_bytes=self._plan.ring_mib * MIB if streams else 0,
                 host=self._host if streams else None,
-                after_copy=self.after_copy,
+                copies=self.copies,
             )
         if streams:
             self._host = network.host

@@ -1,8 +1,8 @@
-"""Gives skip connections back as soon as they are joined in.
+"""Gives tensors back as soon as nothing reads them again, though a caller's variable still holds them.
 
 In a U-shaped network each step upwards joins what came up with what was kept on the way down, by copying both into one tensor. The
 callers' variables keep the originals alive until the whole block has returned: at full resolution more than the joined tensor itself.
-Nothing reads them again, so their storage can go at once.
+So it is with what goes into a block of a VAE, twice as wide as what the block makes of it. Their storage can go at once.
 """
 
 from collections.abc import Callable
@@ -65,10 +65,47 @@ def _releasing(joined: list[list[Tensor]], number: int) -> Callable[..., None]:
         if given is None or given.shape[1] <= max(widths):
             return
         for half in halves:
-            storage = half.untyped_storage()
-            own = half.numel() * half.element_size() == storage.nbytes()
-            if own and storage.data_ptr() != given.untyped_storage().data_ptr():
-                storage.resize_(0)
+            _give_back(half, given)
         halves.clear()
 
     return release
+
+
+class InputRelease:
+    """Watches the blocks of an autoencoder: what goes into one is done with once its first layer has computed."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Adds hooks to every block of the network's encoder and decoder."""
+        halves = (getattr(network, name, None) for name in ("encoder", "decoder"))
+        blocks: list[Any] = [
+            block
+            for half in halves
+            for block in (*getattr(half, "down_blocks", ()), *getattr(half, "up_blocks", ()))
+        ]
+        self._hooks = [_first_layer(block).register_forward_hook(_done) for block in blocks if block.resnets]
+
+    def close(self) -> None:
+        """Takes the hooks off."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+def _first_layer(block: Any) -> nn.Module:
+    first: Any = block.resnets[0]
+    # One that looks along time begins with one that does not, and goes on with what that gave.
+    found: nn.Module = getattr(first, "spatial_res_block", first)
+    return found
+
+
+def _done(_module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+    if args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
+        _give_back(args[0], out)
+
+
+def _give_back(tensor: Tensor, needed: Tensor) -> None:
+    """Frees what `tensor` lies in, if that is its own and not `needed`'s too."""
+    storage = tensor.untyped_storage()
+    own = tensor.numel() * tensor.element_size() == storage.nbytes()
+    if own and storage.data_ptr() != needed.untyped_storage().data_ptr():
+        storage.resize_(0)

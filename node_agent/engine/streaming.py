@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from farm.planning.ring import Slot, lay_out, smallest_ring
 from node_agent.engine.hostmem import HostMemory
-from node_agent.engine.lanes import AfterCopy, Lane, copy_flat, lane_for
-from node_agent.engine.ring import Slot, lay_out, smallest_ring
+from node_agent.engine.lanes import Lane, copy_flat, lane_for
 from node_agent.engine.units import Unit, cut, may_stream
 
 log = logging.getLogger(__name__)
@@ -61,20 +61,20 @@ class StreamedNetwork:
         stay: Collection[str] | None,
         ring_bytes: int = 0,
         host: HostCopy | None = None,
-        after_copy: AfterCopy | None = None,
+        copies: int = 1,
     ) -> None:
         """Brings the weights in.
 
         `stay` names the units (see `units.cut`) that stay on the card, None all of them; the small ones stay in any case. `ring_bytes`
         is what the others pass through, counted in the type they are stored in; it is raised to the smallest that works. Weights stay
         and are computed with in `compute`, are kept on the host and cross the bus in `stored`. `host` is the copy that an earlier
-        network of the same units left.
+        network of the same units left. `copies`: how often each copy is made, more than once to measure what a slower bus would do.
         """
         self._network = network
         self._device = device
         self._stored = stored
         self._compute = compute
-        self._after_copy = after_copy
+        self._copies = copies
         self._hooks: list[Any] = []
         units = cut(network)
         self._homes = [
@@ -233,11 +233,10 @@ class StreamedNetwork:
             self._issued += 1
 
     def _move(self, index: int, first: int, last: int) -> None:
-        copy_flat(self._arrivals[first:last], self._sources[index])
+        for _ in range(self._copies):
+            copy_flat(self._arrivals[first:last], self._sources[index])
         if self._arrivals is not self._ring:
             self._ring[first:last].copy_(self._arrivals[first:last])
-        if self._after_copy is not None:
-            self._after_copy((last - first) * self._stored.itemsize)
 
     def _end_of_pass(self) -> None:
         if self._slots is None:

@@ -154,7 +154,7 @@ def test_parts_that_were_not_measured_teach_nothing() -> None:
 
 
 def test_a_larger_peak_than_the_law_s_makes_the_plan_leaner_before_it_runs_out() -> None:
-    roomy = replace(CARD, usable_gib=5.6)
+    roomy = replace(CARD, usable_gib=5.8)
     key = (CARD.id, "i2vgen-xl")
     first = check(job(), roomy, FarmView(MODELS))
     assert first.plan == MemoryPlan("by_stage", "together")
@@ -163,7 +163,7 @@ def test_a_larger_peak_than_the_law_s_makes_the_plan_leaner_before_it_runs_out()
     second = check(job(), roomy, FarmView(MODELS, learned={key: learned}))
     assert second.plan is not None
     assert second.peak_gib == pytest.approx(peak_gib(I2VGEN, STANDARD, second.plan) * learned.peak)
-    assert second.peak_gib <= 5.6 < first.peak_gib * learned.peak
+    assert second.peak_gib <= 5.8 < first.peak_gib * learned.peak
     assert learned.peak == pytest.approx(1.1, rel=0.01)
 
 

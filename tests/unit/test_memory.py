@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from subprocess import run
 
 import pytest
@@ -22,7 +23,7 @@ from farm.planning.memory import (
     stage_peaks_gib,
     step_seconds,
 )
-from farm.planning.residency import SMALL_MIB, smallest_ring_mib, staying
+from farm.planning.residency import SMALL_MIB, ring_mib, staying
 from farm.planning.stepping import pass_seconds
 
 I2VGEN = builtin_models()["i2vgen-xl"]
@@ -190,8 +191,8 @@ def test_a_plan_fits_and_is_only_missing_where_the_leanest_does_not(
 def test_more_memory_is_never_slower(settings: RenderSettings, room: Room, more: float) -> None:
     small = best_plan(I2VGEN, settings, room)
     large = best_plan(I2VGEN, settings, replace(room, usable_gib=room.usable_gib + more))
-    # Which units stay is chosen by weight: a little more room may swap one, hence the percent.
-    assert small is None or (large is not None and large.step_s <= small.step_s * 1.01)
+    # Which units stay is chosen by weight: a little more room may swap one, hence a percent; and leave some of it free, hence five.
+    assert small is None or (large is not None and large.step_s <= small.step_s * 1.06)
 
 
 @given(SETTINGS, ROOMS)
@@ -216,8 +217,11 @@ def test_all_weights_stay_with_a_share_of_one() -> None:
 
 
 def test_units_follow_each_other_through_the_smallest_ring() -> None:
-    sizes = [unit.mib for unit in NET.units]
-    assert all(a + b <= smallest_ring_mib(NET) for a, b in zip(sizes, sizes[1:] + sizes[:1], strict=True))
+    for share in (0.0, 0.3, 0.9):
+        sizes = [unit.mib for unit in NET.units if unit.name not in staying(NET, share)]
+        assert all(a + b <= ring_mib(NET, share) for a, b in pairwise(sizes))
+    assert ring_mib(NET, 0.9) < ring_mib(NET, 0.0)
+    assert ring_mib(NET, 1.0) == 0
 
 
 def test_leaner_takes_a_tenth_less() -> None:

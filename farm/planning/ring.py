@@ -7,6 +7,7 @@ ahead of the one that computes as the ring has room for.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from farm.errors import ConfigurationError
 
@@ -37,13 +38,7 @@ def lay_out(sizes: Sequence[int], ring_bytes: int) -> list[Slot]:
         raise ConfigurationError(
             f"A ring of {ring_bytes:,} bytes cannot hold a unit of {max(sizes):,}.", "Use a larger ring."
         )
-    places: list[tuple[int, int]] = []
-    at = 0
-    for size in sizes:
-        if at + size > ring_bytes:
-            at = 0
-        places.append((at, at + size))
-        at += size
+    places = _places(sizes, ring_bytes)
     count = len(places)
     slots = []
     for position, (start, end) in enumerate(places):
@@ -56,9 +51,20 @@ def lay_out(sizes: Sequence[int], ring_bytes: int) -> list[Slot]:
     return slots
 
 
-def overlaps(slots: Sequence[Slot]) -> bool:
+def _places(sizes: Sequence[int], ring_bytes: int) -> list[tuple[int, int]]:
+    places: list[tuple[int, int]] = []
+    at = 0
+    for size in sizes:
+        if at + size > ring_bytes:
+            at = 0
+        places.append((at, at + size))
+        at += size
+    return places
+
+
+def _side_by_side(places: Sequence[tuple[int, int]]) -> bool:
     """Whether every unit but a pass's first may be filled while the one before it still computes."""
-    return all(slot.after < position - 1 for position, slot in enumerate(slots) if position)
+    return all(end <= other or begin >= stop for (begin, end), (other, stop) in pairwise(places))
 
 
 def smallest_ring(sizes: Sequence[int]) -> int:
@@ -72,4 +78,4 @@ def smallest_ring(sizes: Sequence[int]) -> int:
     if len(sizes) == 1:
         return largest
     step = max(1, largest // 8)
-    return next(size for size in range(2 * largest, 4 * largest, step) if overlaps(lay_out(sizes, size)))
+    return next(size for size in range(2 * largest, 4 * largest, step) if _side_by_side(_places(sizes, size)))
