@@ -116,6 +116,20 @@ def test_cancelling_asks_first_and_names_the_consequence(furnished: Furnished, v
     assert furnished.farm.reader.job(job.id).cancel_requested
 
 
+def test_what_one_tab_does_the_other_shows(furnished: Furnished, visit: Visit) -> None:
+    page = visit.go("/jobs")
+    other = page.context.new_page()
+    other.goto(f"{visit.base_url}/jobs/{furnished.jobs['queued'].id}", wait_until="domcontentloaded")
+    expect(other.locator("#updated")).to_contain_text("Updated")
+    page.bring_to_front()
+    page.locator(f"#job-{furnished.jobs['queued'].id}").get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
+    expect(page.locator(f"#job-{furnished.jobs['queued'].id}")).to_contain_text("Cancelling")
+    other.bring_to_front()
+    expect(other.locator("#standing")).to_contain_text("Cancelling")
+    other.close()
+
+
 def test_a_failed_job_can_be_tried_again(furnished: Furnished, visit: Visit) -> None:
     page = visit.go(f"/jobs/{furnished.jobs['failed'].id}")
     expect(page.locator("#standing")).to_contain_text("Ask for a smaller size or fewer frames")
