@@ -49,7 +49,7 @@ def farm_page(request: Request, farm: Farm) -> Response:
         "cards_more": len(cards) - len(tiles),
         "queued": queued,
         "finished": finished,
-        "any_job": bool(queued or finished),
+        "any_job": bool(queued or finished or farm.reader.jobs(limit=1).jobs),
         "ended_today": {
             str(one): count for one, count in farm.reader.ended_counts(today(farm.now())).items()
         },

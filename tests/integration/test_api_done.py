@@ -1,6 +1,7 @@
 """What was done, over HTTP: throughput, sorted lists, the evaluation's results, and figures for Prometheus."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -218,3 +219,26 @@ def test_prometheus_gets_no_sample_where_nothing_is_known(day: Day) -> None:
     assert 'farm_card_state{card="GPU-1",name="RTX 3060",node="attic",state="not known"} 1.0' in text
     assert "farm_card_clips_per_hour{" not in text
     assert "farm_card_seconds_per_step{" not in text
+
+
+def test_a_big_farms_first_screen_shows_the_cards_that_need_a_look(day: Day) -> None:
+    """24 of 31, those at work or in trouble first; the others are a link away."""
+    cards = [replace(GPU, id=f"GPU-{index:02}", name=f"Card {index:02}") for index in range(30)]
+    day.farm.registry.see_node(Node("n2", "cellar", "10.0.0.3"), cards, NOON)
+    states = {"GPU-29": "trouble", "GPU-28": "not answering", "GPU-27": "busy"}
+    live = tuple(
+        LiveCard(card.id, card.node_id, "x", card.name, states.get(card.id, "idle"))  # type: ignore[arg-type]
+        for card in (GPU, *cards)
+    )
+    with FakeScheduler(day.farm.data, Snapshot(cards=live)):
+        wait_until(lambda: "farm_scheduler_up 1.0" in day.get("/metrics").text, what="the feed")
+        page = day.get("/").text
+    shown = re.findall(r'data-card="([^"]+)"', page)
+    assert shown[:4] == ["GPU-27", "GPU-29", "GPU-28", "GPU-1"]
+    assert len(shown) == 24
+    assert ">7 more cards</a>" in page
+
+
+def test_a_farm_whose_jobs_all_failed_does_not_say_that_it_never_had_one(day: Day) -> None:
+    day.job(NOON - 600, fails=True)
+    assert "No jobs yet" not in day.get("/").text
