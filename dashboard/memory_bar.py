@@ -31,11 +31,12 @@ class MemoryBar:
 
 
 def memory_bar(
-    vram_gib: float | None, usable_gib: float | None, planned_gib: float | None
+    vram_gib: float | None, usable_gib: float | None, planned_gib: float | None, *, answers: bool = True
 ) -> MemoryBar | None:
     """The bar of a card that has `vram_gib`, of which a render may use `usable_gib` and the present one plans `planned_gib`.
 
-    What no render may use is the driver's and other programs'. None where the card's memory is not known, or it has none of its own.
+    What no render may use is the driver's and other programs'. Of a card that does not answer nobody knows what is
+    free. None where the card's memory is not known, or it has none of its own.
     """
     if not vram_gib or usable_gib is None:
         return None
@@ -43,7 +44,7 @@ def memory_bar(
     ours = min(planned_gib or 0.0, usable)
     sizes: tuple[tuple[Part, float, str], ...] = (
         ("ours", ours, "planned for this render"),
-        ("free", usable - ours, "free"),
+        ("free", usable - ours, "free" if answers else "usable when last heard"),
         ("others", vram_gib - usable, "driver and other programs"),
     )
     segments = []

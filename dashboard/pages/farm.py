@@ -67,7 +67,8 @@ def card_tiles(farm: Parts, cards: Sequence[CardView]) -> list[Tile]:
 
 def _tile(farm: Parts, card: CardView, running: tuple[Attempt, Job] | None, done: Done) -> Tile:
     if running is None or card.state != "busy":
-        return Tile(card, None, memory_bar(card.vram_gib, card.usable_gib, None), done)
+        answers = card.state in ("idle", "busy", "starting")
+        return Tile(card, None, memory_bar(card.vram_gib, card.usable_gib, None, answers=answers), done)
     attempt, job = running
     bar = memory_bar(card.vram_gib, card.usable_gib, attempt.predicted_gib)
     return Tile(card, job_view(farm, job, [attempt]), bar, done)

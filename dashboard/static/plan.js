@@ -78,7 +78,7 @@ function inShort(forecasts, preset) {
   }
   const lines = [line("verdict", best.seconds == null ? "It can run" : `About ${duration(best.seconds)}`, "good")];
   if (best.seconds_low != null && duration(best.seconds_low) !== duration(best.seconds_high)) {
-    lines[0].append(small(` between ${duration(best.seconds_low)} and ${duration(best.seconds_high)}`));
+    lines[0].append(small(`between ${duration(best.seconds_low)} and ${duration(best.seconds_high)}`));
   }
   lines.push(line("", `on ${where(best)}${memory(best)}`));
   const slower = best.memory_plan.weights_on_card < 1;

@@ -32,6 +32,14 @@ def test_the_bar_shares_out_all_of_the_memory(
     assert [segment.start for segment in bar.segments[1:]] == pytest.approx(ends[:-1], abs=0.05)
 
 
+def test_nothing_is_called_free_on_a_card_that_does_not_answer() -> None:
+    bar = memory_bar(6.0, 5.4, None, answers=False)
+    assert bar is not None
+    assert (
+        bar.text == f"5.4{words.THIN}GiB usable when last heard, 0.6{words.THIN}GiB driver and other programs"
+    )
+
+
 @pytest.mark.parametrize("vram", [None, 0.0])
 def test_memory_that_is_not_known_has_no_bar(vram: float | None) -> None:
     assert memory_bar(vram, 5.0, None) is None
