@@ -205,7 +205,7 @@ class Bench:
         self.scale = 1.0
         self.found: list[dict[str, Any]] = []
         self.frames: dict[str, np.ndarray[Any, Any]] = {}
-        self.paces: dict[str, float] = {}
+        self.paces: dict[str, list[float]] = {}
 
     def render(
         self,
@@ -253,11 +253,17 @@ class Bench:
             _clean()
 
     def resident(self, name: str) -> None:
-        """The reference of a job: everything on the card, whole."""
+        """The reference of a job: everything on the card, whole. Measured before and after the others: a card slows as it warms."""
         found = self.render(JOBS[name], MemoryPlan(), None)
         self.frames[name] = found.pop("frames")
-        self.paces[name] = found["step_s"]
+        self.paces.setdefault(name, []).append(found["step_s"])
         self.keep(kind="resident", job=name, **found)
+
+    def compare(self) -> None:
+        """Sets each row's ratio to the mean of its reference."""
+        for row in self.found:
+            if row["kind"] == "planned" and row["job"] in self.paces and "step_s" in row:
+                row["ratio"] = row["step_s"] / statistics.fmean(self.paces[row["job"]])
 
     def planned(self, card: str, name: str, settings: RenderSettings, cap: float, must: float | None) -> None:
         """A job under a cap, as the planner plans it."""
@@ -273,7 +279,6 @@ class Bench:
         self.keep(
             kind="planned", card=card, job=name, cap=cap, must=must, plan=_words(choice.plan),
             predicted_gib=choice.peak_gib, predicted_s=choice.step_s,
-            ratio=found["step_s"] / self.paces[name] if name in self.paces else None,
             largest_difference=None if same is None else int(np.abs(frames.astype(int) - same.astype(int)).max()),
             **found,
         )  # fmt: skip
@@ -434,6 +439,7 @@ def main() -> None:
         ]
         parts.append(("scale", lambda: _set_scale(bench)))
         parts += [("planned", lambda m=m: bench.planned(m[0], m[1], JOBS[m[1]], m[2], m[3])) for m in MUST]
+        parts += [(f"resident {n}", lambda n=n: bench.resident(n)) for n in JOBS]
         parts += [
             (
                 "held",
@@ -473,6 +479,7 @@ def main() -> None:
             except Exception as error:  # noqa: BLE001 - the other rows are still wanted
                 bench.keep(kind=name, error=f"{type(error).__name__}: {error}"[:300])
                 _clean()
+            bench.compare()
             asked.out.write_text(json.dumps({**facts, "rows": bench.found}, indent=1))
 
 
@@ -481,7 +488,7 @@ def _set_scale(bench: Bench) -> None:
     name = next(iter(JOBS))
     settings = JOBS[name]
     expected = step_seconds(bench.rows[settings.model], settings, MemoryPlan(), Room(99))
-    bench.scale = bench.paces[name] / expected * Room(99).scale
+    bench.scale = bench.paces[name][0] / expected * Room(99).scale
     bench.keep(
         kind="scale", scale=bench.scale, peak_gib=peak_gib(bench.rows[settings.model], settings, MemoryPlan())
     )

@@ -46,7 +46,7 @@ def table(rows: list[Row]) -> str:
     ]
     text += [f"| {job} | {row['reserved_gib']:.2f} | {row['step_s']:.3f} |" for job, row in whole.items()]
     text += [
-        "", "A bus slowed down to 3 and 6 GB/s by a pause after each copy; the planner plans for that bus:", "",
+        "", "A bus slowed down to 3 and 6 GB/s by making each copy several times; the planner plans for that bus:", "",
         "| job | cap GiB | bus GB/s | s per step, predicted | measured | plan |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     text += [

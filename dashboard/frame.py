@@ -69,12 +69,17 @@ def farm_state(*, connected: bool, cards: Sequence[CardView], counts: Mapping[Jo
 def _state_of_cards(states: list[str], running: int, queued: int) -> Word:
     well = [state for state in states if state in ("idle", "busy", "starting")]
     known = many(len(states), "card")
-    ill = len(states) - len(well)
+    drained = states.count("drained")
+    ill = len(states) - len(well) - drained
     also = f"; {many(ill, 'card')} not answering or in trouble" if ill else ""
     waiting = f", {many(queued, 'job')} waiting" if queued else ""
     if running:
         reason = f"{many(running, 'job')} on {states.count('busy')} of {known}{waiting}{also}."
         return Word("Rendering", "live", reason)
+    if not well and drained and not ill:
+        return Word(
+            "Drained", "wait", f"All of {known} are drained{waiting}; `farm resume` gives a PC work again."
+        )
     if not well:
         return Word("No card answers", "bad", f"{known} known{waiting}; the Cards page says why.")
     if queued:

@@ -1,7 +1,7 @@
 """`/metrics` for Prometheus: what the farm is and does, read anew at every scrape."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Depends
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,11 +16,12 @@ from dashboard.problems import documented
 from dashboard.views import show_cards
 from farm import __version__
 from farm.answers import CardView
+from farm.feed import CardState
 from farm.store.throughput import WINDOWS
 
 router = APIRouter(tags=["operations"])
 
-STATES = ("idle", "busy", "starting", "not answering", "trouble", "not known")
+STATES = (*get_args(CardState), "not known")
 _CARD = ("card", "name", "node")
 
 

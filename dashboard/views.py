@@ -124,6 +124,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         notes=list(attempt.notes),
         predicted_s=attempt.predicted_s,
         predicted_gib=attempt.predicted_gib,
+        resumed_step=attempt.resumed_step,
     )
 
 
@@ -190,7 +191,7 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
         compute_capability=f"{capability[0]}.{capability[1]}" if capability else None,
         models=sorted(card.models),
         state=state,
-        why=why or card.trouble,
+        why=why or card.trouble or card.paused,
         job_id=live.job_id if live and connected else None,
         silent_s=live.silent_s if live and connected else None,
         last_seen=card.last_seen,
@@ -221,6 +222,16 @@ def show_nodes(parts: Parts) -> list[NodeView]:
     ]
 
 
+def show_node(parts: Parts, node_id: str) -> NodeView:
+    """One node with its cards.
+
+    Raises:
+        NotFoundError: there is none of this id.
+    """
+    node = parts.reader.node(node_id)
+    return node_view(node, [card for card in show_cards(parts) if card.node_id == node.id])
+
+
 def node_view(node: Node, cards: list[CardView]) -> NodeView:
     """One node."""
     return NodeView(
@@ -232,6 +243,7 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
         cards=cards,
         ram_gib=node.ram_gib,
         ram_free_gib=node.ram_free_gib,
+        drained_at=node.drained_at,
     )
 
 

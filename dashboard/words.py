@@ -48,6 +48,8 @@ _CARD: dict[str, Word] = {
     "starting": Word("Starting", "wait"),
     "not answering": Word("Not answering", "bad"),
     "trouble": Word("Trouble", "bad"),
+    "drained": Word("Drained", "off"),
+    "paused": Word("Paused", "bad"),
     "not known": Word("Not known", "off"),
 }
 _PHASES = {

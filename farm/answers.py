@@ -36,7 +36,7 @@ class ProgressView(Answer):
 
 
 class AttemptView(Answer):
-    """One try of a job on a card."""
+    """One try of a job on a card. `resumed_step`: the step after which it went on, from a checkpoint of an earlier try."""
 
     id: str
     number: int
@@ -56,6 +56,7 @@ class AttemptView(Answer):
     notes: list[str] = []
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    resumed_step: int | None = None
 
 
 class JobUrls(Answer):
@@ -134,7 +135,7 @@ class BatchView(Answer):
 class CardView(Answer):
     """A card and what it does now.
 
-    `state`: idle, busy, starting, "not answering", trouble, or "not known" while the scheduler cannot be reached.
+    `state`: idle, busy, starting, "not answering", trouble, drained, paused, or "not known" while the scheduler cannot be reached.
     `silent_s` is how long nothing was heard of the card; `why` says more in a sentence; `notice` is worth knowing whatever it does.
     `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it.
     """
@@ -163,7 +164,7 @@ class CardView(Answer):
 
 
 class NodeView(Answer):
-    """A PC of the farm and its cards."""
+    """A PC of the farm and its cards. `drained_at`: since when a person wants no new work for it, None where it takes work."""
 
     id: str
     name: str
@@ -173,6 +174,7 @@ class NodeView(Answer):
     cards: list[CardView] = []
     ram_gib: float | None = None
     ram_free_gib: float | None = None
+    drained_at: float | None = None
 
 
 class CardForecast(Answer):

@@ -58,6 +58,7 @@ Shape = TypeVar("Shape")
 _JOB = TypeAdapter(JobView)
 _PAGE = TypeAdapter(JobPage)
 _BATCH = TypeAdapter(BatchView)
+_NODE = TypeAdapter(NodeView)
 _TOKEN = TypeAdapter(TokenView)
 _FORECASTS = TypeAdapter(list[CardForecast])
 _ERRORS: dict[int, type[FarmError]] = {
@@ -297,6 +298,46 @@ class Farm:
         """The cards of the farm and what they do."""
         return self._list("/cards", CardView)
 
+    def node(self, named: str) -> NodeView:
+        """The PC of this id or, where only one has it, of this name.
+
+        Raises:
+            NotFoundError: there is none; or several have the name.
+        """
+        nodes = self.nodes()
+        found = [node for node in nodes if node.id == named] or [node for node in nodes if node.name == named]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(node.id for node in found)
+            raise NotFoundError(f"{len(found)} PCs are called {named}.", f"Name one by its id: {ids}.")
+        raise NotFoundError(f"There is no PC {named}.", "`farm nodes` lists the PCs there are.")
+
+    def drain(self, node_id: str) -> NodeView:
+        """Gives a PC no new work; what it is at goes on.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        return self._node("POST", node_id, "/drain")
+
+    def resume(self, node_id: str) -> NodeView:
+        """Gives a PC work again.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        return self._node("POST", node_id, "/resume")
+
+    def forget(self, node_id: str) -> NodeView:
+        """Strikes a PC that is gone from the lists.
+
+        Raises:
+            NotFoundError: there is none of this id.
+            ConflictError: it is not gone.
+        """
+        return self._node("DELETE", node_id)
+
     def presets(self) -> list[PresetView]:
         """The presets to choose from."""
         return self._list("/presets", PresetView)
@@ -315,6 +356,9 @@ class Farm:
     ) -> JobView:
         answer = self._call(method, f"/jobs/{quote(job_id, safe='')}{verb}", json=body)
         return self._read(_JOB, answer)
+
+    def _node(self, method: str, node_id: str, verb: str = "") -> NodeView:
+        return self._read(_NODE, self._call(method, f"/nodes/{quote(node_id, safe='')}{verb}"))
 
     def _list(self, path: str, kind: type[View]) -> list[View]:
         return self._read(TypeAdapter(list[kind]), self._call("GET", path))  # type: ignore[valid-type]  # a class as a value

@@ -68,8 +68,27 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """The render goes on after `step` of `total`, from a checkpoint.
+
+    `source` is the number of the job's attempt that made it; None: this one, in an earlier try.
+    """
+
+    attempt_id: str
+    seq: int
+    at: float
+    step: int
+    total: int
+    source: int | None = None
+    kind: Literal["resumed"] = "resumed"
+
+
+@dataclass(frozen=True, slots=True)
 class Retrying:
-    """The attempt goes on from its beginning under another memory plan, on the same card; `reason` is for people."""
+    """The attempt is tried again under another memory plan, on the same card; `reason` is for people.
+
+    `Resumed` follows where it goes on from a checkpoint; otherwise it is from the beginning.
+    """
 
     attempt_id: str
     seq: int
@@ -145,7 +164,9 @@ class Cancelled:
     kind: Literal["cancelled"] = "cancelled"
 
 
-Event = Loading | Rendering | Step | Preview | Checkpoint | Retrying | Note | Done | Failed | Cancelled
+Event = (
+    Loading | Rendering | Step | Preview | Checkpoint | Resumed | Retrying | Note | Done | Failed | Cancelled
+)
 FINAL_KINDS = frozenset({"done", "failed", "cancelled"})
 """After one of these an attempt says nothing more."""
 

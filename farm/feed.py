@@ -30,15 +30,21 @@ class LiveJob:
     why: str | None = None
 
 
+CardState = Literal["idle", "busy", "starting", "not answering", "trouble", "drained", "paused"]
+
+
 @dataclass(frozen=True, slots=True)
 class LiveCard:
-    """A card as it is now. `state` is one of idle, busy, starting, "not answering", trouble; `why` says more."""
+    """A card as it is now; `why` says more.
+
+    "drained": a person wants no new work for its PC; "paused": the farm gives it none until it has passed a test.
+    """
 
     id: str
     node_id: str
     node_name: str
     name: str
-    state: Literal["idle", "busy", "starting", "not answering", "trouble"]
+    state: CardState
     job_id: str | None = None
     silent_s: float | None = None
     why: str | None = None

@@ -60,6 +60,7 @@ class FailureClass(StrEnum):
     BAD_INPUT = "bad_input"
     MISSING_WEIGHTS = "missing_weights"
     CARD_FAULT = "card_fault"
+    STALLED = "stalled"
     NODE_LOST = "node_lost"
     INTERNAL = "internal"
 
@@ -137,6 +138,7 @@ class Card:
 
     `usable_gib` is what a render's allocator may reserve. `driver` is the driver's version, `bus_gb_s` what a copy from the PC's memory
     reaches (GB/s, one direction), `ram_gib` all memory of its PC. `trouble` keeps it from work; `notice` is worth knowing and does not.
+    `paused` is why the farm itself gives it no work until it has passed a test.
     """
 
     id: str
@@ -155,11 +157,15 @@ class Card:
     bus_gb_s: float | None = None
     ram_gib: float | None = None
     notice: str | None = None
+    paused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A PC of the farm. `ram_gib` is all its memory, `ram_free_gib` what was to be had when it was last heard."""
+    """A PC of the farm. `ram_gib` is all its memory, `ram_free_gib` what was to be had when it was last heard.
+
+    `drained_at` is since when a person wants no new work for it, None where it takes work.
+    """
 
     id: str
     name: str
@@ -168,6 +174,7 @@ class Node:
     versions: dict[str, str] = field(default_factory=dict)
     ram_gib: float | None = None
     ram_free_gib: float | None = None
+    drained_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +209,8 @@ class Attempt:
     `stage_seconds` maps the parts of the work ("load", "encode_image", "denoise", "decode", ...) to seconds; `peak_gib`
     is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU. `memory_plan` is what really ran; `notes` say
     what happened on the way, such as a step down to a leaner plan. `disturbed`: another program had its hand in the outcome, so that
-    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card.
+    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card, for the whole render;
+    `resumed_step` is after which of its steps this attempt went on from a checkpoint, None where it began at the beginning.
     """
 
     id: str
@@ -226,3 +234,4 @@ class Attempt:
     disturbed: bool = False
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    resumed_step: int | None = None

@@ -116,6 +116,11 @@ class DataDirectory:
         return self.run / "previews"
 
     @property
+    def checkpoints(self) -> Path:
+        """What a render that was cut off goes on from: `<job id>.checkpoint` of each job that has not ended."""
+        return self.root / "cache" / "checkpoints"
+
+    @property
     def node_home(self) -> Path:
         """The home of the head's own node."""
         return self.root / "node"

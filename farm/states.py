@@ -21,6 +21,8 @@ class JobMove(StrEnum):
     GIVE_UP = "give_up"
     CANCEL = "cancel"
     RETRY = "retry"
+    RETURN = "return"
+    """The complete clip of an attempt that was held for lost has come in after all."""
 
 
 class AttemptMove(StrEnum):
@@ -34,6 +36,8 @@ class AttemptMove(StrEnum):
     CANCEL = "cancel"
     WITHDRAW = "withdraw"
     """Taken back before its card began it: nothing was rendered, so it counts neither as a failure nor as a loss."""
+    RETURN = "return"
+    """It was held for lost, and its complete clip has come in after all."""
 
 
 JOB_MOVES: dict[tuple[J, JobMove], J] = {
@@ -46,6 +50,9 @@ JOB_MOVES: dict[tuple[J, JobMove], J] = {
     (J.RUNNING, JobMove.CANCEL): J.CANCELLED,
     (J.FAILED, JobMove.RETRY): J.QUEUED,
     (J.CANCELLED, JobMove.RETRY): J.QUEUED,
+    (J.QUEUED, JobMove.RETURN): J.FINISHED,
+    (J.RUNNING, JobMove.RETURN): J.FINISHED,
+    (J.FAILED, JobMove.RETURN): J.FINISHED,
 }
 
 ATTEMPT_MOVES: dict[tuple[A, AttemptMove], A] = {
@@ -53,6 +60,7 @@ ATTEMPT_MOVES: dict[tuple[A, AttemptMove], A] = {
     (A.ASSIGNED, AttemptMove.RUN): A.RUNNING,
     (A.LOADING, AttemptMove.RUN): A.RUNNING,
     (A.ASSIGNED, AttemptMove.WITHDRAW): A.CANCELLED,
+    (A.LOST, AttemptMove.RETURN): A.FINISHED,
     **{
         (live, move): end
         for live in (A.ASSIGNED, A.LOADING, A.RUNNING)

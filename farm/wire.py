@@ -12,7 +12,8 @@ from farm.model import CardKind, MemoryPlan, PcieLink, RenderSettings, StageKind
 class Order:
     """Head to card worker: make this attempt. The picture's bytes travel beside it and must have `input_sha256`.
 
-    `predicted_s` is what the planner expects of the render, None where it expects nothing.
+    `predicted_s` is what the planner expects of the whole render, None where it expects nothing. `resumes` is the number of the job's
+    attempt whose checkpoint travels beside the picture, None where none does.
     """
 
     attempt_id: str
@@ -23,6 +24,7 @@ class Order:
     input_sha256: str
     draft: bool = False
     predicted_s: float | None = None
+    resumes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from farm import events
 from farm.again import describe
 from farm.catalogue.models import ModelRow
-from farm.errors import CancelledRenderError, FarmError
+from farm.errors import CancelledRenderError, FarmError, StaleCheckpointError
 from farm.model import FailureClass, MemoryPlan
 from farm.wire import Order
 from node_agent.encode import EncodedClip, encode
@@ -41,7 +41,10 @@ log = logging.getLogger(__name__)
 class Attempt:
     """One attempt under way; also the `Report` that its model speaks to."""
 
-    def __init__(self, runner: "Runner", order: Order, picture: bytes) -> None:
+    def __init__(
+        self, runner: "Runner", order: Order, picture: bytes, checkpoint: bytes | None = None
+    ) -> None:
+        """With a `checkpoint`, that of the job's attempt number `order.resumes`, the render goes on from there."""
         self.order = order
         self.stop = threading.Event()
         # Only the last event is left to write. Not read from the spool, which the head may have had removed already.
@@ -56,6 +59,9 @@ class Attempt:
         self._on_gpu = device.startswith("cuda")
         self._seq = 0
         self._last_step: tuple[float, int] | None = None
+        self._checkpoint = checkpoint
+        self._checkpoint_of = order.resumes
+        self._going_on = False
         self._paces: list[float] = []
         self._spilled = False
 
@@ -70,7 +76,13 @@ class Attempt:
         self._check()
         now = time.perf_counter()
         pace = None
-        if self._last_step is not None and done > self._last_step[1]:
+        if (
+            self._going_on
+        ):  # the first word after a checkpoint: no step was made here yet, so there is no pace
+            self._going_on = False
+            seq, at = self._next()
+            self._say(events.Resumed(self.order.attempt_id, seq, at, done, total, self._checkpoint_of))
+        elif self._last_step is not None and done > self._last_step[1]:
             pace = (now - self._last_step[0]) / (done - self._last_step[1])
         self._last_step = (now, done)
         seq, at = self._next()
@@ -93,8 +105,9 @@ class Attempt:
         self._say(events.Note(self.order.attempt_id, seq, at, text))
 
     def checkpoint(self, step: int, state: bytes) -> None:
-        """Spools what another card needs to go on; see `Report`."""
+        """Spools what another card, or the next try here, needs to go on; see `Report`."""
         self._check()
+        self._checkpoint, self._checkpoint_of = state, None
         self._put("checkpoint.safetensors", state)
         seq, at = self._next()
         self._say(events.Checkpoint(self.order.attempt_id, seq, at, step))
@@ -166,6 +179,10 @@ class Attempt:
                 if not isinstance(after, Retry):
                     return after
                 plan = after.plan
+                if (
+                    told.broken_picture
+                ):  # its latents are not to be trusted, nor those that another precision gave
+                    self._checkpoint = None
                 spent = self._watch.seconds.get("earlier_tries", 0.0) + time.perf_counter() - began
                 self._watch.seconds = {"earlier_tries": spent}
                 self._last_step, self._paces = None, []
@@ -254,6 +271,16 @@ class Attempt:
         )
 
     def _render(self, plan: MemoryPlan) -> events.Event:
+        if self._checkpoint is not None:
+            try:
+                return self._render_from(plan, self._checkpoint)
+            except StaleCheckpointError as error:
+                self._checkpoint = None
+                said = f"{error.message} {error.remedy}"
+            self.note(said)
+        return self._render_from(plan, None)
+
+    def _render_from(self, plan: MemoryPlan, checkpoint: bytes | None) -> events.Event:
         order = self.order
         self._peak.reset()
         seq, at = self._next()
@@ -263,8 +290,10 @@ class Attempt:
         seq, at = self._next()
         self._say(events.Rendering(order.attempt_id, seq, at))
         self._last_step = (time.perf_counter(), 0)
+        self._going_on = checkpoint is not None
         began = time.perf_counter()
-        frames = self._watch.waiting(iter(model.render(RenderRequest(order.settings, image, plan), self)))
+        request = RenderRequest(order.settings, image, plan, checkpoint)
+        frames = self._watch.waiting(iter(model.render(request, self)))
         clip = encode(
             frames,
             self._spool.directory(order.attempt_id) / "video.mp4",

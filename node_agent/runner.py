@@ -57,8 +57,10 @@ class Runner:
         self._current: Attempt | None = None
         self._warm: tuple[ModelRow, VideoModel] | None = None
 
-    def start(self, order: Order, picture: bytes) -> None:
+    def start(self, order: Order, picture: bytes, checkpoint: bytes | None = None) -> None:
         """Begins an attempt and returns at once. Starting one that is under way, or ended, changes nothing.
+
+        With a `checkpoint` it goes on from there, if that is one of the same render.
 
         Raises:
             Busy: another attempt is under way, or this process is about to end.
@@ -76,7 +78,7 @@ class Runner:
             if self._spool.events(order.attempt_id, 0):
                 return
             self._spool.open(order)
-            attempt = Attempt(self, order, picture)
+            attempt = Attempt(self, order, picture, checkpoint)
             self._current = attempt
             attempt.thread.start()
 

@@ -94,10 +94,11 @@ class CardWorker:
         self._tested = True
 
     @ray.method(concurrency_group="ctl")
-    def start(self, order: dict[str, Any], picture: bytes) -> str | None:
-        """Begins an attempt; returns None, or the id of the attempt that holds the card."""
+    def start(self, order: dict[str, Any], picture: bytes, checkpoint: bytes | None = None) -> str | None:
+        """Begins an attempt, from a checkpoint where there is one; returns None, or the id of the attempt that holds the card."""
         try:
-            self._runner.start(order_from_dict(order), bytes(picture))
+            kept = None if checkpoint is None else bytes(checkpoint)
+            self._runner.start(order_from_dict(order), bytes(picture), kept)
         except Busy as busy:
             return str(busy)
         return None

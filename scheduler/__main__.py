@@ -43,6 +43,7 @@ async def work(data: DataDirectory, settings: FarmSettings) -> None:
         SystemClock(),
         feed_socket=data.feed_socket,
         previews=data.previews,
+        checkpoints=data.checkpoints,
         lease_s=settings.lease_s,
         tiers=settings.tiers,
     )

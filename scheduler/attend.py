@@ -15,18 +15,33 @@ from pathlib import Path
 from farm.artifacts import ArtifactStore
 from farm.clock import Clock
 from farm.errors import FarmError, NotFoundError, RenderFailedError
-from farm.events import Cancelled, Done, Event, Failed, Loading, Note, Preview, Rendering, Retrying, Step
-from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus
+from farm.events import (
+    Cancelled,
+    Checkpoint,
+    Done,
+    Event,
+    Failed,
+    Loading,
+    Note,
+    Preview,
+    Rendering,
+    Resumed,
+    Retrying,
+    Step,
+)
+from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, StageKind
 from farm.states import AttemptMove, JobMove
 from farm.store.reader import Reader
 from farm.store.writer import Writer
 from farm.wire import Order
 from scheduler.board import Board
+from scheduler.checkpoints import LAST_FETCH_S, Checkpoints, Collector
 from scheduler.cluster import CardBusyError, Cluster, NodeGoneError, UnknownAttemptError, WorkerGoneError
-from scheduler.doubts import ENDED, STRAY
+from scheduler.doubts import ENDED, PROBED, STRAY
 from scheduler.leases import Leases
 from scheduler.outcomes import Outcome, after_failure, after_loss
 from scheduler.results import collect
+from scheduler.stalls import Progress
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +51,7 @@ FETCHES = 5
 """How often a result is asked for from a node that answers otherwise. Each time takes up to a minute on a slow network."""
 AGAIN_S = 0.5
 """Pause before a node that did not answer is asked again, and after a surprise."""
+STOPPED = "It was told to stop for making no progress, before the scheduler was started anew."
 STORE_AGAIN_S = 10.0
 """Pause before the head tries again to store a result that its disk refused."""
 
@@ -44,7 +60,8 @@ STORE_AGAIN_S = 10.0
 class Ended:
     """How the attempt left its job: `outcome` for one that failed or was lost, None for any other.
 
-    `doubt` says why the card's worker must be heard before it gets work again, None where it need not.
+    `lost`: nobody answers for it, and its clip may still come. `doubt` says why the card's worker must be heard before it gets work again,
+    None where it need not.
     """
 
     attempt: Attempt
@@ -52,6 +69,7 @@ class Ended:
     status: JobStatus
     outcome: Outcome | None = None
     doubt: str | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +84,7 @@ class Desk:
     leases: Leases
     clock: Clock
     previews: Path
+    checkpoints: Checkpoints
     rivals: Callable[[Job, str], int]
 
 
@@ -84,6 +103,10 @@ class Attendant:
         self._status = attempt.status
         self._after = 0
         self._preview: asyncio.Task[None] | None = None
+        self._collector = Collector(desk.cluster, desk.checkpoints, attempt)
+        self._progress = Progress(attempt.predicted_s, job.settings.steps)
+        self._stalled: tuple[str, float] | None = None
+        self._disturbed = False
 
     async def run(self) -> Ended:
         """From the order to the end. A surprise is tried again for as long as a lease runs; then the attempt has failed."""
@@ -95,12 +118,13 @@ class Attendant:
                     return await self._see_through()
                 except Exception as error:  # a surprise of one attempt must not end the others
                     log.exception("attending attempt %s met a surprise", self.attempt.id)
-                    ended = self._surprised(error)
+                    ended = await self._surprised(error)
                     if ended is not None:
                         return ended
                 await asyncio.sleep(AGAIN_S)
         finally:
             self._desk.leases.end(self.attempt.id)
+            self._collector.stop()
             if self._preview is not None:
                 self._preview.cancel()
             (self._desk.previews / f"{self.job.id}.jpg").unlink(missing_ok=True)
@@ -121,21 +145,26 @@ class Attendant:
         while True:
             # Asked once more when the lease is over: it may be this process that stood still, and not the card.
             last_time = self._lease_over()
+            still = self._progress.why(self._desk.clock.monotonic())
             try:
                 events = await self._next_events(0.0 if last_time else FOLLOW_S)
             except NodeGoneError:
                 if last_time:
-                    return self._lost(
-                        f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s."
+                    return await self._lost(
+                        f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s.",
+                        silent=True,
                     )
+                self._progress.unheard()
                 await asyncio.sleep(AGAIN_S)
                 continue
             except NotFoundError as error:  # no card can help where the head itself has no picture
-                return self._failed(FailureClass.BAD_INPUT, f"{error.message} {error.remedy}".strip(), "")
+                return await self._failed(
+                    FailureClass.BAD_INPUT, f"{error.message} {error.remedy}".strip(), ""
+                )
             except CardBusyError as busy:
                 return await self._turned_away(busy.holder)
             except (WorkerGoneError, UnknownAttemptError):
-                return self._lost(
+                return await self._lost(
                     f"The worker of {self.attempt.card_name} ended in the middle of the render."
                 )
             self._hold_lease()
@@ -144,12 +173,42 @@ class Attendant:
                 if ended is not None:
                     return ended
                 self._after = max(self._after, event.seq)  # only now: what could not be taken in comes again
+                self._progress.hear(event, self._desk.clock.monotonic())
             self._troubled_since = None
+            if not events:
+                ended = await self._heard_nothing(still)
+                if ended is not None:
+                    return ended
+
+    async def _heard_nothing(self, still: str | None) -> Ended | None:
+        """The worker answers and says nothing. `still` is why it counts as standing still, told before it was asked once more.
+
+        It is told to stop; when it has not within a grace, its process is ended.
+        """
+        now = self._desk.clock.monotonic()
+        self._progress.quiet(now)
+        if still is None:
+            return None
+        if self._stalled is None:
+            log.warning("attempt %s stands still, it is told to stop: %s", self.attempt.id, still)
+            self._stalled = (still, now)
+            with suppress(NodeGoneError, WorkerGoneError):
+                await self._desk.cluster.cancel(self.attempt.node_id, self.attempt.card_id, self.attempt.id)
+        if now - self._stalled[1] <= self._progress.grace_s:
+            return None
+        return await self._stood_still(f"{self._stalled[0]} It did not stop when told to.")
+
+    async def _stood_still(self, reason: str) -> Ended:
+        """A fresh worker takes the place of the one that stood still, and tests the card before it gets work."""
+        with suppress(NodeGoneError, WorkerGoneError):
+            await self._desk.cluster.replace_worker(self.attempt.node_id, self.attempt.card_id)
+        reason = f"{reason} The worker of {self.attempt.card_name} was started anew."
+        return replace(await self._failed(FailureClass.STALLED, reason, ""), doubt=PROBED)
 
     def _hold_lease(self) -> None:
         self._desk.leases.hold(self.attempt.id, self._desk.clock.monotonic())
 
-    def _surprised(self, error: Exception) -> Ended | None:
+    async def _surprised(self, error: Exception) -> Ended | None:
         now = self._desk.clock.monotonic()
         if self._troubled_since is None:
             self._troubled_since = now
@@ -157,7 +216,7 @@ class Attendant:
         if now - self._troubled_since <= self._desk.leases.lease_s:
             return None
         reason = f"The scheduler could not go on with this attempt: {type(error).__name__}."
-        return self._failed(FailureClass.INTERNAL, f"{reason} Its log has the trace.", "")
+        return await self._failed(FailureClass.INTERNAL, f"{reason} Its log has the trace.", "")
 
     def _lease_over(self) -> bool:
         return self.attempt.id in self._desk.leases.expired(self._desk.clock.monotonic())
@@ -172,9 +231,9 @@ class Attendant:
             return await cluster.follow(attempt.node_id, attempt.card_id, attempt.id, self._after, wait_s)
         except (WorkerGoneError, UnknownAttemptError) as error:
             spooled = await cluster.replay(attempt.node_id, attempt.id, self._after)
-            if any(isinstance(event, Done | Failed | Cancelled) for event in spooled):
+            if spooled:  # what it still said; if that was not its end, the next look finds no more
                 return spooled
-            unknown = isinstance(error, UnknownAttemptError) and not spooled
+            unknown = isinstance(error, UnknownAttemptError)
             if self._handed_over and unknown and self._status == AttemptStatus.ASSIGNED and self._after == 0:
                 self._handed_over = self._cancel_told = False
                 return []
@@ -182,6 +241,9 @@ class Attendant:
 
     async def _start(self, picture: bytes) -> None:
         attempt, job = self.attempt, self.job
+        kept = None
+        if attempt.stage is StageKind.GENERATE:
+            kept = await asyncio.to_thread(self._desk.checkpoints.of, job.id)
         order = Order(
             attempt_id=attempt.id,
             job_id=job.id,
@@ -191,8 +253,10 @@ class Attendant:
             input_sha256=job.input_sha256,
             draft=job.draft,
             predicted_s=attempt.predicted_s,
+            resumes=None if kept is None else kept.attempt,
         )
-        await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, picture)
+        state = None if kept is None else kept.state
+        await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, picture, state)
         self._handed_over = True
 
     async def _take(self, event: Event) -> Ended | None:
@@ -208,28 +272,48 @@ class Attendant:
             case Preview():
                 if self._preview is None or self._preview.done():
                     self._preview = asyncio.create_task(self._fetch_preview())
-            case Retrying(plan=plan, reason=reason):
-                desk.writer.note(self.attempt.id, event.seq, reason, desk.clock.now(), plan=plan)
-                desk.board.change(job.id, done=0, seconds_per_step=None, eta_s=None)
-            case Note(text=text):
-                desk.writer.note(
-                    self.attempt.id, event.seq, text, desk.clock.now(), disturbed=event.disturbed
-                )
+            case Checkpoint():
+                self._collector.hear(event)
+            case Retrying() | Note() | Resumed():
+                self._note_down(event)
             case Done():
                 return await self._finish(event)
             case Failed():
                 reason = f"{event.message} {event.remedy}".strip()
-                ended = self._failed(event.failure_class, reason, event.detail, disturbed=event.disturbed)
+                ended = await self._failed(
+                    event.failure_class, reason, event.detail, disturbed=event.disturbed
+                )
                 return replace(ended, doubt=ENDED) if event.worker_ends else ended
             case Cancelled():
+                if not (self._cancel_asked or desk.reader.job(job.id).cancel_requested):
+                    return await self._stood_still(self._stalled[0] if self._stalled else STOPPED)
                 desk.writer.cancelled(self.attempt.id, desk.clock.now())
-                return self._ended(JobStatus.CANCELLED)
+                return self._ended_by(None)
         return None
 
     def _move(self, move: AttemptMove, status: AttemptStatus, seq: int) -> None:
         self._desk.writer.progress(self.attempt.id, move, self._desk.clock.now(), seq)
         self._status = status
         self._desk.board.change(self.job.id, phase=str(status))
+
+    def _note_down(self, event: Retrying | Note | Resumed) -> None:
+        desk, now = self._desk, self._desk.clock.now()
+        match event:
+            case Retrying(plan=plan, reason=reason):
+                if plan.precision != self.attempt.memory_plan.precision:  # the picture was broken
+                    self._collector.distrust()
+                self.attempt = replace(self.attempt, memory_plan=plan)
+                desk.writer.note(self.attempt.id, event.seq, reason, now, plan=plan)
+                desk.board.change(self.job.id, done=0, seconds_per_step=None, eta_s=None)
+            case Note(text=text, disturbed=disturbed):
+                self._disturbed = self._disturbed or disturbed
+                desk.writer.note(self.attempt.id, event.seq, text, now, disturbed=disturbed)
+            case Resumed(step=step, total=total, source=source):
+                if source is not None:
+                    self.attempt = replace(self.attempt, resumed_step=step)
+                of = "its earlier try" if source is None else f"attempt {source}"
+                text = f"Went on from step {step} of {total} of {of}."
+                desk.writer.note(self.attempt.id, event.seq, text, now, resumed_step=step)
 
     async def _fetch_preview(self) -> None:
         desk = self._desk
@@ -248,15 +332,18 @@ class Attendant:
             except (NodeGoneError, WorkerGoneError):
                 answering = desk.leases.answering(self.attempt.node_id, desk.clock.monotonic())
                 if self._lease_over() and not (answering and fetched < FETCHES):
-                    return self._lost(
-                        f"{self.attempt.card_name} finished, but its video could not be fetched."
+                    return await self._lost(
+                        f"{self.attempt.card_name} finished, but its video could not be fetched.",
+                        silent=True,
                     )
                 await asyncio.sleep(AGAIN_S)
             except UnknownAttemptError:
-                return self._lost(f"{self.attempt.card_name} finished, but its video is no longer there.")
+                return await self._lost(
+                    f"{self.attempt.card_name} finished, but its video is no longer there."
+                )
             except RenderFailedError as error:
                 log.exception("the result of attempt %s cannot be used", self.attempt.id)
-                return self._failed(FailureClass.INTERNAL, str(error), "")
+                return await self._failed(FailureClass.INTERNAL, str(error), "")
             except FarmError as error:  # the head's own disk: the result is good, and waits on its node
                 log.error("the result of attempt %s waits: %s", self.attempt.id, error)
                 desk.board.change(self.job.id, why=str(error))
@@ -265,13 +352,18 @@ class Attendant:
         desk.writer.finish(self.attempt.id, result, desk.clock.now())
         return self._ended(JobStatus.FINISHED)
 
-    def _failed(
+    async def _failed(
         self, failure_class: FailureClass, reason: str, detail: str, *, disturbed: bool = False
     ) -> Ended:
         desk, attempt = self._desk, self.attempt
-        outcome = after_failure(
-            attempt, failure_class, reason, self._earlier(), desk.rivals(self.job, attempt.card_id)
-        )
+        disturbed = disturbed or self._disturbed
+        others = desk.rivals(self.job, attempt.card_id)
+        outcome = after_failure(attempt, failure_class, reason, self._earlier(), others, disturbed=disturbed)
+        if outcome.anew:
+            self._collector.distrust()
+        else:
+            # Before it has ended in the store: after that its node is told to forget it.
+            await self._collector.settle(LAST_FETCH_S)
         desk.writer.fail(
             attempt.id,
             failure_class,
@@ -284,12 +376,15 @@ class Attendant:
         )
         return self._ended_by(outcome)
 
-    def _lost(self, reason: str) -> Ended:
+    async def _lost(self, reason: str, *, silent: bool = False) -> Ended:
+        """`silent`: the node does not answer, so that there is nothing to ask it for."""
         outcome = after_loss(reason, self._earlier())
+        if not silent:
+            await self._collector.settle(LAST_FETCH_S)
         self._desk.writer.lose(
             self.attempt.id, reason, self._desk.clock.now(), then=outcome.then, verdict=outcome.verdict
         )
-        return self._ended_by(outcome, ENDED)
+        return replace(self._ended_by(outcome, ENDED), lost=True)
 
     async def _turned_away(self, holder: str) -> Ended:
         """The card is still inside an attempt that was given up: that one is stopped, and the job waits for a free card."""

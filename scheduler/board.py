@@ -57,6 +57,10 @@ class Board:
             self._publish(CardChanged(card))
         self._cards[card.id] = card
 
+    def remove_card(self, card_id: str) -> None:
+        """The card is of the farm no longer. Whoever listens hears so with the next snapshot."""
+        self._cards.pop(card_id, None)
+
     def _put(self, live: LiveJob) -> None:
         self._jobs[live.id] = live
         self._publish(JobChanged(live))

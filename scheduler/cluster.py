@@ -37,8 +37,10 @@ class Cluster(Protocol):
         """What a node says of itself; starts its agent where there is none."""
         ...
 
-    async def start(self, node_id: str, card_id: str, order: Order, picture: bytes) -> None:
-        """Begins an attempt. Raises `CardBusyError` if another one holds the card."""
+    async def start(
+        self, node_id: str, card_id: str, order: Order, picture: bytes, checkpoint: bytes | None = None
+    ) -> None:
+        """Begins an attempt, from a checkpoint where there is one. Raises `CardBusyError` if another one holds the card."""
         ...
 
     async def follow(

@@ -17,6 +17,7 @@ ANSWER_LEASES = 10
 ENDED = "its worker ended"
 SILENT = "its worker does not answer yet"
 TESTING = "its worker is starting and tests it"
+PROBED = "it is tested anew"
 STRAY = "its worker still has to let go of an attempt that was given up"
 
 

@@ -22,11 +22,14 @@ from farm.store.writer import Assignment, Writer
 from farm.wire import NodeReport
 from scheduler.attend import Attendant, Desk, Ended
 from scheduler.board import Board
+from scheduler.checkpoints import Checkpoints
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
+from scheduler.exclusions import Exclusions
 from scheduler.feed_server import FeedServer
+from scheduler.late import LateResults
 from scheduler.leases import Leases
 from scheduler.lessons import Lessons
-from scheduler.outcomes import shunned
+from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
 from scheduler.policy import Policy, requirements
 from scheduler.watch import Watch
 
@@ -52,6 +55,7 @@ class Scheduler:
         *,
         feed_socket: Path,
         previews: Path,
+        checkpoints: Path,
         lease_s: float,
         tiers: TiersMode,
     ) -> None:
@@ -66,6 +70,7 @@ class Scheduler:
         self._stopping = False
         self._fault: BaseException | None = None
         self._policy = Policy(self._judge)
+        self._exclusions = Exclusions(self._policy)
         self._attending: dict[str, tuple[Attendant, asyncio.Task[None]]] = {}
         self._holders: dict[str, str] = {}
         self._chores: set[asyncio.Task[None]] = set()
@@ -76,8 +81,21 @@ class Scheduler:
         self._board = Board(self._publish)
         self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
         leases = Leases(lease_s)
+        self._checkpoints = Checkpoints(checkpoints)
         self._desk = Desk(
-            cluster, writer, reader, artifacts, self._board, leases, clock, previews, rivals=self._rivals
+            cluster,
+            writer,
+            reader,
+            artifacts,
+            self._board,
+            leases,
+            clock,
+            previews,
+            self._checkpoints,
+            rivals=self._rivals,
+        )
+        self._late = LateResults(
+            cluster, writer, reader, artifacts, clock, taken=self._taken_late, over=self._forget
         )
         self._watch = Watch(
             cluster,
@@ -126,15 +144,18 @@ class Scheduler:
         """One turn: takes in what is new, decides, writes, dispatches."""
         self._take_requests()
         self._take_new_jobs()
+        for job_id in self._exclusions.end_rests(self._clock.monotonic()):
+            self._queue_again(job_id)
         self._assign()
         self._mark_unplaceable()
 
     # --- recovery ---
     def _recover(self) -> None:
         nodes, cards = self._reader.nodes(), self._reader.cards()
-        for job_id, tries in self._reader.tries_of_open_jobs().items():
-            for card_id in shunned(tries):
-                self._policy.exclude(job_id, card_id)
+        tried = self._reader.tries_of_open_jobs()
+        self._checkpoints.drop_all_but(tried.keys())
+        for job_id, tries in tried.items():
+            self._exclusions.recall(job_id, tries, self._clock.now(), self._clock.monotonic())
         for attempt in self._reader.live_attempts():
             self._attend(attempt, self._reader.job(attempt.job_id), handed_over=True)
         self._watch.know(nodes, cards)
@@ -154,6 +175,7 @@ class Scheduler:
             case RequestKind.CANCEL:
                 if self._writer.cancel_queued(request.job_id, now):
                     self._policy.remove_job(request.job_id)
+                    self._checkpoints.drop(request.job_id)
                     self._board.ended(request.job_id, JobStatus.CANCELLED)
                     return
                 for attendant, _ in self._attending.values():
@@ -161,11 +183,17 @@ class Scheduler:
                         self._chore(attendant.cancel())
             case RequestKind.RETRY:
                 if self._writer.retry(request.job_id, now):
-                    self._policy.forgive(request.job_id)
+                    self._exclusions.forgive(request.job_id)
                     self._queue_again(request.job_id)
             case RequestKind.PRIORITY:
                 self._writer.set_priority(request.job_id, request.value or 0)
                 self._policy.change_priority(request.job_id, request.value or 0)
+            case RequestKind.DRAIN:
+                self._watch.drain(request.node_id)
+            case RequestKind.RESUME:
+                self._watch.resume(request.node_id)
+            case RequestKind.FORGET:
+                self._watch.forget(request.node_id)
 
     def _take_new_jobs(self) -> None:
         for seq, job in self._reader.queued_after(self._last_seq):
@@ -189,9 +217,12 @@ class Scheduler:
         return check(job, card, self._view)
 
     def _rivals(self, job: Job, card_id: str) -> int:
-        """How many other known cards could take the job."""
-        avoid = self._policy.excluded(job.id) | {card_id}
-        return sum(self._judge(job, card).eligible for card in self._policy.cards if card.id not in avoid)
+        """How many other known cards could take the job, now or when they are back."""
+        avoid = self._exclusions.shunned(job.id) | {card_id}
+        return sum(self._could_take(job, card) for card in self._policy.cards if card.id not in avoid)
+
+    def _could_take(self, job: Job, card: Card) -> bool:
+        return not self._watch.gone(card) and self._judge(job, card).eligible
 
     def _assign(self) -> None:
         picks = {pick.job.id: pick for pick in self._policy.decide()}
@@ -236,6 +267,9 @@ class Scheduler:
         self._unjudged.clear()
         changed: dict[str, str | None] = {}
         for job in jobs:
+            if self._has_failed_on_all(job, cards):
+                self._give_up(job)
+                continue
             reason = self._why_unplaceable(job, cards)
             if reason != job.unplaceable:
                 changed[job.id] = reason
@@ -245,12 +279,27 @@ class Scheduler:
             self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=why)))
 
     def _why_unplaceable(self, job: Job, cards: list[Card]) -> str | None:
-        avoid = self._policy.excluded(job.id)
+        avoid = self._exclusions.shunned(job.id)
         key = (requirements(job), avoid)
         if key not in self._unplaceable:
             others = [card for card in cards if card.id not in avoid]
             self._unplaceable[key] = unplaceable(job, others, self._view)
         return self._unplaceable[key]
+
+    def _has_failed_on_all(self, job: Job, cards: list[Card]) -> bool:
+        """Whether the cards that the job failed on are the only ones that could take it."""
+        avoid = self._exclusions.shunned(job.id)
+        if not avoid or any(self._could_take(job, card) for card in cards if card.id not in avoid):
+            return False
+        return any(self._judge(job, card).eligible for card in cards if card.id in avoid)
+
+    def _give_up(self, job: Job) -> None:
+        why = given_up_for_want_of_cards(self._reader.tries(job.id))
+        if self._writer.give_up_queued(job.id, why, self._clock.now()):
+            self._policy.remove_job(job.id)
+            self._exclusions.forgive(job.id)
+            self._checkpoints.drop(job.id)
+            self._board.ended(job.id, JobStatus.FAILED, why)
 
     # --- attempts ---
     def _attend(self, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
@@ -280,20 +329,28 @@ class Scheduler:
         self._holders.pop(attempt.card_id, None)
         self._after(ended)
         self._learn(attempt.card_id, attendant.job.settings.model)
+        if ended.outcome is not None:
+            why = why_to_pause(self._reader.ended_on(attempt.card_id))
+            if why is not None:
+                self._watch.pause(attempt.card_id, why)
         if ended.doubt is not None:
             self._watch.doubt(attempt.card_id, ended.doubt)
         self._watch.refresh(attempt.card_id)
         self._wake.set()
-        self._chore(self._forget(attempt.node_id, [attempt.id]))
+        # Of a lost attempt its node may have more than was heard: what becomes of it is said when the node reports it. A call to a
+        # node that is cut off would reach it when it is back, before anyone has looked.
+        if not ended.lost:
+            self._chore(self._forget(attempt.node_id, [attempt.id]))
 
     def _after(self, ended: Ended) -> None:
         job_id = ended.job.id
         if ended.status == JobStatus.QUEUED:
-            if ended.outcome is not None and ended.outcome.avoid_card:
-                self._policy.exclude(job_id, ended.attempt.card_id)
+            if ended.outcome is not None:
+                self._exclusions.take(job_id, ended.attempt.card_id, ended.outcome, self._clock.monotonic())
             self._queue_again(job_id)
         else:
-            self._policy.forgive(job_id)
+            self._exclusions.forgive(job_id)
+            self._checkpoints.drop(job_id)
 
     def _learn(self, card_id: str, model: str) -> None:
         """An attempt has ended: what it teaches counts from the next decision on."""
@@ -304,10 +361,20 @@ class Scheduler:
             self._placed_with = None  # what fits where may have changed: judge all that wait
 
     def _clear_spool(self, report: NodeReport) -> None:
-        """Every live attempt is attended, so whatever else a node keeps has ended."""
+        """Every live attempt is attended, so whatever else a node keeps has ended; the clip of a lost one may still be wanted."""
         over = [attempt_id for attempt_id in report.spooled if attempt_id not in self._attending]
         if over:
-            self._chore(self._forget(report.node_id, over))
+            self._chore(self._late.look(report.node_id, over))
+
+    def _taken_late(self, job_id: str) -> None:
+        """A job is finished by an attempt that was held for lost: whoever else is at it may stop."""
+        self._policy.remove_job(job_id)
+        self._exclusions.forgive(job_id)
+        self._checkpoints.drop(job_id)
+        for attendant, _ in self._attending.values():
+            if attendant.job.id == job_id:
+                self._chore(attendant.cancel())
+        self._board.ended(job_id, JobStatus.FINISHED)
 
     async def _forget(self, node_id: str, attempt_ids: list[str]) -> None:
         try:

@@ -71,9 +71,12 @@ class RayCluster:
         self._silent.discard(ray_id)
         return report
 
-    async def start(self, node_id: str, card_id: str, order: Order, picture: bytes) -> None:
+    async def start(
+        self, node_id: str, card_id: str, order: Order, picture: bytes, checkpoint: bytes | None = None
+    ) -> None:
         """Begins an attempt."""
-        holder = await self._ask_worker(node_id, card_id, "start", order_to_dict(order), picture)
+        given = (order_to_dict(order), picture, checkpoint)
+        holder = await self._ask_worker(node_id, card_id, "start", *given)
         if holder is not None:
             raise CardBusyError(holder)
 

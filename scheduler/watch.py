@@ -7,15 +7,16 @@ from contextlib import suppress
 from dataclasses import replace
 
 from farm.clock import Clock
-from farm.feed import LiveCard
+from farm.feed import CardState, LiveCard
 from farm.model import Card, Node
 from farm.planning.tiers import band_of
 from farm.store.registry import Registry
 from farm.wire import CardReport, NodeReport
 from scheduler.board import Board
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
-from scheduler.doubts import Doubt, Doubts, Remedy
+from scheduler.doubts import PROBED, Doubt, Doubts, Remedy
 from scheduler.leases import Leases
+from scheduler.pauses import Pauses
 from scheduler.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,10 @@ EVERY_S = 2.0
 """Pause between two rounds, and the longest that a round waits: a node that takes longer is heard when it answers."""
 STORE_EVERY_S = 10.0
 """How often an unchanged node's `last_seen` is written."""
+GONE_AFTER_S = 7 * 86400.0
+"""A PC that is on only at weekends is heard from within a week; nobody waits for one that was not."""
+NO_LONGER_THERE = "its PC no longer has it"
+DRAINED = "A person drained its PC; `farm resume` gives it work again."
 
 
 class Watch:
@@ -61,14 +66,71 @@ class Watch:
         self._node_names: dict[str, str] = {}
         self._stored: dict[str, tuple[object, float]] = {}
         self._doubts = Doubts(leases.lease_s)
+        self._pauses = Pauses()
+        self._drained: set[str] = set()
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     def know(self, nodes: list[Node], cards: list[Card]) -> None:
         """What the store remembers from earlier: these cards exist, though nobody has heard from them yet."""
         self._node_names = {node.id: node.name for node in nodes}
+        self._drained = {node.id for node in nodes if node.drained_at is not None}
         for card in cards:
             self._cards[card.id] = card
+            if card.paused is not None:
+                self._pauses.pause(card.id, card.paused, self._clock.monotonic())
             self.refresh(card.id)
+
+    def drain(self, node_id: str) -> None:
+        """The node ends what it is at and gets nothing new, until `resume`."""
+        self._drained.add(node_id)
+        self._refresh_node(node_id)
+
+    def resume(self, node_id: str) -> None:
+        """The node gets work again, and so do its cards that the farm had paused: a person knows better."""
+        self._drained.discard(node_id)
+        for card in self._cards_of(node_id):
+            self._end_pause(card.id)
+        self._refresh_node(node_id)
+
+    def forget(self, node_id: str) -> None:
+        """The node is struck from the lists; its cards count for nothing any more."""
+        self._drained.discard(node_id)
+        self._node_names.pop(node_id, None)
+        self._stored.pop(node_id, None)
+        for card in self._cards_of(node_id):
+            del self._cards[card.id]
+            self._pauses.end(card.id)
+            self._policy.remove_card(card.id)
+            self._board.remove_card(card.id)
+
+    def pause(self, card_id: str, why: str) -> None:
+        """The card gets no work until it has passed a test. Outlives this process."""
+        if self._pauses.about(card_id) is None and card_id in self._cards:
+            log.warning("card %s is paused: %s", card_id, why)
+            self._registry.pause_card(card_id, why, self._clock.now())
+            self._pauses.pause(card_id, why, self._clock.monotonic())
+            self.refresh(card_id)
+
+    def gone(self, card: Card) -> bool:
+        """Whether nobody should wait for the card: its PC has it no longer, or was not heard from for a week."""
+        if card.trouble == NO_LONGER_THERE:
+            return True
+        silence = self._leases.silence(card.node_id, self._clock.monotonic())
+        if silence is None and card.last_seen is not None:
+            silence = self._clock.now() - card.last_seen
+        return silence is not None and silence > GONE_AFTER_S
+
+    def _cards_of(self, node_id: str) -> list[Card]:
+        return [card for card in self._cards.values() if card.node_id == node_id]
+
+    def _refresh_node(self, node_id: str) -> None:
+        for card in self._cards_of(node_id):
+            self.refresh(card.id)
+
+    def _end_pause(self, card_id: str) -> None:
+        if self._pauses.about(card_id) is not None:
+            self._registry.clear_card(card_id, self._clock.now())
+            self._pauses.end(card_id)
 
     async def run(self) -> None:
         """Watches until cancelled."""
@@ -101,6 +163,7 @@ class Watch:
             self._leases.heard(node_id, self._clock.monotonic())
             self._take(report)
             remedies = self._hear_workers(report, standing, attended)
+            remedies += self._hear_paused(report)
             self._spooled(report)
             for said in report.cards:
                 self.refresh(said.id)
@@ -130,14 +193,25 @@ class Watch:
         )
         return [remedy for remedy in heard if remedy is not None]
 
+    def _hear_paused(self, report: NodeReport) -> list[Remedy]:
+        remedies = []
+        for said in report.cards:
+            held, doubted = self._holder(said.id) is not None, self._doubts.about(said.id) is not None
+            what = self._pauses.hear(said, held=held, doubted=doubted, now=self._clock.monotonic())
+            if what == "probe":
+                self._doubts.add(said.id, PROBED)
+                remedies.append(Remedy(said.id, "replace"))
+            elif what == "back":
+                log.info("card %s has passed its test and takes work again", said.id)
+                self._end_pause(said.id)
+        return remedies
+
     async def _apply(self, node_id: str, remedy: Remedy) -> None:
         with suppress(WorkerGoneError):
             if remedy.what == "stop":
                 await self._cluster.cancel(node_id, remedy.card_id, remedy.stray)
             else:
-                log.warning(
-                    "the worker of card %s neither stopped nor answered: replacing it", remedy.card_id
-                )
+                log.warning("replacing the worker of card %s", remedy.card_id)
                 await self._cluster.replace_worker(node_id, remedy.card_id)
 
     def _take(self, report: NodeReport) -> None:
@@ -163,7 +237,7 @@ class Watch:
         reported = {card.id for card in cards}
         for card in list(self._cards.values()):
             if card.node_id == report.node_id and card.id not in reported:
-                self._cards[card.id] = replace(card, trouble="its PC no longer has it")
+                self._cards[card.id] = replace(card, trouble=NO_LONGER_THERE)
 
     def doubt(self, card_id: str, why: str) -> None:
         """The card's worker may be gone or busy: no work for it until its node has reported that it is idle."""
@@ -179,28 +253,32 @@ class Watch:
         silence = self._leases.silence(card.node_id, now)
         job_id = self._holder(card_id)
         doubt = self._doubts.about(card_id)
-        free = answering and doubt is None and job_id is None and card.trouble is None
+        paused, drained = self._pauses.about(card_id), card.node_id in self._drained
+        kept_from_work = card.trouble is not None or paused is not None or drained
+        free = answering and doubt is None and job_id is None and not kept_from_work
         self._policy.set_card(card, free=free)
-        live = LiveCard(
-            card.id, card.node_id, self._node_names.get(card.node_id, card.node_id), card.name, "idle"
-        )
+        state: CardState = "idle"
+        why = None
         if not answering:
+            state = "not answering"
             why = (
                 "has not answered since the scheduler was started"
                 if silence is None
                 else "its PC does not answer"
             )
-            live = LiveCard(
-                live.id, live.node_id, live.node_name, live.name, "not answering", job_id, silence, why
-            )
         elif card.trouble is not None:
-            live = LiveCard(
-                live.id, live.node_id, live.node_name, live.name, "trouble", job_id, None, card.trouble
-            )
+            state, why = "trouble", card.trouble
         elif job_id is not None:
-            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "busy", job_id)
+            state, why = "busy", DRAINED if drained else paused
+        elif paused is not None:
+            state, why = "paused", paused
+        elif drained:
+            state, why = "drained", DRAINED
         elif doubt is not None:
-            live = LiveCard(live.id, live.node_id, live.node_name, live.name, "starting", why=doubt.why)
+            state, why = "starting", doubt.why
+        name = self._node_names.get(card.node_id, card.node_id)
+        silent_s = None if answering else silence
+        live = LiveCard(card.id, card.node_id, name, card.name, state, job_id, silent_s, why)
         self._board.card(live)
 
 

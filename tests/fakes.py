@@ -43,6 +43,7 @@ class FakeWorker:
 class FakeCluster:
     """Nodes and cards in memory, as `scheduler.cluster.Cluster`. `gone` nodes do not answer.
 
+    `checkpoints` are what the attempts were given to go on from.
     Of cards: `stuck` workers do not answer their node, `stubborn` ones do not stop when told to.
     """
 
@@ -50,12 +51,14 @@ class FakeCluster:
     gone: set[str] = field(default_factory=set)
     workers: dict[str, FakeWorker] = field(default_factory=dict)
     starts: list[tuple[str, Order]] = field(default_factory=list)
+    checkpoints: dict[str, bytes | None] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
     stuck: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)
     replaced: list[str] = field(default_factory=list)
     on_start: Callable[[str, Order], None] = lambda _card, _order: None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _owed: dict[str, list[list[str]]] = field(default_factory=dict)
 
     def add_node(self, node_id: str, cards: int = 1, models: tuple[str, ...] = ("animatic",)) -> list[str]:
         """Adds a node with CPU cards; returns the cards' ids."""
@@ -133,6 +136,8 @@ class FakeCluster:
     async def report(self, node_id: str) -> NodeReport:
         if node_id in self.gone:
             raise NodeGoneError(node_id)
+        for attempts in self._owed.pop(node_id, []):
+            await self.forget(node_id, attempts)
         for card in self.cards[node_id]:
             self.workers[card.id].alive = True
         cards = tuple(self._heard(card) for card in self.cards[node_id])
@@ -145,7 +150,9 @@ class FakeCluster:
             return replace(card, answers=False)
         return replace(card, attempt_id=order.attempt_id if order is not None else None)
 
-    async def start(self, node_id: str, card_id: str, order: Order, picture: bytes) -> None:
+    async def start(
+        self, node_id: str, card_id: str, order: Order, picture: bytes, checkpoint: bytes | None = None
+    ) -> None:
         worker = self._worker(card_id)
         if worker.order is not None:
             if worker.order.attempt_id == order.attempt_id:
@@ -155,6 +162,7 @@ class FakeCluster:
         worker.order = order
         worker.said.setdefault(order.attempt_id, [])
         self.starts.append((card_id, order))
+        self.checkpoints[order.attempt_id] = checkpoint
         self.on_start(card_id, order)
 
     async def follow(
@@ -208,7 +216,8 @@ class FakeCluster:
         raise UnknownAttemptError(attempt_id)
 
     async def forget(self, node_id: str, attempt_ids: list[str]) -> None:
-        if node_id in self.gone:
+        if node_id in self.gone:  # as Ray's: a call that got no answer still arrives when the node is back
+            self._owed.setdefault(node_id, []).append(attempt_ids)
             raise NodeGoneError(node_id)
         self.forgotten += attempt_ids
         for card in self.cards[node_id]:

@@ -14,8 +14,10 @@ from typing import Self
 
 import psutil
 
+from farm.artifacts import ArtifactStore
 from farm.client import Farm
 from farm.settings import DataDirectory
+from farm.store.audit import audit
 from farm.store.engine import open_engine
 from farm.store.reader import Reader
 
@@ -54,7 +56,7 @@ def steps_done(client: Farm, job_id: str) -> int:
 
 
 class FarmProcess:
-    """`farm up` as a child. Use as a context manager; everything it started is gone afterwards."""
+    """`farm up` as a child. Use as a context manager; everything it started is gone afterwards, and its store passes the audit."""
 
     def __init__(self, root: Path, **environment: str) -> None:
         self.data = DataDirectory(root)
@@ -69,13 +71,17 @@ class FarmProcess:
         self.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         self.stop()
         self._note_processes()
         left = [pid for pid, born in self._seen.items() if _born(pid) == born]
         for pid in left:
             psutil.Process(pid).kill()
         assert not left, f"the farm left processes behind: {left}"
+        if kind is None and self.data.database.exists():
+            engine = open_engine(self.data.database_url, writes=False)
+            assert audit(engine, ArtifactStore(self.data.artifacts)) == []
+            engine.dispose()
 
     @property
     def address(self) -> str:

@@ -21,7 +21,7 @@ WAITING_SHOWN = 5
 """Waiting jobs on the page; the rest is a link away."""
 TILES = 24
 """Cards on the page: those at work first, then those that need a look. The rest is a link away, or a big farm's page would be heavy."""
-_URGENT = {"busy": 0, "trouble": 1, "not answering": 2, "starting": 3, "not known": 4, "idle": 5}
+_URGENT = ("busy", "trouble", "paused", "not answering", "starting", "not known", "idle", "drained")
 
 router = APIRouter(include_in_schema=False)
 
@@ -59,7 +59,9 @@ def farm_page(request: Request, farm: Farm) -> Response:
 
 def card_tiles(farm: Parts, cards: Sequence[CardView]) -> list[Tile]:
     """The cards that the first screen shows, the most urgent first; in the farm's own order among equals."""
-    shown = sorted(cards, key=lambda card: _URGENT.get(card.state, len(_URGENT)))[:TILES]
+    shown = sorted(
+        cards, key=lambda card: _URGENT.index(card.state) if card.state in _URGENT else len(_URGENT)
+    )[:TILES]
     ids = [card.id for card in shown]
     done, running = done_today(farm, ids), farm.reader.running_on(ids)
     return [_tile(farm, card, running.get(card.id), done[card.id]) for card in shown]

@@ -131,7 +131,7 @@ def _since(ended: str | None, now: float) -> float | None:
 def job_page(request: Request, farm: Farm, job_id: str) -> Response:
     """One job: the clip, or how far it is, and the story of its attempts."""
     job = show_job(farm, job_id)
-    names = {node.id: node.name for node in farm.reader.nodes()}
+    names = {node.id: node.name for node in farm.reader.nodes(forgotten=True)}
     model = farm.models.get(job.model)
     context = {
         "job": job,

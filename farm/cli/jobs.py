@@ -288,11 +288,11 @@ def show(
                 one.status,
                 duration(one.finished_at - one.assigned_at if one.finished_at else None),
                 gib(one.peak_gib),
-                one.reason or "-",
+                " ".join([*one.notes, one.reason or ""]).strip() or "-",
             ]
             for one in job.attempts
         ]
-        table(["Attempt", "Card", "State", "Took", "Peak", "Reason"], rows)
+        table(["Attempt", "Card", "State", "Took", "Peak", "What happened"], rows)
 
 
 def cancel(job_ids: JobIds, head: Head = None, token: Token = None) -> None:
@@ -301,7 +301,7 @@ def cancel(job_ids: JobIds, head: Head = None, token: Token = None) -> None:
 
 
 def retry(job_ids: JobIds, head: Head = None, token: Token = None) -> None:
-    """Try failed or cancelled jobs again."""
+    """Try failed or cancelled jobs again, from the beginning."""
     _each(job_ids, head, token, lambda farm, job_id: farm.retry(job_id), "will be tried again")
 
 

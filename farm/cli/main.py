@@ -23,6 +23,9 @@ for verb in (
     jobs.rate,
     machines.nodes,
     machines.cards,
+    machines.drain,
+    machines.resume,
+    machines.forget,
 ):
     app.command(verb.__name__)(verb)
 app.command("batch")(batch.batch)

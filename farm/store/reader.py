@@ -245,6 +245,27 @@ class Reader:
             ).mappings()
             return [attempt_from_row(row) for row in rows]
 
+    def ended_on(self, card_id: str, limit: int = 50) -> list[Attempt]:
+        """The last attempts that ended on a card since it was last cleared of what had failed on it, newest first."""
+        attempts, cards = schema.attempts, schema.cards
+        cleared = sa.func.coalesce(cards.c.cleared_at, 0.0)
+        statement = (
+            sa.select(attempts)
+            .join(cards, cards.c.id == attempts.c.card_id)
+            .where(attempts.c.card_id == card_id, attempts.c.finished_at > cleared)
+            .order_by(attempts.c.finished_at.desc())
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            return [attempt_from_row(row) for row in connection.execute(statement).mappings()]
+
+    def attempts_of_ids(self, attempt_ids: Collection[str]) -> list[Attempt]:
+        """Those of these attempts that there are."""
+        attempts = schema.attempts
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(attempts).where(attempts.c.id.in_(attempt_ids))).mappings()
+            return [attempt_from_row(row) for row in rows]
+
     def last_attempts(self, job_ids: list[str]) -> dict[str, Attempt]:
         """The newest attempt of each of these jobs that has one."""
         attempts = schema.attempts
@@ -261,7 +282,10 @@ class Reader:
     def instructive_attempts(
         self, card_id: str, model: str, limit: int
     ) -> list[tuple[Attempt, RenderSettings]]:
-        """The last attempts of a model on a card from which something can be learned, newest first, each with its job's settings."""
+        """The last attempts of a model on a card from which something can be learned, newest first, each with its job's settings.
+
+        Those that went on from a checkpoint made only a part of their render, so that their seconds say nothing of a whole one.
+        """
         attempts, jobs = schema.attempts, schema.jobs
         ran_out = sa.and_(
             attempts.c.status == AttemptStatus.FAILED,
@@ -274,7 +298,10 @@ class Reader:
                 attempts.c.card_id == card_id,
                 jobs.c.model == model,
                 attempts.c.disturbed.is_(False),
-                sa.or_(attempts.c.status == AttemptStatus.FINISHED, ran_out),
+                sa.or_(
+                    sa.and_(attempts.c.status == AttemptStatus.FINISHED, attempts.c.resumed_step.is_(None)),
+                    ran_out,
+                ),
             )
             .order_by(attempts.c.finished_at.desc())
             .limit(limit)
@@ -292,18 +319,35 @@ class Reader:
             ).all()
         return [StoryLine(row.at, row.what, row.detail, row.attempt_id) for row in rows]
 
-    def nodes(self) -> list[Node]:
-        """All nodes, by name."""
+    def nodes(self, *, forgotten: bool = False) -> list[Node]:
+        """All nodes by name; those that were forgotten only where the history needs their names."""
+        nodes = schema.nodes
+        wanted = sa.select(nodes).order_by(nodes.c.name)
+        if not forgotten:
+            wanted = wanted.where(nodes.c.forgotten_at.is_(None))
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(schema.nodes).order_by(schema.nodes.c.name)).mappings().all()
-        return [node_from_row(row) for row in rows]
+            return [node_from_row(row) for row in connection.execute(wanted).mappings()]
+
+    def node(self, node_id: str) -> Node:
+        """One node.
+
+        Raises:
+            NotFoundError: there is none of this id, or it was forgotten.
+        """
+        found = next((node for node in self.nodes() if node.id == node_id), None)
+        if found is None:
+            raise NotFoundError(f"There is no PC {node_id}.", "`farm nodes` lists the PCs there are.")
+        return found
 
     def cards(self) -> list[Card]:
-        """All cards, by node and name."""
-        cards = schema.cards
+        """All cards of nodes that were not forgotten, by node and name."""
+        cards, nodes = schema.cards, schema.nodes
         with self._engine.connect() as connection:
             rows = connection.execute(
-                sa.select(cards).order_by(cards.c.node_id, cards.c.name, cards.c.id)
+                sa.select(cards)
+                .join(nodes, cards.c.node_id == nodes.c.id)
+                .where(nodes.c.forgotten_at.is_(None))
+                .order_by(cards.c.node_id, cards.c.name, cards.c.id)
             ).mappings()
             return [card_from_row(row) for row in rows]
 

@@ -33,6 +33,7 @@ class Registry:
                     "last_seen": now,
                     "ram_gib": node.ram_gib,
                     "ram_free_gib": node.ram_free_gib,
+                    "forgotten_at": None,  # whoever speaks is there
                 },
                 keep=("joined_at",),
             )
@@ -62,6 +63,18 @@ class Registry:
                         "notice": card.notice,
                     },
                 )
+
+    def pause_card(self, card_id: str, reason: str, now: float) -> None:
+        """Notes why the farm gives a card no work until it has passed a test."""
+        self._set_card(card_id, paused=reason, paused_at=now)
+
+    def clear_card(self, card_id: str, now: float) -> None:
+        """Ends a card's pause; what failed on it before counts against it no longer."""
+        self._set_card(card_id, paused=None, paused_at=None, cleared_at=now)
+
+    def _set_card(self, card_id: str, **values: object) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(schema.cards).where(schema.cards.c.id == card_id).values(**values))
 
     def add_token(
         self,

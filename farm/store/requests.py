@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
+from farm.auth import TokenKind
 from farm.ids import new_id
 from farm.model import Artifact, Job, JobStatus, RenderSettings, Tier
 from farm.store import schema
@@ -14,21 +15,25 @@ from farm.store.rows import job_from_row, settings_to_json
 
 
 class RequestKind(StrEnum):
-    """What can be asked about a job."""
+    """What can be asked about a job, or (the last three) about a node."""
 
     CANCEL = "cancel"
     RETRY = "retry"
     PRIORITY = "priority"
+    DRAIN = "drain"
+    RESUME = "resume"
+    FORGET = "forget"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A wish that waits for the scheduler; `value` is the priority where the kind needs one."""
+    """A wish that waits for the scheduler, about the job `job_id` or the node `node_id`; `value` is the priority where there is one."""
 
     id: int
     kind: RequestKind
     job_id: str
     value: int | None
+    node_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,28 @@ class Requests:
                     .values(cancel_requested=True)
                 )
 
+    def ask_node(self, kind: RequestKind, node_id: str, now: float, *, by: str = "") -> None:
+        """Leaves a wish about a node. What is wished is noted on the node at once: it holds also while nobody schedules.
+
+        A forgotten node's credential is revoked, so that it comes back only with a new code.
+        """
+        noted: dict[RequestKind, dict[str, float | None]] = {
+            RequestKind.DRAIN: {"drained_at": now},
+            RequestKind.RESUME: {"drained_at": None},
+            RequestKind.FORGET: {"forgotten_at": now, "drained_at": None},
+        }
+        nodes, tokens = schema.nodes, schema.tokens
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(nodes).where(nodes.c.id == node_id).values(**noted[kind]))
+            if kind == RequestKind.FORGET:
+                its_own = (tokens.c.kind == TokenKind.NODE, tokens.c.node_id == node_id)
+                connection.execute(
+                    sa.update(tokens).where(*its_own, tokens.c.revoked_at.is_(None)).values(revoked_at=now)
+                )
+            connection.execute(
+                sa.insert(schema.requests).values(kind=kind, node_id=node_id, created_at=now, requested_by=by)
+            )
+
     def rate(self, job_id: str, rating: int) -> bool:
         """Stores a person's rating (1 to 5) of a finished clip; False where there is no finished clip."""
         with self._engine.begin() as connection:
@@ -150,7 +177,16 @@ class Requests:
             rows = (
                 connection.execute(sa.select(schema.requests).order_by(schema.requests.c.id)).mappings().all()
             )
-        return [Request(row["id"], RequestKind(row["kind"]), row["job_id"], row["value"]) for row in rows]
+        return [
+            Request(
+                row["id"],
+                RequestKind(row["kind"]),
+                row["job_id"] or "",
+                row["value"],
+                row["node_id"] or "",
+            )
+            for row in rows
+        ]
 
     def done(self, request_ids: list[int]) -> None:
         """Takes wishes away that were dealt with."""

@@ -100,6 +100,7 @@ def attempt_from_row(row: RowMapping) -> Attempt:
         disturbed=bool(row["disturbed"]),
         predicted_s=row["predicted_s"],
         predicted_gib=row["predicted_gib"],
+        resumed_step=row["resumed_step"],
     )
 
 
@@ -113,6 +114,7 @@ def node_from_row(row: RowMapping) -> Node:
         versions=dict(row["versions"]),
         ram_gib=row["ram_gib"],
         ram_free_gib=row["ram_free_gib"],
+        drained_at=row["drained_at"],
     )
 
 
@@ -142,4 +144,5 @@ def card_from_row(row: RowMapping) -> Card:
         bus_gb_s=row["bus_gb_s"],
         ram_gib=row["ram_gib"],
         notice=row["notice"],
+        paused=row["paused"],
     )

@@ -73,6 +73,9 @@ nodes = sa.Table(
     sa.Column("last_seen", sa.Float),
     sa.Column("ram_gib", sa.Float),
     sa.Column("ram_free_gib", sa.Float),
+    # Since when a person wants no new work for it, and when it was struck from the lists (it stays for the history).
+    sa.Column("drained_at", sa.Float),
+    sa.Column("forgotten_at", sa.Float),
 )
 
 cards = sa.Table(
@@ -96,6 +99,10 @@ cards = sa.Table(
     sa.Column("bus_gb_s", sa.Float),
     sa.Column("ram_gib", sa.Float),
     sa.Column("notice", sa.Text),
+    # Why the farm gives it no work until it has passed a test, and since when; failures before `cleared_at` count no longer.
+    sa.Column("paused", sa.Text),
+    sa.Column("paused_at", sa.Float),
+    sa.Column("cleared_at", sa.Float),
 )
 
 attempts = sa.Table(
@@ -122,6 +129,8 @@ attempts = sa.Table(
     sa.Column("disturbed", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("predicted_s", sa.Float),
     sa.Column("predicted_gib", sa.Float),
+    # The step of the render after which the attempt went on, from a checkpoint; null where it began at the beginning.
+    sa.Column("resumed_step", sa.Integer),
     sa.UniqueConstraint("job_id", "number"),
     # The two promises that the scheduler must never break are the database's to keep.
     sa.Index("ix_attempts_one_live_per_job", "job_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE),
@@ -147,7 +156,9 @@ requests = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False),
+    # What the wish is about: a job or a node.
+    sa.Column("job_id", sa.ForeignKey("jobs.id")),
+    sa.Column("node_id", sa.ForeignKey("nodes.id")),
     sa.Column("value", sa.Integer),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("requested_by", sa.Text, nullable=False, default=""),

@@ -122,6 +122,8 @@ def _ended(
     clip = sa.and_(finished, attempts.c.stage == StageKind.GENERATE)
     denoise = attempts.c.stage_seconds["denoise"].as_float()
     stepped = sa.and_(finished, denoise > 0)
+    # One that went on from another's checkpoint made only the steps that were left.
+    steps = jobs.c.settings["steps"].as_integer() - sa.func.coalesce(attempts.c.resumed_step, 0)
     start = sa.case((attempts.c.assigned_at > since, attempts.c.assigned_at), else_=since)
     part: sa.ColumnElement[Any] = (
         sa.literal(0) if part_s is None else sa.func.floor((attempts.c.finished_at - since) / part_s)
@@ -138,7 +140,7 @@ def _ended(
             total(1, finished).label("finished"),
             total(1, attempts.c.status.in_(_COUNTED)).label("ended"),
             total(jobs.c.settings["frames"].as_integer(), clip).label("frames"),
-            total(jobs.c.settings["steps"].as_integer(), stepped).label("steps"),
+            total(steps, stepped).label("steps"),
             total(denoise, stepped).label("denoise_s"),
             sa.func.sum(attempts.c.finished_at - start).label("busy_s"),
             sa.func.min(start).label("first"),

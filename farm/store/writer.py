@@ -135,8 +135,12 @@ class Writer:
         *,
         plan: MemoryPlan | None = None,
         disturbed: bool = False,
+        resumed_step: int | None = None,
     ) -> bool:
-        """Notes what happened to a live attempt on its way; `plan` is what it goes on with. A number that was noted before is no news."""
+        """Notes what happened to a live attempt on its way; a number that was noted before is no news.
+
+        `plan` is what it goes on with, `resumed_step` after which step of the render.
+        """
         attempts = schema.attempts
         with self._engine.begin() as connection:
             row = connection.execute(
@@ -153,8 +157,11 @@ class Writer:
             }
             if plan is not None:
                 values["memory_plan"] = plan_to_json(plan)
+            if resumed_step is not None:
+                values["resumed_step"] = resumed_step
             connection.execute(sa.update(attempts).where(attempts.c.id == attempt_id).values(**values))
-            self._tell(connection, row.job_id, attempt_id, now, "note" if plan is None else "retrying", text)
+            what = "retrying" if plan is not None else "note" if resumed_step is None else "resumed"
+            self._tell(connection, row.job_id, attempt_id, now, what, text)
             return True
 
     def finish(self, attempt_id: str, result: Result, now: float) -> bool:
@@ -168,20 +175,72 @@ class Writer:
             job_id = self._move_attempt(connection, attempt_id, AttemptMove.FINISH, ended)
             if job_id is None:
                 return False
-            self._move_job(
+            self._finish_job(connection, job_id, attempt_id, JobMove.FINISH, result, now)
+            return True
+
+    def _finish_job(
+        self,
+        connection: Connection,
+        job_id: str,
+        attempt_id: str,
+        move: JobMove,
+        result: Result,
+        now: float,
+    ) -> None:
+        of_job: dict[str, object] = {
+            "finished_at": now,
+            "video_sha256": result.video_sha256,
+            "thumbnail_sha256": result.thumbnail_sha256,
+            "failure": None,
+            "unplaceable": None,
+            "cancel_requested": False,
+        }
+        self._move_job(connection, job_id, move, of_job)
+        self._tell(connection, job_id, attempt_id, result.rendered_at, "rendered", "complete on the card")
+        self._tell(connection, job_id, attempt_id, now, "finished", "fetched, verified and stored")
+
+    def take_late(self, attempt_id: str, result: Result, now: float) -> bool:
+        """The verified video of an attempt that was held for lost is the job's, unless the job has ended otherwise or shall stop.
+
+        An attempt that another card is at meanwhile is over. Of two such videos, or two tries to take one, the first counts.
+        """
+        jobs, attempts = schema.jobs, schema.attempts
+        with self._engine.begin() as connection:
+            row = connection.execute(
+                sa.select(attempts.c.job_id, attempts.c.number, attempts.c.reason, attempts.c.notes)
+                .join(jobs, jobs.c.id == attempts.c.job_id)
+                .where(
+                    attempts.c.id == attempt_id,
+                    attempts.c.status.in_(sources(AttemptMove.RETURN)),
+                    jobs.c.status.in_(sources(JobMove.RETURN)),
+                    jobs.c.cancel_requested.is_(False),
+                )
+            ).one_or_none()
+            if row is None:
+                return False
+            connection.execute(
+                sa.update(attempts)
+                .where(attempts.c.job_id == row.job_id, attempts.c.status.in_(_LIVE))
+                .values(
+                    status=after(AttemptStatus.RUNNING, AttemptMove.CANCEL),
+                    finished_at=now,
+                    reason=f"The clip of attempt {row.number} came in first.",
+                )
+            )
+            self._move_attempt(
                 connection,
-                job_id,
-                JobMove.FINISH,
+                attempt_id,
+                AttemptMove.RETURN,
                 {
                     "finished_at": now,
-                    "video_sha256": result.video_sha256,
-                    "thumbnail_sha256": result.thumbnail_sha256,
-                    "failure": None,
-                    "cancel_requested": False,
+                    "stage_seconds": result.stage_seconds,
+                    "peak_gib": result.peak_gib,
+                    "failure_class": None,
+                    "reason": None,
+                    "notes": [*(row.notes or ()), f"It was held for lost: {row.reason}"],
                 },
             )
-            self._tell(connection, job_id, attempt_id, result.rendered_at, "rendered", "complete on the card")
-            self._tell(connection, job_id, attempt_id, now, "finished", "fetched, verified and stored")
+            self._finish_job(connection, row.job_id, attempt_id, JobMove.RETURN, result, now)
             return True
 
     def fail(
@@ -263,7 +322,7 @@ class Writer:
             }
             moved = self._move_job(connection, job_id, JobMove.RETRY, cleared)
             if moved:
-                self._tell(connection, job_id, None, now, "queued", "to be tried again")
+                self._tell(connection, job_id, None, now, "queued", "to be tried again from the beginning")
             return moved
 
     def give_up_queued(self, job_id: str, reason: str, now: float) -> bool:

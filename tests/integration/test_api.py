@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from farm.auth import TokenKind
 from farm.catalogue.presets import presets
 from farm.feed import CardChanged, JobChanged, LiveCard, LiveJob, Snapshot
 from farm.ids import new_id
@@ -346,6 +348,56 @@ def test_cards_say_what_they_do_or_that_it_is_not_known(farm: RunningDashboard, 
             "silent",
         )
     wait_until(lambda: http.get("/cards").json()[0]["state"] == "not known")
+
+
+def test_a_pc_is_drained_and_resumed_and_the_scheduler_hears_of_it(
+    farm: RunningDashboard, http: httpx.Client
+):
+    farm.registry.see_node(Node("n1", "attic", "10.0.0.7"), [CARD], 9.0)
+    with FakeScheduler(farm.data) as scheduler:
+        wait_until(lambda: scheduler.connected)
+        drained = http.post("/nodes/n1/drain")
+        assert (drained.status_code, drained.json()["id"]) == (202, "n1")
+        assert drained.json()["drained_at"] is not None, "also while nobody schedules"
+        wait_until(lambda: scheduler.wakes == 1)
+        resumed = http.post("/nodes/n1/resume")
+        assert (resumed.status_code, resumed.json()["drained_at"]) == (202, None)
+        wait_until(lambda: scheduler.wakes == 2)
+    asked = Requests(farm.writer._engine).waiting()
+    assert [(one.kind, one.node_id, one.job_id) for one in asked] == [
+        (RequestKind.DRAIN, "n1", ""),
+        (RequestKind.RESUME, "n1", ""),
+    ]
+
+
+def test_a_pc_that_is_gone_is_forgotten_with_its_credential_and_one_that_is_there_is_not(
+    farm: RunningDashboard, http: httpx.Client
+):
+    farm.registry.see_node(Node("n1", "attic", "10.0.0.7"), [CARD], time.time())
+    farm.registry.add_token("its-own", TokenKind.NODE, "attic", 9.0, node_id="n1")
+    refused = http.delete("/nodes/n1")
+    assert refused.status_code == 409
+    assert "was heard from" in refused.json()["detail"]
+    assert len(http.get("/nodes").json()) == 1
+    farm.registry.see_node(Node("n1", "attic", "10.0.0.7"), [CARD], time.time() - 61.0)
+    gone = http.delete("/nodes/n1")
+    assert (gone.status_code, gone.json()["name"]) == (202, "attic")
+    assert (http.get("/nodes").json(), http.get("/cards").json()) == ([], [])
+    assert [node.name for node in farm.reader.nodes(forgotten=True)] == ["attic"], "the history knows it"
+    credential = farm.reader.token("its-own")
+    assert credential is not None
+    assert credential.revoked_at is not None
+    farm.registry.see_node(Node("n1", "attic", "10.0.0.7"), [CARD], time.time())
+    assert len(http.get("/cards").json()) == 1, "one that joins again is there again"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/nodes/n9/drain"), ("POST", "/nodes/n9/resume"), ("DELETE", "/nodes/n9")],
+)
+def test_a_pc_that_nobody_knows_is_not_found(http: httpx.Client, method: str, path: str):
+    answer = http.request(method, path)
+    assert (answer.status_code, answer.json()["detail"]) == (404, "There is no PC n9.")
 
 
 def test_catalogues_are_those_of_the_farm(http: httpx.Client):

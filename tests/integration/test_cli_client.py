@@ -16,7 +16,7 @@ from PIL import Image
 
 from farm.again import describe
 from farm.feed import JobChanged, LiveJob
-from farm.model import RenderSettings
+from farm.model import Node, RenderSettings
 from farm.video import Metadata
 from node_agent.encode import encode
 from tests.integration.dashboard_server import (
@@ -77,14 +77,28 @@ def submitted(farm: RunningDashboard, picture: Path, *more: object) -> str:
 
 def test_every_verb_explains_itself():
     top = subprocess.run([*FARM, "--help"], capture_output=True, text=True, timeout=30, check=True).stdout
-    for verb in ("submit", "jobs", "show", "cancel", "retry", "rate", "nodes", "cards"):
+    for verb in (
+        "submit",
+        "jobs",
+        "show",
+        "cancel",
+        "retry",
+        "rate",
+        "nodes",
+        "cards",
+        "drain",
+        "resume",
+        "forget",
+    ):
         assert f"  {verb}" in top
         helped = subprocess.run(
             [*FARM, verb, "--help"], capture_output=True, text=True, timeout=30, check=True
         )
         assert "--head" in helped.stdout
         assert "--token" in helped.stdout
-        assert ("--json" in helped.stdout) == (verb not in ("cancel", "retry", "rate"))
+        assert ("--json" in helped.stdout) == (
+            verb not in ("cancel", "retry", "rate", "drain", "resume", "forget")
+        )
 
 
 def test_help_is_quick_because_it_loads_no_heavy_library():
@@ -324,3 +338,21 @@ def test_a_prompt_cannot_steer_the_terminal(farm: RunningDashboard):
     from farm.cli.show import _plain
 
     assert _plain("nice\x1b[2J\rcat\u202e") == "nice [2J cat "
+
+
+def test_a_pc_is_drained_resumed_and_forgotten_by_its_name(farm: RunningDashboard) -> None:
+    now = time.time()
+    farm.registry.see_node(Node("n1", "attic", "10.0.0.2"), [], now)
+    farm.registry.see_node(Node("n2", "cellar", "10.0.0.3"), [], now - 3600)
+    farm.registry.see_node(Node("n3", "cellar", "10.0.0.4"), [], now - 3600)
+    assert run(farm, "drain", "attic").stdout == "attic gets no new work.\n"
+    assert "drained" in run(farm, "nodes").stdout
+    assert farm.reader.node("n1").drained_at is not None
+    assert run(farm, "resume", "n1").stdout == "attic gets work again.\n"
+    assert "drained" not in run(farm, "nodes").stdout
+    assert "was heard from" in run(farm, "forget", "attic", code=1).stderr
+    assert "2 PCs are called cellar" in run(farm, "forget", "cellar", code=1).stderr
+    assert run(farm, "forget", "n3").stdout == "cellar is forgotten.\n"
+    assert run(farm, "forget", "cellar").stdout == "cellar is forgotten.\n"
+    assert "There is no PC cellar" in run(farm, "drain", "cellar", code=1).stderr
+    assert [node.name for node in farm.reader.nodes()] == ["attic"]

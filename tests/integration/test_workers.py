@@ -84,3 +84,21 @@ def test_a_worker_that_hangs_while_idle_is_replaced_and_the_next_job_loses_nothi
     wait_until(lambda: former not in workers(farm), 60, "its process is ended")
     assert client.wait(job.id).status == JobStatus.FINISHED
     assert statuses(farm, job.id) == [AttemptStatus.FINISHED]
+
+
+def test_a_drained_pc_takes_no_work_until_it_is_resumed(
+    farm: FarmProcess, client: Farm, picture: Path
+) -> None:
+    wait_until(lambda: bool(client.cards()), 30, "its PC is there")
+    (node,) = client.nodes()
+    client.drain(node.id)
+    wait_until(lambda: client.cards()[0].state == "drained", 30, "its card shows it")
+    job = client.submit(picture, **SMALL)
+    other = client.submit(picture, **SMALL)
+    client.cancel(other.id)
+    wait_until(lambda: client.job(other.id).status == JobStatus.CANCELLED, 10, "the scheduler has looked")
+    assert client.job(job.id).status == JobStatus.QUEUED
+    assert client.nodes()[0].drained_at is not None
+    client.resume(node.id)
+    assert client.wait(job.id).status == JobStatus.FINISHED
+    assert client.cards()[0].state != "drained"

@@ -79,3 +79,34 @@ def test_a_head_killed_in_mid_render_gets_the_result_of_the_very_same_attempt(
     )
     assert rows(head, "SELECT number, status, node_id FROM attempts") == [(1, "finished", node.id)]
     assert rows(head, "SELECT count(*) FROM story WHERE what = 'finished'") == [(1,)]
+
+
+def test_a_clip_that_was_completed_while_its_cable_was_pulled_counts_once(pair: tuple[Head, Node]) -> None:
+    """Complaint 4. The attempt was given up when its lease ended; its clip was complete, and it used to be thrown away and made again."""
+    head, node = pair
+    picture = head.machine.directory / "street.png"
+    street(640, 480).image.save(picture)
+    joined = node.join("--token", head.code())
+    joined.wait_for("Connected", 60)
+    exit_code, said = submit(head, picture, *LONG)
+    assert exit_code == 0, said
+    spool = node.home / "spool"
+
+    def spooled(what: bytes) -> bool:
+        return any(what in path.read_bytes() for path in spool.glob("*/events.jsonl"))
+
+    wait_until(lambda: spooled(b'"kind": "step"'), 30, lambda: "it renders")
+    node.machine.cut()
+    assert not spooled(b'"kind": "done"'), "the render was over before the cable was pulled"
+    wait_until(lambda: rows(head, "SELECT status FROM attempts") == [("lost",)], 90, lambda: "the lease ends")
+    assert rows(head, "SELECT status FROM jobs") == [("queued",)]
+    wait_until(lambda: spooled(b'"kind": "done"'), 60, lambda: "the render goes on without a network")
+    node.machine.heal()
+    wait_until(
+        lambda: rows(head, "SELECT status FROM jobs") == [("finished",)], 120, lambda: "its clip is taken"
+    )
+    first, *others = rows(head, "SELECT status FROM attempts ORDER BY number")
+    assert first == ("finished",)
+    assert set(others) <= {("cancelled",)}, "an attempt that had begun meanwhile is stopped"
+    assert rows(head, "SELECT count(*) FROM story WHERE what = 'finished'") == [(1,)]
+    wait_until(lambda: not list(spool.iterdir()), 30, lambda: "nothing of it stays on the node")

@@ -130,6 +130,24 @@ class Farm(RuleBasedStateMachine):
             assert job not in self.results, "a job must get its result once"
             self.results[job] = attempt
 
+    @rule(attempt=attempts)
+    def come_back(self, attempt: str) -> None:
+        """The clip of an attempt arrives of which nobody knew any more; of lost ones it counts, once, while the job wants one."""
+        job = self.attempt_of[attempt][0]
+        wanted = self.job_status[job] in (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.FAILED)
+        legal = self.attempt_status[attempt] == AttemptStatus.LOST and wanted and job not in self.cancel_asked
+        result = Result(f"video-{attempt}", "thumb", {}, None, self.now)
+        moved = self.store.writer.take_late(attempt, result, self._time())
+        assert moved == legal
+        if moved:
+            for other, (its, _) in self.attempt_of.items():
+                if its == job and self._live(other):
+                    self.attempt_status[other] = AttemptStatus.CANCELLED
+            self.attempt_status[attempt] = AttemptStatus.FINISHED
+            self.job_status[job] = JobStatus.FINISHED
+            assert job not in self.results, "a job must get its result once"
+            self.results[job] = attempt
+
     def _end(self, attempt: str, moved: bool, status: AttemptStatus, then: JobStatus) -> None:
         assert moved == self._live(attempt)
         if not moved:

@@ -7,7 +7,19 @@ import pytest
 
 from farm.model import Attempt, AttemptStatus, FailureClass
 from farm.states import JobMove
-from scheduler.outcomes import MAX_FAILED, MAX_LOST, Outcome, after_failure, after_loss, shunned
+from scheduler.outcomes import (
+    MAX_CARDS,
+    MAX_DISTURBED,
+    MAX_LOST,
+    REST_S,
+    RULES,
+    Outcome,
+    after_failure,
+    after_loss,
+    resting,
+    shunned,
+    why_to_pause,
+)
 
 HERE = "here"
 
@@ -16,21 +28,36 @@ def tried(card: str, status: AttemptStatus = AttemptStatus.FAILED, reason: str =
     return Attempt("A", "J", 1, "n1", card, f"the {card} card", status, 1.0, reason=reason)
 
 
+TRIES_ON_A_CARD = {
+    FailureClass.BAD_INPUT: 0,
+    FailureClass.OUT_OF_MEMORY: 1,
+    FailureClass.MISSING_WEIGHTS: 1,
+    FailureClass.CARD_FAULT: 1,
+    FailureClass.STALLED: 2,
+    FailureClass.INTERNAL: 2,
+    FailureClass.NODE_LOST: 2,
+}
+
+
 def expected(kind: FailureClass, earlier: list[str], others: int) -> tuple[JobMove, bool]:
-    """Bad input ends it at once, and so does a third failure; a fault of ours gets a second try anywhere; else another card, if any."""
-    if kind is FailureClass.BAD_INPUT or len(earlier) == 2:
+    """Bad input ends it at once, and so does the third card; what may pass gets a second try on the card; else another card, if any."""
+    if TRIES_ON_A_CARD[kind] == 0 or len({*earlier, HERE}) == 3:
         return JobMove.GIVE_UP, False
-    if kind is FailureClass.INTERNAL and HERE not in earlier:
+    if earlier.count(HERE) + 1 < TRIES_ON_A_CARD[kind]:
         return JobMove.REQUEUE, False
     return (JobMove.REQUEUE, True) if others else (JobMove.GIVE_UP, False)
 
 
 @pytest.mark.parametrize("kind", list(FailureClass))
 def test_the_table_of_failures(kind: FailureClass) -> None:
-    histories: list[list[str]] = [[], [HERE], ["there"], [HERE, "there"], ["there", "yonder"]]
+    """Complaint 5: a doomed job came back to the same card again and again (sheepit-client#90)."""
+    histories: list[list[str]] = [
+        [], [HERE], ["there"], [HERE, "there"], ["there", "there"], ["there", "yonder"], ["there", "there", HERE],
+    ]  # fmt: skip
     for earlier, others in product(histories, (0, 1, 3)):
         outcome = after_failure(tried(HERE), kind, "Now.", [tried(name) for name in earlier], others)
         assert (outcome.then, outcome.avoid_card) == expected(kind, earlier, others), (earlier, others)
+        assert outcome.rest_s is None
         assert "Now." in outcome.verdict
 
 
@@ -43,6 +70,7 @@ def test_giving_up_after_three_failures_tells_all_cards_and_reasons(kind: Failur
         JobMove.GIVE_UP,
         avoid_card=False,
         verdict="the first card: Too hot.; the second card: Too cold.; the third card: Too old.",
+        anew=kind is FailureClass.CARD_FAULT,
     )
 
 
@@ -94,11 +122,82 @@ def test_what_is_read_from_the_attempts_is_what_was_decided(kind: FailureClass) 
             assert (HERE in shunned([*before, now])) == decided.avoid_card
 
 
+@pytest.mark.parametrize("kind", list(FailureClass))
+@pytest.mark.parametrize("resumed_step", [None, 20])
+def test_a_checkpoint_is_trusted_unless_the_card_or_the_checkpoint_may_be_at_fault(
+    kind: FailureClass, resumed_step: int | None
+) -> None:
+    attempt = replace(tried(HERE), resumed_step=resumed_step)
+    anew = kind is FailureClass.CARD_FAULT or (kind is FailureClass.INTERNAL and resumed_step is not None)
+    assert after_failure(attempt, kind, "Now.", [], 3).anew == anew
+    assert not after_loss("The PC is gone.", []).anew
+
+
+@pytest.mark.parametrize("others", [0, 3])
+@pytest.mark.parametrize("times", range(MAX_DISTURBED + 1))
+def test_memory_that_another_program_held_keeps_a_job_away_for_a_while_and_not_for_ever(
+    times: int, others: int
+) -> None:
+    """Complaint 5: it counted as a failure of the card, for good."""
+    kind = FailureClass.OUT_OF_MEMORY
+    before = [
+        replace(tried(HERE), failure_class=kind, disturbed=True, finished_at=100.0 + number)
+        for number in range(times)
+    ]
+    outcome = after_failure(tried(HERE), kind, "A game held it.", before, others, disturbed=True)
+    if times + 1 < MAX_DISTURBED:
+        assert (outcome.then, outcome.avoid_card, outcome.rest_s) == (JobMove.REQUEUE, True, REST_S)
+    else:
+        assert outcome.then is JobMove.GIVE_UP
+    assert shunned(before) == frozenset()
+    if before:
+        last = 100.0 + times - 1
+        assert resting(before, last + 1.0) == {HERE: REST_S - 1.0}
+        assert resting(before, last + REST_S) == {}
+    fresh = after_failure(tried(HERE), kind, "Too small.", before, 3)
+    assert (fresh.then, fresh.avoid_card, fresh.rest_s) == (JobMove.REQUEUE, True, None)
+
+
+def test_another_program_s_hand_in_a_fault_of_the_card_excuses_nothing() -> None:
+    outcome = after_failure(tried(HERE), FailureClass.CARD_FAULT, "CUDA error.", [], 3, disturbed=True)
+    assert (outcome.avoid_card, outcome.rest_s) == (True, None)
+    spilled = replace(tried(HERE), failure_class=FailureClass.CARD_FAULT, disturbed=True, finished_at=1.0)
+    assert (shunned([spilled]), resting([spilled], 2.0)) == ({HERE}, {})
+
+
+BLAMED = {
+    FailureClass.OUT_OF_MEMORY, FailureClass.CARD_FAULT, FailureClass.STALLED, FailureClass.INTERNAL,
+}  # fmt: skip
+
+
+def ended(job: str, status: AttemptStatus, kind: FailureClass | None = None, **more: object) -> Attempt:
+    return replace(tried(HERE, status), job_id=job, failure_class=kind, **more)  # type: ignore[arg-type]  # fields
+
+
+@pytest.mark.parametrize("kind", list(FailureClass))
+def test_three_jobs_in_a_row_are_the_card_s_fault_for_the_classes_that_blame_it(kind: FailureClass) -> None:
+    """Complaint 6. Newest first; losses, cancels and failures that say nothing of the card neither count nor clear it."""
+    failed = [ended(f"J{number}", AttemptStatus.FAILED, kind) for number in range(3)]
+    assert (why_to_pause(failed) is not None) == (kind in BLAMED)
+    between = [ended("J8", AttemptStatus.LOST, FailureClass.NODE_LOST), ended("J9", AttemptStatus.CANCELLED)]
+    assert (why_to_pause([failed[0], *between, *failed[1:]]) is not None) == (kind in BLAMED)
+    assert why_to_pause(failed[:2]) is None
+    assert why_to_pause([failed[0], failed[0], failed[0], failed[1]]) is None, "different jobs"
+    good = ended("J7", AttemptStatus.FINISHED)
+    assert why_to_pause([*failed[:2], good, *failed[2:]]) is None, "a finished job in between clears it"
+    held = [replace(one, disturbed=True) for one in failed]
+    assert (why_to_pause(held) is not None) == (kind in BLAMED - {FailureClass.OUT_OF_MEMORY})
+
+
+def test_every_class_of_failure_has_its_rule() -> None:
+    assert set(RULES) == set(FailureClass)
+
+
 def test_attempts_that_were_lost_or_cancelled_are_no_failures() -> None:
     earlier = [
         tried(HERE, status)
         for status in (AttemptStatus.LOST, AttemptStatus.CANCELLED)
-        for _ in range(MAX_FAILED)
+        for _ in range(MAX_CARDS)
     ]
     assert after_failure(tried(HERE), FailureClass.INTERNAL, "Now.", earlier, 0).then is JobMove.REQUEUE
 

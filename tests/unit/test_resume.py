@@ -31,6 +31,12 @@ pytestmark = pytest.mark.torch
 STAMP = resume.Stamp("some-model", "f" * 64)
 
 
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checkpoint by the clock, however slowly this PC computes; the tests of the clock move it themselves."""
+    monkeypatch.setattr(loop, "monotonic", lambda: 0.0)
+
+
 @dataclass
 class Case:
     """One of the models: how to open it anew, and settings for it."""
@@ -178,12 +184,14 @@ SCHEDULERS = {
 }
 
 
-def run_loop(make: Callable[[], Any], state: bytes | None, seed: int = 5) -> tuple[Any, Recorder]:
+def run_loop(
+    make: Callable[[], Any], state: bytes | None, seed: int = 5, predict: Callable[[Any, Any], Any] = sine
+) -> tuple[Any, Recorder]:
     scheduler, report = make(), Recorder()
     scheduler.set_timesteps(7)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((1, 2, 3, 4), generator=generator)
-    work = Denoising(noise, sine, lambda latents: bytes(latents.shape))
+    work = Denoising(noise, predict, lambda latents: bytes(latents.shape))
     found = None if state is None else resume.unpack(state, STAMP)
     with torch.inference_mode():
         latents = denoise(work, scheduler, generator, report, stamp=STAMP, state=found)
@@ -204,6 +212,33 @@ def test_any_scheduler_goes_on_as_if_nothing_had_happened(name: str, monkeypatch
         latents, rest = run_loop(make, state)
         assert torch.equal(latents, straight), step
         assert rest.checkpoints == report.checkpoints[step:]
+
+
+@pytest.mark.parametrize(
+    ("seconds_a_step", "steps"),
+    [
+        (0.1, [5, 7]),  # a fast card: by the count alone
+        (
+            2.0,
+            [3, 5, 7],
+        ),  # three steps are the first to take five seconds; after the fifth step it counts anew
+        (5.0, [1, 2, 3, 4, 5, 6, 7]),
+        (60.0, [1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_a_slow_card_keeps_a_checkpoint_every_few_seconds_whatever_the_count(
+    seconds_a_step: float, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five steps of a card that takes a minute for each were five minutes lost."""
+    now = [50.0]
+    monkeypatch.setattr(loop, "monotonic", lambda: now[0])
+
+    def take_a_step(latents: Any, timestep: Any) -> Any:
+        now[0] += seconds_a_step
+        return sine(latents, timestep)
+
+    _, report = run_loop(SCHEDULERS["ddim"], None, predict=take_a_step)
+    assert [step for step, _ in report.checkpoints] == steps
 
 
 def test_what_a_scheduler_keeps_is_needed_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from farm.catalogue.models import builtin_models
 from farm.errors import FarmError
 from farm.feed import from_line
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan, StageKind
+from farm.store.audit import audit
 from farm.store.requests import RequestKind
 from farm.wire import Order
 from node_agent.encode import encode
@@ -94,6 +96,7 @@ class Bench:
             self.clock,
             feed_socket=self.root / "feed.sock",
             previews=self.root / "previews",
+            checkpoints=self.root / "checkpoints",
             lease_s=lease_s,
             tiers="soft",
         )
@@ -127,6 +130,7 @@ async def bench(root: Path) -> AsyncIterator[Bench]:
     made = Bench(root, open_storage(root), FakeCluster(), MovedClock(), ArtifactStore(root / "artifacts"))
     try:
         yield made
+        assert audit(made.store.reader._engine, made.artifacts) == []
     finally:
         if made.task is not None and not made.task.done():
             await made.stop()
@@ -621,9 +625,9 @@ def test_a_job_cancelled_while_its_card_turned_it_away_stays_cancelled(run: Run)
         job = bench.submit()
         original = bench.cluster.start
 
-        async def start(node_id: str, card_id: str, order: Order, picture: bytes) -> None:
+        async def start(node_id: str, card_id: str, *given: Any) -> None:
             bench.store.requests.ask(RequestKind.CANCEL, job.id, 5.0)
-            await original(node_id, card_id, order, picture)
+            await original(node_id, card_id, *given)
 
         bench.cluster.start = start  # type: ignore[method-assign]  # a person cancels in this moment
         await bench.until(lambda: bench.status(job) == JobStatus.CANCELLED, "cancelled")
@@ -716,10 +720,10 @@ def test_a_cancel_before_the_card_has_the_attempt_stops_it_there(run: Run) -> No
         original = bench.cluster.start
         begun, go = asyncio.Event(), asyncio.Event()
 
-        async def start(node_id: str, card_id: str, order: Order, picture: bytes) -> None:
+        async def start(node_id: str, card_id: str, *given: Any) -> None:
             begun.set()
             await go.wait()
-            await original(node_id, card_id, order, picture)
+            await original(node_id, card_id, *given)
 
         bench.cluster.start = start  # type: ignore[method-assign]  # the order takes a while
         await bench.start()
@@ -784,11 +788,11 @@ def test_a_surprise_that_stays_fails_the_attempt_after_a_lease_and_the_job_goes_
         original = bench.cluster.start
         tried: list[str] = []
 
-        async def start(node_id: str, card_id: str, order: Order, picture: bytes) -> None:
+        async def start(node_id: str, card_id: str, order: Order, *given: Any) -> None:
             tried.append(order.attempt_id)
             if len(set(tried)) == 1:
                 raise RuntimeError("another version's order")
-            await original(node_id, card_id, order, picture)
+            await original(node_id, card_id, order, *given)
 
         bench.cluster.start = start  # type: ignore[method-assign]  # the first attempt cannot be handed over
         await bench.start(lease_s=30.0)

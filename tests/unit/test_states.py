@@ -16,23 +16,23 @@ from farm.states import (
     sources,
 )
 
-# rows: status; columns: assign, finish, requeue, give_up, cancel, retry ("-" is illegal)
+# rows: status; columns: assign, finish, requeue, give_up, cancel, retry, return ("-" is illegal)
 JOB_TABLE = {
-    "queued": "running - - failed cancelled -",
-    "running": "- finished queued failed cancelled -",
-    "finished": "- - - - - -",
-    "failed": "- - - - - queued",
-    "cancelled": "- - - - - queued",
-}
-# columns: load, run, finish, fail, lose, cancel, withdraw
-ATTEMPT_TABLE = {
-    "assigned": "loading running finished failed lost cancelled cancelled",
-    "loading": "- running finished failed lost cancelled -",
-    "running": "- - finished failed lost cancelled -",
+    "queued": "running - - failed cancelled - finished",
+    "running": "- finished queued failed cancelled - finished",
     "finished": "- - - - - - -",
-    "failed": "- - - - - - -",
-    "lost": "- - - - - - -",
-    "cancelled": "- - - - - - -",
+    "failed": "- - - - - queued finished",
+    "cancelled": "- - - - - queued -",
+}
+# columns: load, run, finish, fail, lose, cancel, withdraw, return
+ATTEMPT_TABLE = {
+    "assigned": "loading running finished failed lost cancelled cancelled -",
+    "loading": "- running finished failed lost cancelled - -",
+    "running": "- - finished failed lost cancelled - -",
+    "finished": "- - - - - - - -",
+    "failed": "- - - - - - - -",
+    "lost": "- - - - - - - finished",
+    "cancelled": "- - - - - - - -",
 }
 
 
@@ -56,12 +56,14 @@ def test_every_move_of_an_attempt(status: AttemptStatus) -> None:
             assert after(status, move) == expected
 
 
-def test_an_attempt_is_live_exactly_when_it_can_still_end() -> None:
-    assert {status for status in AttemptStatus if moves_from(status)} == set(LIVE_ATTEMPTS)
+def test_an_attempt_is_live_exactly_when_it_can_still_end_and_a_lost_one_can_only_return() -> None:
+    assert {status for status in AttemptStatus if set(moves_from(status)) - {"return"}} == set(LIVE_ATTEMPTS)
 
 
-def test_a_job_has_ended_exactly_when_only_a_person_can_move_it() -> None:
-    assert {status for status in JobStatus if set(moves_from(status)) <= {"retry"}} == set(ENDED_JOBS)
+def test_a_job_has_ended_exactly_when_only_a_person_or_a_lost_clip_can_move_it() -> None:
+    assert {status for status in JobStatus if set(moves_from(status)) <= {"retry", "return"}} == set(
+        ENDED_JOBS
+    )
 
 
 def test_each_move_leads_to_one_status_only() -> None:

@@ -86,6 +86,9 @@ def test_attempts_that_teach_are_found_newest_first_and_disturbed_or_withdrawn_o
     for name, at in (("A1", 10.0), ("A2", 20.0), ("A3", 30.0)):
         attempt(name, at)
         store.writer.finish(name, result, at + 5)
+    attempt("A9", 36.0)
+    assert store.writer.note("A9", 1, "Went on from step 5 of 8 of attempt 1.", 37.0, resumed_step=5)
+    store.writer.finish("A9", result, 38.0)  # its seconds are those of three steps
     attempt("A4", 40.0)
     assert store.writer.note("A4", 1, "Windows moves memory.", 41.0, disturbed=True)
     store.writer.finish("A4", result, 45.0)
@@ -124,6 +127,19 @@ def test_a_note_counts_once_and_only_while_its_attempt_lives(tmp_path: Path) -> 
         leaner,
         3,
     )
+
+
+def test_the_step_an_attempt_went_on_from_is_kept_and_told_once(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    (card,) = store.add_cards(1)
+    job = store.submit()
+    store.writer.assign([Assignment("A1", job.id, "n1", card.id, card.name, MemoryPlan())], 1.0)
+    assert store.reader.attempts(job.id)[0].resumed_step is None
+    for _ in range(2):
+        store.writer.note("A1", 2, "Went on from step 5 of 8 of attempt 1.", 2.0, resumed_step=5)
+    (attempt,) = store.reader.attempts(job.id)
+    assert (attempt.resumed_step, attempt.notes) == (5, ("Went on from step 5 of 8 of attempt 1.",))
+    assert [line.what for line in store.reader.story(job.id)] == ["assigned", "resumed"]
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:

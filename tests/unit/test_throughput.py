@@ -69,6 +69,15 @@ def test_every_figure_of_a_busy_span(card: Card) -> None:
     assert done.wh_per_clip is None
 
 
+def test_an_attempt_that_went_on_from_a_checkpoint_made_only_the_steps_that_were_left(card: Card) -> None:
+    name = card.begin(SINCE + 600, steps=50)
+    assert card.store.writer.note(name, 1, "Goes on after step 30.", SINCE + 601, resumed_step=30)
+    card.store.writer.finish(
+        name, Result("ab" * 32, "cd" * 32, {"denoise": 40.0}, 0.5, SINCE + 650), SINCE + 650
+    )
+    assert card.done(SINCE + HOUR).seconds_per_step == pytest.approx(40 / 20)
+
+
 def test_what_ended_before_or_ends_later_is_not_of_the_span(card: Card) -> None:
     card.finish(SINCE - 200, SINCE - 100)
     card.finish(SINCE + HOUR - 50, SINCE + HOUR)
