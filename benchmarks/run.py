@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("planning", "pages", "overhead", "intake", "stress")
+ALL = ("planning", "pages", "interpolation", "overhead", "intake", "stress")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from dashboard.views import SCHEDULER_DOWN, WAITING, show_cards
 from dashboard.words import Word, many
 from farm.answers import CardView, JobView
 from farm.model import JobStatus
+from farm.stages import clip_fps, clip_frames
 
 templates = Jinja2Templates(directory=Path(__file__).with_name("templates"))
 templates.env.trim_blocks = True
@@ -37,10 +38,15 @@ templates.env.globals.update(
     precisions=words.PRECISIONS,
     slot=words.slot,
     card_word=words.card_word,
+    clip_fps=clip_fps,
+    clip_frames=clip_frames,
+    clip_frames_line=words.clip_frames_line,
     clip_length=words.clip_length,
     job_word=words.job_word,
     many=words.many,
     memory_plan=words.memory_plan,
+    stage_word=words.stage_word,
+    stages=words.STAGES,
     status_word=words.status_word,
     told=words.told,
 )

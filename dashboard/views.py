@@ -1,6 +1,6 @@
 """What people see of jobs, cards and nodes: the store's values joined with what is live. The API and the pages share it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dashboard.parts import Parts
@@ -14,13 +14,25 @@ from farm.answers import (
     NodeView,
     PresetView,
     ProgressView,
+    StageView,
 )
 from farm.catalogue.downloads import download_gib
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
 from farm.feed import LiveCard, LiveJob
-from farm.model import Attempt, Card, CardKind, Job, JobStatus, Node
+from farm.model import (
+    Artifact,
+    Attempt,
+    AttemptStatus,
+    Card,
+    CardKind,
+    Job,
+    JobStatus,
+    Node,
+    StageKind,
+)
 from farm.planning.rules import precision_for
+from farm.stages import stages_of
 from farm.store.reader import JobSort
 
 SCHEDULER_DOWN = (
@@ -30,9 +42,14 @@ WAITING = "Waiting for its turn."
 
 
 def job_view(
-    parts: Parts, job: Job, attempts: Sequence[Attempt] = (), *, position: int | None = None
+    parts: Parts,
+    job: Job,
+    attempts: Sequence[Attempt] = (),
+    *,
+    position: int | None = None,
+    stages: Sequence[StageView] = (),
 ) -> JobView:
-    """One job; of a job in a list `attempts` holds only the newest."""
+    """One job; of a job in a list `attempts` holds only the newest, and `stages` nothing."""
     live = parts.live.jobs.get(job.id)
     last = attempts[-1] if attempts else None
     return JobView(
@@ -61,6 +78,7 @@ def job_view(
         card_id=last.card_id if last else None,
         card_name=last.card_name if last else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
+        stages=list(stages),
         urls=_urls(parts, job),
     )
 
@@ -74,6 +92,7 @@ def _progress(job: Job, live: LiveJob | None) -> ProgressView | None:
         seconds_per_step=live.seconds_per_step,
         eta_s=live.eta_s,
         phase=live.phase,
+        stage=StageKind(live.stage),
     )
 
 
@@ -134,8 +153,34 @@ def show_job(parts: Parts, job_id: str) -> JobView:
     Raises:
         NotFoundError: there is none of this id.
     """
-    job = parts.reader.job(job_id)
-    return job_view(parts, job, parts.reader.attempts(job_id), position=parts.reader.position(job_id))
+    job, attempts = parts.reader.job(job_id), parts.reader.attempts(job_id)
+    stages = stage_views(job, attempts, parts.reader.stage_artifacts(job_id))
+    return job_view(parts, job, attempts, position=parts.reader.position(job_id), stages=stages)
+
+
+def stage_views(job: Job, attempts: Sequence[Attempt], left: Mapping[StageKind, Artifact]) -> list[StageView]:
+    """A job's stages, first to last; `left` is what its finished ones left for the next."""
+    every = stages_of(job.settings)
+    at = every.index(job.stage)
+    found = []
+    for number, stage in enumerate(every):
+        status = "finished" if number < at else str(job.status) if number == at else "not begun"
+        clip = left[stage].sha256 if stage in left else job.video_sha256 if stage is every[-1] else None
+        tries = [one for one in attempts if one.stage is stage]
+        good = [one for one in tries if one.status is AttemptStatus.FINISHED]
+        last = (good or tries)[-1] if tries else None
+        found.append(
+            StageView(
+                stage=stage,
+                status=status,
+                attempts=len(tries),
+                card_id=last.card_id if last else None,
+                card_name=last.card_name if last else None,
+                seconds=last.finished_at - last.assigned_at if last and last.finished_at else None,
+                sha256=clip,
+            )
+        )
+    return found
 
 
 def show_jobs(
@@ -266,6 +311,7 @@ def preset_view(preset: Preset, model: ModelRow) -> PresetView:
         steps=preset.steps,
         guidance=preset.guidance,
         fps=preset.fps,
+        smooth=preset.smooth,
         draft=model.draft,
     )
 

@@ -9,7 +9,16 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from farm.answers import JobView, ProgressView
-from farm.model import AttemptStatus, JobStatus, MemoryPlan, PcieLink, Tier
+from farm.model import (
+    AttemptStatus,
+    JobStatus,
+    MemoryPlan,
+    PcieLink,
+    RenderSettings,
+    StageKind,
+    Tier,
+)
+from farm.stages import clip_fps, clip_frames
 
 Tone = Literal["good", "live", "wait", "bad", "off"]
 """What colour goes with a word; the word itself always stands beside it."""
@@ -111,8 +120,10 @@ def status_word(status: str) -> Word:
     return _JOB[JobStatus(status)]
 
 
-def attempt_word(status: str) -> Word:
+def attempt_word(status: str, stage: StageKind = StageKind.GENERATE) -> Word:
     """An attempt's status in a word."""
+    if status == AttemptStatus.RUNNING and stage is StageKind.INTERPOLATE:
+        return _INTERPOLATING
     return _ATTEMPT[AttemptStatus(status)]
 
 
@@ -121,8 +132,27 @@ def card_word(state: str) -> Word:
     return _CARD.get(state, Word(state.capitalize(), "off"))
 
 
-def phase(name: str) -> str:
+STAGES: dict[StageKind, str] = {
+    StageKind.GENERATE: "Generate",
+    StageKind.INTERPOLATE: "Interpolate",
+    StageKind.ENCODE: "Encode",
+}
+
+
+_INTERPOLATING = Word("Interpolating", "live")
+
+
+def stage_word(status: str, stage: StageKind) -> Word:
+    """A stage's status in a word."""
+    if status == JobStatus.RUNNING and stage is StageKind.INTERPOLATE:
+        return _INTERPOLATING
+    return Word("Not begun", "off") if status == "not begun" else _JOB[JobStatus(status)]
+
+
+def phase(name: str, stage: StageKind = StageKind.GENERATE) -> str:
     """What a running job does; the scheduler's own word where this is a newer one."""
+    if name == "running" and stage is StageKind.INTERPOLATE:
+        return "Interpolating"
     return _PHASES.get(name, name.replace("_", " ").capitalize() or "Rendering")
 
 
@@ -148,13 +178,14 @@ def _whole(value: float) -> int:
 def progress_line(progress: ProgressView) -> str:
     """Where a render is: "Rendering: step 12 of 50, 1.8 s per step, about 1 min 10 s left"."""
     parts = []
+    unit = "step" if progress.stage is StageKind.GENERATE else "frame"
     if progress.total:
-        parts.append(f"step {progress.done} of {progress.total}")
+        parts.append(f"{unit} {progress.done} of {progress.total}")
     if progress.seconds_per_step is not None:
-        parts.append(f"{duration(progress.seconds_per_step)} per step")
+        parts.append(f"{duration(progress.seconds_per_step)} per {unit}")
     if progress.eta_s is not None:
         parts.append(f"about {duration(progress.eta_s)} left")
-    doing = phase(progress.phase)
+    doing = phase(progress.phase, progress.stage)
     return f"{doing}: {', '.join(parts)}" if parts else doing
 
 
@@ -218,6 +249,14 @@ def clip_length(frames: int, fps: int) -> str:
     return duration(frames / fps)
 
 
+def clip_frames_line(settings: RenderSettings) -> str:
+    """A clip's frames and playing time: "8 frames at 8 fps, smoothed to 24 at 24 fps: 1.0 s"."""
+    made = f"{many(settings.frames, 'frame')} at {settings.fps} fps"
+    frames, fps = clip_frames(settings), clip_fps(settings)
+    smoothed = f", smoothed to {frames} at {fps} fps" if settings.smooth is not None else ""
+    return f"{made}{smoothed}: {clip_length(frames, fps)}"
+
+
 _TOLD = {
     "assigned": "Given to a card",
     "loading": "Loads the model",
@@ -225,6 +264,7 @@ _TOLD = {
     "rendered": "Rendered",
     "finished": "Finished",
     "retrying": "Tries a leaner plan",
+    "resumed": "Goes on from a checkpoint",
     "queued": "Back in the queue",
 }
 

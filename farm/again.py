@@ -32,8 +32,9 @@ class Recipe:
 
 
 def describe(settings: RenderSettings, *, input_sha256: str, draft: bool) -> Metadata:
-    """What goes into the file: JSON values only."""
-    return {**asdict(settings), "input_sha256": input_sha256, "draft": draft}
+    """What goes into the file: JSON values only. A clip that is not smoothed does not speak of it, so that older farms read it too."""
+    said = {name: value for name, value in asdict(settings).items() if value is not None}
+    return {**said, "input_sha256": input_sha256, "draft": draft}
 
 
 def read_recipe(path: Path) -> Recipe:

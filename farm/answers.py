@@ -26,13 +26,30 @@ class Answer(BaseModel):
 
 
 class ProgressView(Answer):
-    """How far a running job is: `done` of `total` steps."""
+    """How far a running job is: `done` of `total` steps, or frames where `stage` interpolates."""
 
     done: int = 0
     total: int = 0
     seconds_per_step: float | None = None
     eta_s: float | None = None
     phase: str = ""
+    stage: StageKind = StageKind.GENERATE
+
+
+class StageView(Answer):
+    """A stage of a job. `status` as of a job, or "not begun" while an earlier one is not done.
+
+    `attempts` counts its tries; card and `seconds` (from assigned to its end) are of the one that gave its clip, or the newest.
+    `sha256` names that clip as the farm keeps it, once there is one.
+    """
+
+    stage: StageKind
+    status: str
+    attempts: int = 0
+    card_id: str | None = None
+    card_name: str | None = None
+    seconds: float | None = None
+    sha256: str | None = None
 
 
 class AttemptView(Answer):
@@ -75,7 +92,8 @@ class JobView(Answer):
 
     `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known
     for a queued job that was asked for by itself, not in a list. `why_pending` says what a queued job waits for.
-    `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload.
+    `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload. `stages` are known of a job that
+    was asked for by itself.
     """
 
     id: str
@@ -103,6 +121,7 @@ class JobView(Answer):
     card_id: str | None = None
     card_name: str | None = None
     attempts: list[AttemptView] = []
+    stages: list[StageView] = []
     urls: JobUrls
 
     @property
@@ -273,7 +292,7 @@ class BenchView(Answer):
 
 
 class PresetView(Answer):
-    """A named set of settings."""
+    """A named set of settings; `fps` is what the model makes, `smooth` the rate that the clip is interpolated to."""
 
     name: str
     title: str
@@ -284,6 +303,7 @@ class PresetView(Answer):
     steps: int
     guidance: float
     fps: int
+    smooth: int | None = None
     draft: bool
 
 

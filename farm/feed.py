@@ -14,7 +14,10 @@ WAKE = b"wake\n"
 
 @dataclass(frozen=True, slots=True)
 class LiveJob:
-    """A job as it is now. `done` of `total` steps; `preview` counts up with each new small picture; seconds for times."""
+    """A job as it is now. `preview` counts up with each new small picture; seconds for times.
+
+    `done` of `total` steps, or of frames where `stage` interpolates.
+    """
 
     id: str
     status: str
@@ -28,6 +31,7 @@ class LiveJob:
     phase: str = ""
     preview: int = 0
     why: str | None = None
+    stage: str = "generate"
 
 
 CardState = Literal["idle", "busy", "starting", "not answering", "trouble", "drained", "paused"]

@@ -31,7 +31,7 @@ class AttemptStatus(StrEnum):
 
 
 class StageKind(StrEnum):
-    """The stages of a job."""
+    """The stages of a job; `farm.stages` says which a job has. Encoding is a part of each, not one of them yet (docs/decisions/0012)."""
 
     GENERATE = "generate"
     INTERPOLATE = "interpolate"
@@ -69,8 +69,9 @@ class FailureClass(StrEnum):
 class RenderSettings:
     """All that decides what a clip looks like, besides its picture.
 
-    `width` and `height` in pixels, `fps` in frames per second of the finished clip. `motion` and `strength` steer
-    models that move a camera (`animatic`); diffusion models read the prompt.
+    `width` and `height` in pixels. The model makes `frames` at `fps` (frames per second); `smooth` is the rate that the finished clip is
+    interpolated to, None for one that stays as the model made it. `motion` and `strength` steer models that move a camera
+    (`animatic`); diffusion models read the prompt.
     """
 
     model: str
@@ -85,6 +86,7 @@ class RenderSettings:
     negative_prompt: str = ""
     motion: str = "auto"
     strength: float = 1.0
+    smooth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A picture that someone wants moved. `batch` names the many that it was submitted with, if any."""
+    """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with.
+
+    `batch` names the many that it was submitted with, if any.
+    """
 
     id: str
     status: JobStatus
@@ -199,6 +204,7 @@ class Job:
     failure: str | None = None
     draft: bool = False
     rating: int | None = None
+    stage: StageKind = StageKind.GENERATE
     batch: str | None = None
 
 

@@ -17,6 +17,8 @@ class JobMove(StrEnum):
 
     ASSIGN = "assign"
     FINISH = "finish"
+    ADVANCE = "advance"
+    """A stage is done, and the job waits for a card for its next one."""
     REQUEUE = "requeue"
     GIVE_UP = "give_up"
     CANCEL = "cancel"
@@ -45,6 +47,7 @@ JOB_MOVES: dict[tuple[J, JobMove], J] = {
     (J.QUEUED, JobMove.CANCEL): J.CANCELLED,
     (J.QUEUED, JobMove.GIVE_UP): J.FAILED,
     (J.RUNNING, JobMove.FINISH): J.FINISHED,
+    (J.RUNNING, JobMove.ADVANCE): J.QUEUED,
     (J.RUNNING, JobMove.REQUEUE): J.QUEUED,
     (J.RUNNING, JobMove.GIVE_UP): J.FAILED,
     (J.RUNNING, JobMove.CANCEL): J.CANCELLED,

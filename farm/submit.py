@@ -26,12 +26,15 @@ MAX_SETTINGS_BYTES = 256 * 1024
 MAX_PROMPT = 2_000
 MAX_GUIDANCE = 30.0
 MAX_FPS = 60
+MAX_SMOOTH_TIMES = 8
+"""How many frames smoothing may make of one. Between pictures that lie further apart it finds no motion to follow, only ghosts; and it
+bounds the largest clip, 240 frames of 1920x1080, to what can be checked and carried."""
 MAX_SEED = 2**32 - 1
 MAX_PRIORITY = 100
 
 
 class SubmittedSettings(BaseModel):
-    """What may be sent; everything is optional. Sizes in pixels, `fps` in frames per second."""
+    """What may be sent; everything is optional. Sizes in pixels, `fps` in frames per second; `smooth` too, with 0 for a clip as it is."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -45,6 +48,7 @@ class SubmittedSettings(BaseModel):
     steps: int | None = None
     guidance: float | None = None
     fps: int | None = None
+    smooth: int | None = None
     seed: int | None = None
     motion: str | None = None
     strength: float | None = None
@@ -98,6 +102,9 @@ def parse_settings(
         return getattr(preset, name) if own is None else own
 
     _check_limits(row, {name: value(name) for name in ("width", "height", "frames", "steps")}, wrong)
+    smooth = value("smooth") or None
+    if smooth is not None and not any(error.field in _OF_SMOOTHING for error in wrong):
+        _check_smooth(smooth, value("fps"), value("frames"), wrong)
     if (
         to_render
         and not prompt
@@ -121,6 +128,7 @@ def parse_settings(
         negative_prompt=negative,
         motion=given.motion or "auto",
         strength=1.0 if given.strength is None else float(given.strength),
+        smooth=smooth,
     )
     named = None if given.preset is None and given.model is not None else preset.name
     return Submission(settings, tier_of(settings), named, given.priority or 0, bool(given.anywhere))
@@ -284,6 +292,7 @@ def _check_free_of_model(given: SubmittedSettings, wrong: list[BadInputError]) -
         ("guidance", 0, MAX_GUIDANCE),
         ("strength", 0, MAX_STRENGTH),
         ("fps", 1, MAX_FPS),
+        ("smooth", 0, MAX_FPS),
         ("seed", 0, MAX_SEED),
         ("priority", -MAX_PRIORITY, MAX_PRIORITY),
     )
@@ -299,6 +308,30 @@ def _check_range(name: str, value: float | None, low: float, high: float, wrong:
         return
     message = f"{_title(name)} must be between {low:g} and {high:.10g}, not {_said(value)}."
     wrong.append(_wrong(name, message))
+
+
+_OF_SMOOTHING = ("settings.smooth", "settings.fps", "settings.frames")
+"""Smoothing is judged by all three: where one of them is wrong by itself, a second sentence would only confuse."""
+
+
+def _check_smooth(smooth: int, fps: int, frames: int, wrong: list[BadInputError]) -> None:
+    """Checks that there is something to interpolate, and not too much."""
+    as_it_is = "Leave smooth out, or send 0, for a clip as it is"
+    most = min(MAX_FPS, MAX_SMOOTH_TIMES * fps)
+    if frames == 1:
+        message = f"A clip of one frame cannot be smoothed to {smooth} fps: there is nothing in between."
+        wrong.append(_wrong("smooth", message, f"Ask for more frames. {as_it_is}."))
+    elif smooth <= fps:
+        message = f"Smooth must be above the clip's own {fps} fps, not {smooth}."
+        other = f", or ask for {fps + 1} to {most} fps" if fps < most else ""
+        wrong.append(_wrong("smooth", message, f"{as_it_is}{other}."))
+    elif smooth > most:
+        message = (
+            f"Smooth may be up to {MAX_SMOOTH_TIMES} times the clip's own {fps} fps: {most}, not {smooth}."
+        )
+        wrong.append(
+            _wrong("smooth", message, "Ask for less, or let the model make more frames at a higher fps.")
+        )
 
 
 def _check_limits(row: ModelRow, values: Mapping[str, int], wrong: list[BadInputError]) -> None:

@@ -67,9 +67,16 @@ def ffmpeg_path() -> str:
 
 
 def verify(
-    path: Path, *, width: int, height: int, frames: int, fps: int, sha256: str | None = None
+    path: Path,
+    *,
+    width: int,
+    height: int,
+    frames: int,
+    fps: int,
+    pixel_format: str = "yuv420p",
+    sha256: str | None = None,
 ) -> VideoFacts:
-    """Decodes the whole clip at `path` and checks it: H.264, yuv420p, the size, each frame there once and at its time.
+    """Decodes the whole clip at `path` and checks it: H.264, the pixel format, the size, each frame there once and at its time.
 
     Damage inside a picture can decode without a complaint, only looking wrong; `sha256`, the hash that the maker gave, finds
     that too. One ffmpeg process, no frame is kept.
@@ -94,7 +101,7 @@ def verify(
         f"{what} is {got}, not {asked}"
         for what, got, asked in (
             ("its codec", facts.codec, "h264"),
-            ("its pixel format", facts.pixel_format, "yuv420p"),
+            ("its pixel format", facts.pixel_format, pixel_format),
             ("its size", f"{facts.width}x{facts.height}", f"{width}x{height}"),
             ("its number of frames", facts.frames, frames),
             ("its frame rate", facts.fps, fps),

@@ -10,10 +10,11 @@ from farm.model import CardKind, MemoryPlan, PcieLink, RenderSettings, StageKind
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Head to card worker: make this attempt. The picture's bytes travel beside it and must have `input_sha256`.
+    """Head to card worker: make this attempt. Bytes travel beside it.
 
-    `predicted_s` is what the planner expects of the whole render, None where it expects nothing. `resumes` is the number of the job's
-    attempt whose checkpoint travels beside the picture, None where none does.
+    They are the picture, with `input_sha256`, for a job's first stage; for a later one the clip that the stage before left, with
+    `source_sha256`. `predicted_s` is what the planner expects of the render, None where it expects nothing. `resumes` is the number of
+    the job's attempt whose checkpoint travels too, None where none does.
     """
 
     attempt_id: str
@@ -25,6 +26,7 @@ class Order:
     draft: bool = False
     predicted_s: float | None = None
     resumes: int | None = None
+    source_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,12 @@ from farm import events
 from farm.again import describe
 from farm.catalogue.models import ModelRow
 from farm.errors import CancelledRenderError, FarmError, StaleCheckpointError
-from farm.model import FailureClass, MemoryPlan
+from farm.model import FailureClass, MemoryPlan, StageKind
+from farm.stages import delivered, stage_after, stage_before
 from farm.wire import Order
 from node_agent.encode import EncodedClip, encode
 from node_agent.faults import Fault, broken_for_good, fault_of, memory_lost
+from node_agent.interpolate.base import InterpolationRequest, interpolate
 from node_agent.ladder import (
     MemoryReading,
     Retry,
@@ -29,7 +31,7 @@ from node_agent.ladder import (
     what_others_hold,
 )
 from node_agent.meter import CardMemory, PeakMemory, Stopwatch
-from node_agent.pipelines.base import RenderRequest
+from node_agent.pipelines.base import Frame, RenderRequest
 from node_agent.spill import find_spill
 
 if TYPE_CHECKING:
@@ -42,21 +44,25 @@ class Attempt:
     """One attempt under way; also the `Report` that its model speaks to."""
 
     def __init__(
-        self, runner: "Runner", order: Order, picture: bytes, checkpoint: bytes | None = None
+        self, runner: "Runner", order: Order, work_on: bytes, checkpoint: bytes | None = None
     ) -> None:
-        """With a `checkpoint`, that of the job's attempt number `order.resumes`, the render goes on from there."""
+        """`work_on`: the picture, or for a later stage the clip that the stage before left.
+
+        With a `checkpoint`, that of the job's attempt number `order.resumes`, the render goes on from there.
+        """
         self.order = order
         self.stop = threading.Event()
         # Only the last event is left to write. Not read from the spool, which the head may have had removed already.
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"attempt-{order.attempt_id}", daemon=True)
         self._runner = runner
-        self._picture = picture
+        self._work_on = work_on
         self._spool, device, self._clock = runner.parts
         self._watch = Stopwatch()
         self._peak = PeakMemory(device)
         self._memory = CardMemory(device)
-        self._on_gpu = device.startswith("cuda")
+        # A later stage works on the PC's processor, whatever the card: no memory plan, no spill, no peak of the card's memory.
+        self._on_gpu = device.startswith("cuda") and order.stage is StageKind.GENERATE
         self._seq = 0
         self._last_step: tuple[float, int] | None = None
         self._checkpoint = checkpoint
@@ -87,7 +93,7 @@ class Attempt:
         self._last_step = (now, done)
         seq, at = self._next()
         self._say(events.Step(self.order.attempt_id, seq, at, done, total, pace))
-        if pace is not None and self._runner.can_spill and not self._spilled:
+        if pace is not None and self._on_gpu and self._runner.can_spill and not self._spilled:
             self._look_for_spill(pace, total)
 
     def preview(self, jpeg: bytes) -> None:
@@ -271,6 +277,9 @@ class Attempt:
         )
 
     def _render(self, plan: MemoryPlan) -> events.Event:
+        if self.order.stage is StageKind.INTERPOLATE:
+            self._peak.reset()
+            return self._interpolate()
         if self._checkpoint is not None:
             try:
                 return self._render_from(plan, self._checkpoint)
@@ -281,37 +290,62 @@ class Attempt:
         return self._render_from(plan, None)
 
     def _render_from(self, plan: MemoryPlan, checkpoint: bytes | None) -> events.Event:
-        order = self.order
         self._peak.reset()
+        order = self.order
         seq, at = self._next()
         self._say(events.Loading(order.attempt_id, seq, at))
         image = self._open_picture()
         model = self._runner.model_for(order, plan, self)
-        seq, at = self._next()
-        self._say(events.Rendering(order.attempt_id, seq, at))
-        self._last_step = (time.perf_counter(), 0)
+        self._rendering()
         self._going_on = checkpoint is not None
-        began = time.perf_counter()
         request = RenderRequest(order.settings, image, plan, checkpoint)
-        frames = self._watch.waiting(iter(model.render(request, self)))
+        return self._deliver(iter(model.render(request, self)))
+
+    def _interpolate(self) -> events.Event:
+        order = self.order
+        before = stage_before(order.settings, order.stage)
+        if before is None or order.source_sha256 is None:
+            raise FarmError("There is no clip to interpolate.", "Update the farm on the head and on this PC.")
+        self._check_source(order.source_sha256, "clip")
+        self._put("source.mp4", self._work_on)
+        source = self._spool.directory(order.attempt_id) / "source.mp4"
+        request = InterpolationRequest(
+            source, delivered(order.settings, before), delivered(order.settings, order.stage)
+        )
+        self._rendering()
+        return self._deliver(interpolate(request, self))
+
+    def _rendering(self) -> None:
+        seq, at = self._next()
+        self._say(events.Rendering(self.order.attempt_id, seq, at))
+        self._last_step = (time.perf_counter(), 0)
+
+    def _deliver(self, frames: Iterator[Frame]) -> events.Event:
+        """Encodes what the stage gives: the finished clip after the last one, before that one to be worked on."""
+        order = self.order
+        shape = delivered(order.settings, order.stage)
+        began = time.perf_counter()
         clip = encode(
-            frames,
+            self._watch.waiting(frames),
             self._spool.directory(order.attempt_id) / "video.mp4",
-            fps=order.settings.fps,
-            width=order.settings.width,
-            height=order.settings.height,
-            count=order.settings.frames,
+            fps=shape.fps,
+            width=shape.width,
+            height=shape.height,
+            count=shape.frames,
             metadata=describe(order.settings, input_sha256=order.input_sha256, draft=order.draft),
+            between_stages=stage_after(order.settings, order.stage) is not None,
         )
         total = time.perf_counter() - began
         self._watch.add("encode", max(0.0, total - self._watch.seconds.pop("frames", 0.0)))
         return self._done(clip)
 
     def _open_picture(self) -> Image.Image:
-        found = hashlib.sha256(self._picture).hexdigest()
-        if found != self.order.input_sha256:
-            raise FarmError("The picture changed on its way to this card.", "The job will be tried again.")
-        return Image.open(io.BytesIO(self._picture)).convert("RGB")
+        self._check_source(self.order.input_sha256, "picture")
+        return Image.open(io.BytesIO(self._work_on)).convert("RGB")
+
+    def _check_source(self, sha256: str, what: str) -> None:
+        if hashlib.sha256(self._work_on).hexdigest() != sha256:
+            raise FarmError(f"The {what} changed on its way to this card.", "The job will be tried again.")
 
     def _done(self, clip: EncodedClip) -> events.Done:
         seq, at = self._next()
@@ -324,7 +358,7 @@ class Attempt:
                 clip.thumbnail.name, clip.thumbnail_sha256, clip.thumbnail_size, "image/jpeg"
             ),
             stage_seconds={name: round(seconds, 4) for name, seconds in self._watch.seconds.items()},
-            peak_gib=self._peak.gib(),
+            peak_gib=self._peak.gib() if self.order.stage is StageKind.GENERATE else None,
         )
 
 

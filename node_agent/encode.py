@@ -14,11 +14,15 @@ import numpy as np
 from PIL import Image
 
 from farm.errors import EncodingFailedError, RenderFailedError
+from farm.stages import BETWEEN_PIXELS, FINISHED_PIXELS
 from farm.video import Metadata, ffmpeg_path
 from node_agent.pipelines.base import Frame
 
 _CRF = 17
 """x264's constant quality; about where people stop seeing a difference from the frames."""
+
+_CRF_BETWEEN = 4
+"""For a clip that a later stage works on: with all colours it costs the finished clip 0.1 dB (docs/decisions/0012)."""
 
 _PRESET = "veryfast"
 """On 16 frames of 512x512 "medium" takes half as long again for a file that is 1 % smaller; "ultrafast" is 4 times larger."""
@@ -51,11 +55,13 @@ def encode(
     height: int,
     count: int,
     metadata: Metadata,
+    between_stages: bool = False,
 ) -> EncodedClip:
     """Writes `frames` (each `[height, width, 3]` RGB) to `target`, and the middle one as a JPEG beside it (`.jpg`).
 
-    H.264, yuv420p in BT.709, index first. `metadata` goes into the file as JSON (`farm.video.read_metadata` gives it back); where it
-    says `draft`, the clip's title is "Draft". Both files appear under their names only when all is well, the video last.
+    H.264, yuv420p in BT.709, index first; `between_stages`: with all colours and nearly without loss. `metadata` goes into the file as
+    JSON (`farm.video.read_metadata` gives it back); where it says `draft`, the clip's title is "Draft". Both files appear under their
+    names only when all is well, the video last.
 
     Raises:
         RenderFailedError: there were not `count` frames, or one had another shape or type.
@@ -66,7 +72,8 @@ def encode(
     thumbnail = target.with_suffix(".jpg")
     partial_thumbnail = thumbnail.with_name(f".{thumbnail.name}.partial")
     try:
-        middle = _through_ffmpeg(frames, partial, target, fps, width, height, count, metadata)
+        command = _command(partial, fps, width, height, metadata, between_stages=between_stages)
+        middle = _through_ffmpeg(frames, command, target, width, height, count)
         try:
             middle.save(partial_thumbnail, "JPEG", quality=85, optimize=True)
             partial_thumbnail.replace(thumbnail)
@@ -97,20 +104,13 @@ class _FfmpegFault(Exception):  # noqa: N818 - never leaves this module
 
 
 def _through_ffmpeg(
-    frames: Iterator[Frame],
-    partial: Path,
-    target: Path,
-    fps: int,
-    width: int,
-    height: int,
-    count: int,
-    metadata: Metadata,
+    frames: Iterator[Frame], command: list[str], target: Path, width: int, height: int, count: int
 ) -> Image.Image:
     """Runs one ffmpeg from the first frame to the finished file; it is gone when this returns or raises."""
     with tempfile.TemporaryFile() as complaints:
         try:
             process = subprocess.Popen(
-                _command(partial, fps, width, height, metadata),
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
@@ -131,7 +131,10 @@ def _through_ffmpeg(
     return middle
 
 
-def _command(partial: Path, fps: int, width: int, height: int, metadata: Metadata) -> list[str]:
+def _command(
+    partial: Path, fps: int, width: int, height: int, metadata: Metadata, *, between_stages: bool
+) -> list[str]:
+    pixels, crf = (BETWEEN_PIXELS, _CRF_BETWEEN) if between_stages else (FINISHED_PIXELS, _CRF)
     title = ["-metadata", "title=Draft"] if metadata.get("draft") else []
     return [
         ffmpeg_path(), "-hide_banner", "-nostats", "-loglevel", "error", "-y", "-xerror",
@@ -139,9 +142,9 @@ def _command(partial: Path, fps: int, width: int, height: int, metadata: Metadat
         # Each frame that comes in goes out once, at its own time.
         "-fps_mode", "passthrough",
         # Converted as what the file says it is: otherwise players guess the colours by the size of the picture.
-        "-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p,"
+        "-vf", f"scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format={pixels},"
         "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv",  # options of the encoder would be passed over
-        "-c:v", "libx264", "-preset", _PRESET, "-crf", str(_CRF), "-threads", "2",
+        "-c:v", "libx264", "-preset", _PRESET, "-crf", str(crf), "-threads", "2",
         "-movflags", "+faststart", "-fflags", "+bitexact", "-flags:v", "+bitexact",
         *title, "-metadata", f"comment={json.dumps(metadata, ensure_ascii=False, sort_keys=True)}",
         "-f", "mp4", f"file:{partial}",

@@ -4,7 +4,7 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -35,14 +35,18 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def waiting(self, source: Iterator[T]) -> Iterator[T]:
-        """Passes `source` on and adds the seconds it took to "frames", so that a consumer knows its own share."""
-        while True:
-            with self.part("frames"):
-                try:
-                    item = next(source)
-                except StopIteration:
-                    return
-            yield item
+        """Passes `source` on and adds the seconds it took to "frames", so that a consumer knows its own share. Closed, it closes it."""
+        try:
+            while True:
+                with self.part("frames"):
+                    try:
+                        item = next(source)
+                    except StopIteration:
+                        return
+                yield item
+        finally:
+            if isinstance(source, Generator):
+                source.close()
 
 
 class PeakMemory:

@@ -30,6 +30,7 @@ from farm.events import (
     Step,
 )
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, StageKind
+from farm.stages import stage_after, stage_before
 from farm.states import AttemptMove, JobMove
 from farm.store.reader import Reader
 from farm.store.writer import Writer
@@ -40,7 +41,7 @@ from scheduler.cluster import CardBusyError, Cluster, NodeGoneError, UnknownAtte
 from scheduler.doubts import ENDED, PROBED, STRAY
 from scheduler.leases import Leases
 from scheduler.outcomes import Outcome, after_failure, after_loss
-from scheduler.results import collect
+from scheduler.results import collect, collect_stage
 from scheduler.stalls import Progress
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ STORE_AGAIN_S = 10.0
 class Ended:
     """How the attempt left its job: `outcome` for one that failed or was lost, None for any other.
 
-    `lost`: nobody answers for it, and its clip may still come. `doubt` says why the card's worker must be heard before it gets work again,
-    None where it need not.
+    `advanced`: its stage is done, and the job waits with its next one. `lost`: nobody answers for it, and its clip may still come. `doubt`
+    says why the card's worker must be heard before it gets work again, None where it need not.
     """
 
     attempt: Attempt
@@ -70,6 +71,7 @@ class Ended:
     outcome: Outcome | None = None
     doubt: str | None = None
     lost: bool = False
+    advanced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class Attendant:
                 self._progress.unheard()
                 await asyncio.sleep(AGAIN_S)
                 continue
-            except NotFoundError as error:  # no card can help where the head itself has no picture
+            except NotFoundError as error:  # no card can help where the head itself lacks what is worked on
                 return await self._failed(
                     FailureClass.BAD_INPUT, f"{error.message} {error.remedy}".strip(), ""
                 )
@@ -226,7 +228,7 @@ class Attendant:
         cluster, attempt = self._desk.cluster, self.attempt
         try:
             if not self._handed_over:
-                await self._start(await asyncio.to_thread(self._desk.artifacts.read, self.job.input_sha256))
+                await self._start()
             await self._pass_cancel_on()
             return await cluster.follow(attempt.node_id, attempt.card_id, attempt.id, self._after, wait_s)
         except (WorkerGoneError, UnknownAttemptError) as error:
@@ -239,8 +241,10 @@ class Attendant:
                 return []
             raise
 
-    async def _start(self, picture: bytes) -> None:
+    async def _start(self) -> None:
         attempt, job = self.attempt, self.job
+        source = self._source_sha256()
+        work_on = await asyncio.to_thread(self._desk.artifacts.read, source or job.input_sha256)
         kept = None
         if attempt.stage is StageKind.GENERATE:
             kept = await asyncio.to_thread(self._desk.checkpoints.of, job.id)
@@ -254,10 +258,21 @@ class Attendant:
             draft=job.draft,
             predicted_s=attempt.predicted_s,
             resumes=None if kept is None else kept.attempt,
+            source_sha256=source,
         )
         state = None if kept is None else kept.state
-        await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, picture, state)
+        await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, work_on, state)
         self._handed_over = True
+
+    def _source_sha256(self) -> str | None:
+        """The clip that the stage before left, None where the attempt works on the picture."""
+        before = stage_before(self.job.settings, self.attempt.stage)
+        if before is None:
+            return None
+        left = self._desk.reader.stage_artifacts(self.job.id).get(before)
+        if left is None:
+            raise NotFoundError(f"What the stage {before} left is not in the farm's store.", "Retry the job.")
+        return left.sha256
 
     async def _take(self, event: Event) -> Ended | None:
         desk, job = self._desk, self.job
@@ -327,6 +342,11 @@ class Attendant:
         desk.board.change(self.job.id, phase="verifying")
         for fetched in count(1):
             try:
+                following = stage_after(self.job.settings, self.attempt.stage)
+                if following is not None:
+                    left = await collect_stage(desk.cluster, desk.artifacts, self.attempt, self.job, done)
+                    desk.writer.advance(self.attempt.id, left, following, desk.clock.now())
+                    return replace(self._ended_by(None), advanced=True)
                 result = await collect(desk.cluster, desk.artifacts, self.attempt, self.job, done)
                 break
             except (NodeGoneError, WorkerGoneError):

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from farm.feed import CardChanged, FeedMessage, JobChanged, LiveCard, LiveJob, Snapshot
-from farm.model import Attempt, Job, JobStatus
+from farm.model import Attempt, Job, JobStatus, StageKind
+from farm.stages import clip_frames
 
 
 class Board:
@@ -21,16 +22,18 @@ class Board:
         return Snapshot(jobs=tuple(self._jobs.values()), cards=tuple(self._cards.values()))
 
     def running(self, job: Job, attempt: Attempt, phase: str) -> None:
-        """A card has taken the job."""
+        """A card has taken the job. Its progress counts steps, and frames once there is nothing left to generate."""
+        generates = attempt.stage is StageKind.GENERATE
         self._put(
             LiveJob(
                 id=job.id,
                 status=JobStatus.RUNNING,
-                total=job.settings.steps,
+                total=job.settings.steps if generates else clip_frames(job.settings),
                 card_id=attempt.card_id,
                 card_name=attempt.card_name,
                 attempt_id=attempt.id,
                 phase=phase,
+                stage=attempt.stage,
             )
         )
 

@@ -8,6 +8,7 @@ from farm.clock import Clock
 from farm.errors import FarmError, NotFoundError, RenderFailedError
 from farm.events import Done
 from farm.model import Attempt, AttemptStatus, JobStatus
+from farm.stages import stage_after
 from farm.store.reader import Reader
 from farm.store.writer import Writer
 from scheduler.cluster import Cluster, NodeGoneError, UnknownAttemptError, WorkerGoneError
@@ -71,6 +72,8 @@ class LateResults:
             done = next((event for event in said if isinstance(event, Done)), None)
             if done is None or job.status not in WANTED:
                 return True
+            if stage_after(job.settings, attempt.stage) is not None:
+                return True  # what lies between two stages is made again: it is the finished clip that is worth keeping
             result = await collect(self._cluster, self._artifacts, attempt, job, done)
             if self._writer.take_late(attempt.id, result, self._clock.now()):
                 log.info("job %s is finished by attempt %s, which was held for lost", job.id, attempt.id)

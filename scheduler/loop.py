@@ -182,7 +182,7 @@ class Scheduler:
                     if attendant.job.id == request.job_id:
                         self._chore(attendant.cancel())
             case RequestKind.RETRY:
-                if self._writer.retry(request.job_id, now):
+                if self._writer.retry(request.job_id, now, from_the_start=self._has_lost_its_clip(request)):
                     self._exclusions.forgive(request.job_id)
                     self._queue_again(request.job_id)
             case RequestKind.PRIORITY:
@@ -194,6 +194,11 @@ class Scheduler:
                 self._watch.resume(request.node_id)
             case RequestKind.FORGET:
                 self._watch.forget(request.node_id)
+
+    def _has_lost_its_clip(self, request: Request) -> bool:
+        """Whether what the stage before a job's present one left is gone from the disk."""
+        left = self._reader.stage_artifacts(request.job_id).values()
+        return not all(self._desk.artifacts.exists(artifact.sha256) for artifact in left)
 
     def _take_new_jobs(self) -> None:
         for seq, job in self._reader.queued_after(self._last_seq):
@@ -236,6 +241,7 @@ class Scheduler:
                 pick.card.id,
                 pick.card.name,
                 pick.plan,
+                pick.job.stage,
                 predicted_s=pick.seconds,
                 predicted_gib=pick.peak_gib,
             )
@@ -345,7 +351,10 @@ class Scheduler:
     def _after(self, ended: Ended) -> None:
         job_id = ended.job.id
         if ended.status == JobStatus.QUEUED:
-            if ended.outcome is not None:
+            if ended.advanced:
+                self._exclusions.forgive(job_id)  # its next stage has failed nowhere
+                self._checkpoints.drop(job_id)
+            elif ended.outcome is not None:
                 self._exclusions.take(job_id, ended.attempt.card_id, ended.outcome, self._clock.monotonic())
             self._queue_again(job_id)
         else:

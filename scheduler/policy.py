@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from farm.model import Card, Job, MemoryPlan
+from farm.model import Card, Job, MemoryPlan, StageKind
 from farm.planning.eligibility import Verdict
 
 Judge = Callable[[Job, Card], Verdict]
@@ -192,6 +192,8 @@ def requirements(job: Job) -> tuple[object, ...]:
     """What a job asks of a card: jobs that agree in this are alike to every filter."""
     settings = job.settings
     return (
+        job.stage,
+        (settings.fps, settings.smooth) if job.stage is StageKind.INTERPOLATE else None,
         settings.model,
         settings.width,
         settings.height,

@@ -158,7 +158,7 @@ class FakeCluster:
             if worker.order.attempt_id == order.attempt_id:
                 return
             raise CardBusyError(worker.order.attempt_id)
-        assert hashlib.sha256(picture).hexdigest() == order.input_sha256
+        assert hashlib.sha256(picture).hexdigest() == (order.source_sha256 or order.input_sha256)
         worker.order = order
         worker.said.setdefault(order.attempt_id, [])
         self.starts.append((card_id, order))

@@ -16,6 +16,7 @@ from dashboard.views import preview_path
 from farm.animation import MOST_LOOPS, ClipFormat
 from farm.errors import BadInputError, NotFoundError
 from farm.model import Attempt, Job
+from farm.stages import clip_fps
 from farm.store.reader import StoryLine
 
 router = APIRouter(tags=["files"])
@@ -84,7 +85,7 @@ async def video(
             raise BadInputError("loop", "An MP4 does not say how often it plays.", "Ask for a GIF or WebP.")
         return await to_thread.run_sync(_stored, farm, request, job.video_sha256, format.media_type, name)
     clip = await to_thread.run_sync(_path, farm, job.video_sha256)
-    made = await farm.animations.of(clip, job.video_sha256, format, fps=job.settings.fps, loop=loop)
+    made = await farm.animations.of(clip, job.video_sha256, format, fps=clip_fps(job.settings), loop=loop)
     return _file(request, made.path, made.sha256, format.media_type, name, A_DAY)
 
 

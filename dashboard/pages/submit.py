@@ -1,6 +1,7 @@
 """The form of a new clip, also filled in from a job that is there: again with other settings, or a preview made in quality."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -14,6 +15,7 @@ from farm.model import Card, Job, JobStatus, RenderSettings
 from farm.motion import MAX_STRENGTH, MOTIONS
 from farm.planning.eligibility import FarmView, bands_of, unplaceable
 from farm.planning.tiers import tier_of
+from farm.stages import stages_of
 from farm.submit import MAX_FPS, MAX_GUIDANCE, MAX_PRIORITY, MAX_PROMPT, MAX_SEED
 
 _OWN = ("width", "height", "frames", "steps", "guidance", "fps")
@@ -74,6 +76,7 @@ def filled_from(job: Job, farm: Parts, chosen: Preset | None) -> dict[str, Any]:
         kept |= {
             name: getattr(settings, name) for name in _OWN if getattr(settings, name) != getattr(base, name)
         }
+        kept |= {"smooth": settings.smooth or 0} if settings.smooth != base.smooth else {}
         kept |= {"model": settings.model} if settings.model != base.model else {}
         kept |= {"motion": settings.motion} if settings.motion != "auto" else {}
         kept |= {"strength": settings.strength} if settings.strength != 1.0 else {}
@@ -102,6 +105,7 @@ def _can_run(preset: Preset, cards: Sequence[Card], view: FarmView) -> bool:
         guidance=preset.guidance,
         fps=preset.fps,
         seed=0,
+        smooth=preset.smooth,
     )
     imagined = Job("", JobStatus.QUEUED, settings, tier_of(settings), input_sha256="", created_at=0.0)
-    return not unplaceable(imagined, cards, view)
+    return not any(unplaceable(replace(imagined, stage=stage), cards, view) for stage in stages_of(settings))

@@ -4,7 +4,7 @@ import { pictures, put, takePictures } from "./pictures.js";
 import { keepPlan } from "./plan.js";
 import { prose, size } from "./words.js";
 
-const WHOLE = ["width", "height", "frames", "steps", "fps", "seed", "priority"];
+const WHOLE = ["width", "height", "frames", "steps", "fps", "smooth", "seed", "priority"];
 const NUMBERS = [...WHOLE, "guidance", "strength"];
 const TEXTS = ["prompt", "negative_prompt", "model", "motion"];
 const SEED = "farm-seed";
@@ -40,7 +40,7 @@ export function offerSubmit() {
 function showPreset() {
   const preset = form.querySelector('input[name="preset"]:checked');
   if (!preset) return;
-  for (const name of ["width", "height", "frames", "steps", "guidance", "fps"]) {
+  for (const name of ["width", "height", "frames", "steps", "guidance", "fps", "smooth"]) {
     form[name].placeholder = preset.dataset[name];
   }
   const model = form.model.value || preset.dataset.model;

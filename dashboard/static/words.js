@@ -9,7 +9,8 @@ const PHASES = {
   verifying: "Checking the clip",
 };
 
-export function phase(name) {
+export function phase(name, stage = "generate") {
+  if (name === "running" && stage === "interpolate") return "Interpolating";
   const plain = (name || "").replaceAll("_", " ");
   return PHASES[name] || plain.charAt(0).toUpperCase() + plain.slice(1).toLowerCase() || "Rendering";
 }
@@ -28,10 +29,12 @@ export function duration(seconds) {
 /** "Rendering: step 12 of 50, 1.8 s per step, about 1 min 10 s left". */
 export function progressLine(job) {
   const parts = [];
-  if (job.total) parts.push(`step ${job.done} of ${job.total}`);
-  if (job.seconds_per_step != null) parts.push(`${duration(job.seconds_per_step)} per step`);
+  const unit = (job.stage ?? "generate") === "generate" ? "step" : "frame";
+  if (job.total) parts.push(`${unit} ${job.done} of ${job.total}`);
+  if (job.seconds_per_step != null) parts.push(`${duration(job.seconds_per_step)} per ${unit}`);
   if (job.eta_s != null) parts.push(`about ${duration(job.eta_s)} left`);
-  return parts.length ? `${phase(job.phase)}: ${parts.join(", ")}` : phase(job.phase);
+  const doing = phase(job.phase, job.stage);
+  return parts.length ? `${doing}: ${parts.join(", ")}` : doing;
 }
 
 /** How long ago; `at` and `now` in seconds since 1970. */

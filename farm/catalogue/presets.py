@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A named set of settings; `width` and `height` in pixels, `fps` of the finished clip."""
+    """A named set of settings; `width` and `height` in pixels, `fps` of what the model makes, `smooth` of the clip that is interpolated."""
 
     name: str
     title: str
@@ -21,6 +21,7 @@ class Preset:
     steps: int
     guidance: float
     fps: int
+    smooth: int | None = None
 
 
 @cache

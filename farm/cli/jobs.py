@@ -17,6 +17,7 @@ from farm.cli.options import (
     Preset,
     Prompt,
     Seed,
+    Smooth,
     Steps,
     Strength,
     Width,
@@ -54,6 +55,7 @@ def submit(
     steps: Steps = None,
     guidance: Guidance = None,
     fps: Fps = None,
+    smooth: Smooth = None,
     seed: Seed = None,
     motion: Motion = None,
     strength: Strength = None,
@@ -111,7 +113,7 @@ def submit(
     options: dict[str, Any] = {
         "prompt": prompt, "negative_prompt": negative_prompt, "preset": preset, "model": model,
         "width": width, "height": height, "frames": frames, "steps": steps, "guidance": guidance,
-        "fps": fps, "seed": seed, "motion": motion, "strength": strength,
+        "fps": fps, "smooth": smooth, "seed": seed, "motion": motion, "strength": strength,
     }  # fmt: skip
     how: dict[str, Any] = {"priority": priority, "anywhere": anywhere or None}
     with Farm.local(head, token) as farm:
@@ -273,17 +275,24 @@ def show(
             if job.draft
             else f"{settings.steps} steps, guidance {settings.guidance:g}, "
         )
-        + f"{settings.fps} fps, seed {settings.seed}",
+        + f"{settings.fps} fps, "
+        + (f"smoothed to {settings.smooth} fps, " if settings.smooth is not None else "")
+        + f"seed {settings.seed}",
         "Submitted": ago(job.created_at),
         "Rating": f"{job.rating} of 5" if job.rating else None,
         "Page": address,
     }
     table(["", ""], [[name, value] for name, value in lines.items() if value])
+    if len(job.stages) > 1:
+        typer.echo()
+        rows = [[one.stage, one.status, one.card_name or "-", duration(one.seconds)] for one in job.stages]
+        table(["Stage", "State", "Card", "Took"], rows)
     if job.attempts:
         typer.echo()
         rows = [
             [
                 str(one.number),
+                one.stage,
                 one.card_name,
                 one.status,
                 duration(one.finished_at - one.assigned_at if one.finished_at else None),
@@ -292,7 +301,7 @@ def show(
             ]
             for one in job.attempts
         ]
-        table(["Attempt", "Card", "State", "Took", "Peak", "What happened"], rows)
+        table(["Attempt", "Stage", "Card", "State", "Took", "Peak", "What happened"], rows)
 
 
 def cancel(job_ids: JobIds, head: Head = None, token: Token = None) -> None:

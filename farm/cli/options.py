@@ -16,6 +16,10 @@ Frames = Annotated[int | None, typer.Option("--frames", help="Frames of the clip
 Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps.")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="How closely to follow the prompt.")]
 Fps = Annotated[int | None, typer.Option("--fps", help="Frames per second of the clip.")]
+Smooth = Annotated[
+    int | None,
+    typer.Option("--smooth", metavar="FPS", help="Interpolate the clip to this rate; 0 leaves it as it is."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="The same seed and settings give the same clip.")]
 Motion = Annotated[str | None, typer.Option("--motion", help="Camera move of the draft model.")]
 Strength = Annotated[

@@ -16,6 +16,7 @@ from farm.cli.options import (
     Preset,
     Prompt,
     Seed,
+    Smooth,
     Steps,
     Strength,
     Width,
@@ -40,6 +41,7 @@ def plan(
     steps: Steps = None,
     guidance: Guidance = None,
     fps: Fps = None,
+    smooth: Smooth = None,
     seed: Seed = None,
     motion: Motion = None,
     strength: Strength = None,
@@ -64,7 +66,7 @@ def plan(
     settings: dict[str, Any] = {
         "prompt": prompt, "negative_prompt": negative_prompt, "preset": preset, "model": model,
         "width": width, "height": height, "frames": frames, "steps": steps, "guidance": guidance,
-        "fps": fps, "seed": seed, "motion": motion, "strength": strength, "anywhere": anywhere or None,
+        "fps": fps, "smooth": smooth, "seed": seed, "motion": motion, "strength": strength, "anywhere": anywhere or None,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     if card is not None:

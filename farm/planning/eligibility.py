@@ -1,19 +1,23 @@
 """May this job run on this card, and if not, why: a chain of small filters, each with a sentence. Pure.
 
 A filter takes the job, the card and a view of the farm and gives None or a reason. A job may run where no
-filter objects. Whether a card is free, and which of several takes the job, is the scheduler's to say.
+filter objects. What is judged is the stage that the job is at: only the first one needs the model. Whether
+a card is free, and which of several takes the job, is the scheduler's to say.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import ModelRow
-from farm.model import Card, CardKind, Job, MemoryPlan, Tier
+from farm.model import Card, CardKind, Job, MemoryPlan, StageKind, Tier
 from farm.planning.estimate import room_of, seconds
+from farm.planning.interpolation import interpolation_seconds
 from farm.planning.learned import UNLEARNED, Learned
 from farm.planning.memory import Room, best_plan, peak_gib, smallest_peak_gib
 from farm.planning.rules import precision_for
+from farm.planning.tiers import tier_now
 
 TiersMode = Literal["soft", "strict", "off"]
 
@@ -54,8 +58,8 @@ Filter = Callable[[Job, Card, FarmView], str | None]
 
 
 def bands_of(cards: Iterable[Card]) -> frozenset[Tier]:
-    """The bands that these (enabled) cards make up. CPUs run drafts in every band and make up none."""
-    return frozenset(card.band for card in cards if card.kind is not CardKind.CPU)
+    """The bands that these (enabled) cards make up. A CPU is a card for post work as any other; it runs drafts in every band."""
+    return frozenset(card.band for card in cards)
 
 
 def model_known(job: Job, _card: Card, view: FarmView) -> str | None:
@@ -103,14 +107,15 @@ def band_fits(job: Job, card: Card, view: FarmView) -> str | None:
     cards (when, is the scheduler's to say) and lets all cards take a job for whose band there is none.
     """
     row = view.models.get(job.settings.model)
-    if view.tiers == "off" or job.anywhere or (row is not None and row.draft) or card.band is job.tier:
+    tier = tier_now(job)
+    if view.tiers == "off" or job.anywhere or (row is not None and row.draft) or card.band is tier:
         return None
     if view.tiers == "soft":
-        if job.tier is Tier.PREVIEW and card.band is Tier.QUALITY:
+        if tier is Tier.PREVIEW and card.band is Tier.QUALITY:
             return None
-        if job.tier not in view.bands:
+        if tier not in view.bands:
             return None
-    return f"it is {job.tier} work, {card.name} is kept for {card.band} work"
+    return f"it is {tier} work, {card.name} is kept for {card.band} work"
 
 
 def not_failed_here(job: Job, card: Card, view: FarmView) -> str | None:
@@ -128,10 +133,19 @@ FILTERS: tuple[Filter, ...] = (
 )
 """In the order in which a person should read their reasons."""
 
+OF_THE_MODEL = frozenset({model_known, device_allowed, model_on_node, memory_fits})
+"""Filters that ask whether the card can run the model: only a job's first stage does. The later ones need neither weights nor the
+memory of a card."""
+
 
 def check(job: Job, card: Card, view: FarmView) -> Verdict:
     """Asks every filter, so that all reasons are known at once."""
-    reasons = tuple(reason for ask in FILTERS if (reason := ask(job, card, view)) is not None)
+    generates = job.stage is StageKind.GENERATE
+    asked = [ask for ask in FILTERS if generates or ask not in OF_THE_MODEL]
+    reasons = tuple(reason for ask in asked if (reason := ask(job, card, view)) is not None)
+    if not generates:
+        seconds_on_cpu = interpolation_seconds(interpolator(), job.settings)
+        return Verdict(not reasons, reasons, MemoryPlan(), seconds_on_cpu)
     row = view.models.get(job.settings.model)
     if row is None:
         return Verdict(False, reasons, None, 0.0)
@@ -202,6 +216,8 @@ def unplaceable(job: Job, cards: Iterable[Card], view: FarmView) -> str | None:
 
 def what_helps(job: Job, card: Card, view: FarmView) -> str:
     """What to change so that the card would take the job; empty where nothing is known to help."""
+    if job.stage is not StageKind.GENERATE:
+        return _what_helps_later(job, card, view)
     row = view.models.get(job.settings.model)
     if row is None:
         return "Add it to the farm's models file, or choose another model."
@@ -219,6 +235,15 @@ def what_helps(job: Job, card: Card, view: FarmView) -> str:
         advice.append("look at the log of the failed attempt and retry the job")
     text = " and ".join(advice)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _what_helps_later(job: Job, card: Card, view: FarmView) -> str:
+    """As `what_helps`, for a job whose clip is rendered and waits to be worked on."""
+    if band_fits(job, card, view):
+        return "Let a PC join that has a card under 8 GB or none: post work takes no more."
+    if not_failed_here(job, card, view):
+        return "Look at the log of the failed attempt and retry the job."
+    return ""
 
 
 def _what_fits(job: Job, row: ModelRow, room: Room) -> str:

@@ -1,6 +1,6 @@
 """Tiers of work and bands of cards: big cards are kept for big jobs. The numbers are a promise to users."""
 
-from farm.model import CardKind, RenderSettings, Tier
+from farm.model import CardKind, Job, RenderSettings, StageKind, Tier
 
 PREVIEW_PIXELS = 512 * 512
 PREVIEW_FRAMES = 16
@@ -20,6 +20,11 @@ def tier_of(settings: RenderSettings) -> Tier:
         or settings.steps > PREVIEW_STEPS
     )
     return Tier.QUALITY if large else Tier.PREVIEW
+
+
+def tier_now(job: Job) -> Tier:
+    """The tier of the work that a job waits with: that of the stage it is at."""
+    return job.tier if job.stage is StageKind.GENERATE else Tier.POST
 
 
 def band_of(vram_gib: float | None, kind: CardKind) -> Tier:

@@ -9,7 +9,18 @@ from sqlalchemy.engine import Engine
 
 from farm.auth import Credential
 from farm.errors import NotFoundError
-from farm.model import Attempt, AttemptStatus, Card, FailureClass, Job, JobStatus, Node, RenderSettings
+from farm.model import (
+    Artifact,
+    Attempt,
+    AttemptStatus,
+    Card,
+    FailureClass,
+    Job,
+    JobStatus,
+    Node,
+    RenderSettings,
+    StageKind,
+)
 from farm.store import schema
 from farm.store.registry import find_token
 from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row, settings_from_json
@@ -223,8 +234,15 @@ class Reader:
             rows = connection.execute(sa.select(schema.attempts).where(schema.LIVE)).mappings().all()
         return [attempt_from_row(row) for row in rows]
 
+    def stage_artifacts(self, job_id: str) -> dict[StageKind, Artifact]:
+        """What the finished stages of a job left for the next ones; none of its last stage, whose clip is the job's."""
+        table = schema.stage_artifacts
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(table).where(table.c.job_id == job_id)).all()
+        return {StageKind(row.stage): Artifact(row.sha256, row.media_type, row.size) for row in rows}
+
     def tries(self, job_id: str) -> list[Attempt]:
-        """The attempts that count for or against a job: those since a person last asked for a new try."""
+        """The attempts that count for or against a job: those of its present stage since a person last asked for a new try."""
         return self._tries(schema.jobs.c.id == job_id)
 
     def tries_of_open_jobs(self) -> dict[str, list[Attempt]]:
@@ -240,7 +258,7 @@ class Reader:
             rows = connection.execute(
                 sa.select(attempts)
                 .join(jobs, attempts.c.job_id == jobs.c.id)
-                .where(of_jobs, attempts.c.number > jobs.c.retried_after)
+                .where(of_jobs, attempts.c.number > jobs.c.retried_after, attempts.c.stage == jobs.c.stage)
                 .order_by(jobs.c.seq, attempts.c.number)
             ).mappings()
             return [attempt_from_row(row) for row in rows]
@@ -284,7 +302,8 @@ class Reader:
     ) -> list[tuple[Attempt, RenderSettings]]:
         """The last attempts of a model on a card from which something can be learned, newest first, each with its job's settings.
 
-        Those that went on from a checkpoint made only a part of their render, so that their seconds say nothing of a whole one.
+        Only of the stage that runs the model: what interpolates its clip says nothing of it. Nor do those that went on from a checkpoint,
+        and made only a part of their render.
         """
         attempts, jobs = schema.attempts, schema.jobs
         ran_out = sa.and_(
@@ -296,6 +315,7 @@ class Reader:
             .join(jobs, jobs.c.id == attempts.c.job_id)
             .where(
                 attempts.c.card_id == card_id,
+                attempts.c.stage == StageKind.GENERATE,
                 jobs.c.model == model,
                 attempts.c.disturbed.is_(False),
                 sa.or_(

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from farm.auth import TokenKind
 from farm.ids import new_id
-from farm.model import Artifact, Job, JobStatus, RenderSettings, Tier
+from farm.model import Artifact, Job, JobStatus, RenderSettings, StageKind, Tier
 from farm.store import schema
 from farm.store.rows import job_from_row, settings_to_json
 
@@ -84,6 +84,7 @@ class Requests:
                             priority=new.priority,
                             anywhere=new.anywhere,
                             draft=new.draft,
+                            stage=StageKind.GENERATE,
                             input_sha256=new.picture.sha256,
                             input_media_type=new.picture.media_type,
                             created_at=now,

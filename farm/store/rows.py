@@ -73,6 +73,7 @@ def job_from_row(row: RowMapping) -> Job:
         draft=bool(row["draft"]),
         rating=row["rating"],
         batch=row["batch"],
+        stage=StageKind(row["stage"]),
     )
 
 

@@ -51,6 +51,8 @@ jobs = sa.Table(
     sa.Column("failure", sa.Text),
     sa.Column("rating", sa.Integer),
     sa.Column("batch", sa.Text),
+    # The stage that the job is at: what its next attempt is of.
+    sa.Column("stage", sa.Text, nullable=False, default="generate", server_default="generate"),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
     sa.Index("ix_jobs_status_seq", "status", "seq"),
     # What the list of jobs is narrowed to and sorted by.
@@ -138,6 +140,19 @@ attempts = sa.Table(
         "ix_attempts_one_live_per_card", "card_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE
     ),
     sa.Index("ix_attempts_card_id_finished_at", "card_id", "finished_at"),
+)
+
+# What each finished stage that has another one after it left for that.
+stage_artifacts = sa.Table(
+    "stage_artifacts",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("stage", sa.Text, primary_key=True),
+    sa.Column("attempt_id", sa.ForeignKey("attempts.id"), nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("finished_at", sa.Float, nullable=False),
 )
 
 story = sa.Table(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from farm.model import Attempt, AttemptStatus, FailureClass, JobStatus, MemoryPlan, StageKind
+from farm.model import Artifact, Attempt, AttemptStatus, FailureClass, JobStatus, MemoryPlan, StageKind
 from farm.states import LIVE_ATTEMPTS, AttemptMove, JobMove, after, sources
 from farm.store import schema
 from farm.store.rows import attempt_from_row, plan_to_json
@@ -20,7 +20,7 @@ _LIVE = tuple(str(status) for status in LIVE_ATTEMPTS)
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The planner's word: this attempt of this job on this card."""
+    """The planner's word: this attempt of this job's `stage` on this card."""
 
     attempt_id: str
     job_id: str
@@ -47,6 +47,16 @@ class Result:
     rendered_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What a finished attempt leaves for its job's next stage: a stored, verified file. The rest as in `Result`."""
+
+    artifact: Artifact
+    stage_seconds: dict[str, float]
+    peak_gib: float | None
+    rendered_at: float
+
+
 class Writer:
     """Applies moves. Made once per scheduler process, on an engine opened with `writes=True`."""
 
@@ -56,7 +66,7 @@ class Writer:
     def assign(self, assignments: Sequence[Assignment], now: float) -> list[Attempt]:
         """Claims each assignment's job and card; returns the attempts that won. One transaction for all.
 
-        A job that is no longer queued, was asked to cancel, or whose card already works, is left out.
+        A job that is no longer queued, is at another stage, was asked to cancel, or whose card already works, is left out.
         """
         won: list[Attempt] = []
         with self._engine.begin() as connection:
@@ -73,6 +83,7 @@ class Writer:
             sa.update(jobs)
             .where(
                 jobs.c.id == item.job_id,
+                jobs.c.stage == item.stage,
                 jobs.c.status.in_(sources(JobMove.ASSIGN)),
                 jobs.c.cancel_requested.is_(False),
                 ~busy,
@@ -243,6 +254,52 @@ class Writer:
             self._finish_job(connection, row.job_id, attempt_id, JobMove.RETURN, result, now)
             return True
 
+    def advance(self, attempt_id: str, result: StageResult, then: StageKind, now: float) -> bool:
+        """The attempt gave its stage's verified file: the job waits for a card for the stage `then`.
+
+        A job that was asked to cancel meanwhile has no next stage: it is cancelled.
+        """
+        with self._engine.begin() as connection:
+            ended: dict[str, object] = {
+                "finished_at": now,
+                "stage_seconds": result.stage_seconds,
+                "peak_gib": result.peak_gib,
+            }
+            job_id = self._move_attempt(connection, attempt_id, AttemptMove.FINISH, ended)
+            if job_id is None:
+                return False
+            stage = connection.scalar(
+                sa.select(schema.attempts.c.stage).where(schema.attempts.c.id == attempt_id)
+            )
+            connection.execute(
+                sa.insert(schema.stage_artifacts).values(
+                    job_id=job_id,
+                    stage=stage,
+                    attempt_id=attempt_id,
+                    sha256=result.artifact.sha256,
+                    media_type=result.artifact.media_type,
+                    size=result.artifact.size,
+                    finished_at=now,
+                )
+            )
+            self._tell(connection, job_id, attempt_id, result.rendered_at, "rendered", "complete on the card")
+            self._tell(
+                connection,
+                job_id,
+                attempt_id,
+                now,
+                f"{stage} done",
+                f"fetched, verified and stored; {then} follows",
+            )
+            of_job: dict[str, object] = {"stage": then}
+            if self._cancel_asked(connection, job_id):
+                of_job |= {"finished_at": now, "cancel_requested": False}
+                self._move_job(connection, job_id, JobMove.CANCEL, of_job)
+                self._tell(connection, job_id, None, now, "cancelled", f"before its stage {then} began")
+            else:
+                self._move_job(connection, job_id, JobMove.ADVANCE, of_job)
+            return True
+
     def fail(
         self,
         attempt_id: str,
@@ -307,8 +364,11 @@ class Writer:
                 self._tell(connection, job_id, None, now, "cancelled", "before it began")
             return bool(moved)
 
-    def retry(self, job_id: str, now: float) -> bool:
-        """Queues a failed or cancelled job again. What went wrong before counts no longer."""
+    def retry(self, job_id: str, now: float, *, from_the_start: bool = False) -> bool:
+        """Queues a failed or cancelled job again. What went wrong before counts no longer.
+
+        It goes on with the stage that it was at. `from_the_start`: with its first one, since what that left is lost.
+        """
         with self._engine.begin() as connection:
             attempts = schema.attempts
             tried = sa.select(sa.func.coalesce(sa.func.max(attempts.c.number), 0)).where(
@@ -320,7 +380,13 @@ class Writer:
                 "cancel_requested": False,
                 "retried_after": tried.scalar_subquery(),
             }
+            if from_the_start:
+                cleared["stage"] = StageKind.GENERATE
             moved = self._move_job(connection, job_id, JobMove.RETRY, cleared)
+            if moved and from_the_start:
+                connection.execute(
+                    sa.delete(schema.stage_artifacts).where(schema.stage_artifacts.c.job_id == job_id)
+                )
             if moved:
                 self._tell(connection, job_id, None, now, "queued", "to be tried again from the beginning")
             return moved
@@ -372,10 +438,7 @@ class Writer:
             job_id = self._move_attempt(connection, attempt_id, move, {**values, "finished_at": now})
             if job_id is None:
                 return False
-            asked = connection.scalar(
-                sa.select(schema.jobs.c.cancel_requested).where(schema.jobs.c.id == job_id)
-            )
-            if asked:
+            if self._cancel_asked(connection, job_id):
                 job_move = JobMove.CANCEL  # however it ended, the person who cancelled wants no further try
             of_job: dict[str, object] = {}
             if job_move in (JobMove.CANCEL, JobMove.GIVE_UP):
@@ -394,6 +457,12 @@ class Writer:
                 "\n".join(part for part in (reason, detail) if part),
             )
             return True
+
+    @staticmethod
+    def _cancel_asked(connection: Connection, job_id: str) -> bool:
+        return bool(
+            connection.scalar(sa.select(schema.jobs.c.cancel_requested).where(schema.jobs.c.id == job_id))
+        )
 
     @staticmethod
     def _move_attempt(

@@ -146,6 +146,7 @@ class FarmInUse:
             steps=p.steps,
             guidance=p.guidance,
             fps=p.fps,
+            smooth=p.smooth,
             seed=2_718_281_828,
             prompt=prompt,
         )

@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, expect
 
 from dashboard import words
 from farm.answers import ProgressView
+from farm.model import StageKind
 from tests.browser.conftest import PHONE, Furnished, until, visiting
 from tests.integration.dashboard_server import RunningDashboard
 
@@ -282,6 +283,10 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
         ProgressView(done=3, total=16, phase="loading"),
         ProgressView(done=3, total=16, seconds_per_step=1.25, eta_s=61.0, phase="running"),
         ProgressView(phase="some_new_thing"),
+        ProgressView(done=0, total=24, phase="assigned", stage=StageKind.INTERPOLATE),
+        ProgressView(
+            done=7, total=24, seconds_per_step=0.25, eta_s=4.25, phase="running", stage=StageKind.INTERPOLATE
+        ),
     ]
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
@@ -291,7 +296,7 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
                  const now = 1760000000;
                  return [seconds.map(words.duration), passed.map((p) => words.ago(now - p, now)), jobs.map(words.progressLine)];
                }""",
-            [seconds, passed, [view.model_dump() for view in views]],
+            [seconds, passed, [view.model_dump(mode="json") for view in views]],
         )
     assert said[0] == [words.duration(value) for value in seconds]
     assert said[1] == [words.ago(1_760_000_000 - value, 1_760_000_000) for value in passed]

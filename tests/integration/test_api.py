@@ -201,6 +201,7 @@ def test_a_running_job_shows_live_progress_card_and_preview(farm: RunningDashboa
             "seconds_per_step": 0.5,
             "eta_s": 5.5,
             "phase": "render",
+            "stage": "generate",
         }
         assert shown["card_name"] == "CPU of attic"
         assert shown["urls"]["preview"] is None

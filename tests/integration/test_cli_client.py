@@ -16,7 +16,8 @@ from PIL import Image
 
 from farm.again import describe
 from farm.feed import JobChanged, LiveJob
-from farm.model import Node, RenderSettings
+from farm.model import Artifact, Card, CardKind, MemoryPlan, Node, RenderSettings, StageKind
+from farm.store.writer import Assignment, StageResult
 from farm.video import Metadata
 from node_agent.encode import encode
 from tests.integration.dashboard_server import (
@@ -138,6 +139,27 @@ def test_submit_list_show_cancel(farm: RunningDashboard, picture: Path):
     assert "No job matches" in run(farm, "jobs", "--status", "failed").stdout
     assert "No PC has joined yet" in run(farm, "nodes").stdout
     assert json.loads(run(farm, "cards", "--json").stdout) == []
+
+
+def test_a_smoothed_job_shows_its_stages(farm: RunningDashboard, picture: Path):
+    job_id = submitted(farm, picture, "--smooth", "24")
+    card = Card("CPU-n1", "n1", CardKind.CPU, "CPU of den", models=frozenset({"animatic"}))
+    farm.registry.see_node(Node("n1", "den", "10.0.0.8"), [card], 1.0)
+    farm.writer.assign([Assignment("A1", job_id, "n1", card.id, card.name, MemoryPlan())], 10.0)
+    left = StageResult(Artifact("cd" * 32, "video/mp4", 9), {"render": 1.5}, None, rendered_at=21.0)
+    farm.writer.advance("A1", left, StageKind.INTERPOLATE, 22.0)
+    said = [line.split() for line in run(farm, "show", job_id).stdout.splitlines()]
+    assert ["generate", "finished", "CPU", "of", "den", "12", "s"] in said
+    assert ["interpolate", "queued", "-", "-"] in said
+    assert ["1", "generate", "CPU", "of", "den", "finished", "12", "s", "-", "-"] in said
+    shown = json.loads(run(farm, "show", job_id, "--json").stdout)
+    assert shown["settings"]["smooth"] == 24
+    assert [(one["stage"], one["status"], one["seconds"], one["sha256"]) for one in shown["stages"]] == [
+        ("generate", "finished", 12.0, "cd" * 32),
+        ("interpolate", "queued", None, None),
+    ]
+    plain = submitted(farm, picture)
+    assert "interpolate" not in run(farm, "show", plain).stdout
 
 
 def test_several_jobs_at_once_and_one_of_them_wrong(farm: RunningDashboard, picture: Path):
@@ -289,6 +311,11 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
         (["submit", "--again", "CLIP", "--frames", "0"], 2, ["Frames must be between 1 and"]),
         (["submit", "--again", "UNKNOWN", "PICTURE", "--seed", "1"], 2, ["no model called 'gone'"]),
         (["submit", "PICTURE", "--frames", "many"], 2, ["frames"]),
+        (
+            ["submit", "PICTURE", "--preset", "draft", "--smooth", "8"],
+            2,
+            ["above the clip's own 8 fps, not 8"],
+        ),
         (["show", "nothing"], 1, ["There is no job nothing", "farm jobs"]),
         (["jobs", "--head", "http://127.0.0.1:9"], 1, ["http://127.0.0.1:9 does not answer", "farm up"]),
         (["jobs", "--head", "nonsense"], 2, ["no address of a head"]),

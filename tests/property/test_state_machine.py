@@ -9,11 +9,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from hypothesis.strategies import integers, sampled_from
 
 from farm.ids import new_id
-from farm.model import AttemptStatus, FailureClass, JobStatus, MemoryPlan
+from farm.model import Artifact, AttemptStatus, FailureClass, JobStatus, MemoryPlan, StageKind
 from farm.states import LIVE_ATTEMPTS, AttemptMove, JobMove
 from farm.store import schema
 from farm.store.requests import RequestKind
-from farm.store.writer import Assignment, Result
+from farm.store.writer import Assignment, Result, StageResult
 from tests.storage import Storage, open_storage
 
 CARDS = 3
@@ -37,6 +37,8 @@ class Farm(RuleBasedStateMachine):
         self.attempt_of: dict[str, tuple[str, str]] = {}
         self.results: dict[str, str] = {}
         self.before_retry: dict[str, set[str]] = {}
+        self.stage: dict[str, StageKind] = {}
+        self.stage_of: dict[str, StageKind] = {}
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -55,6 +57,7 @@ class Farm(RuleBasedStateMachine):
     def submit(self) -> str:
         job = self.store.submit(now=self._time())
         self.job_status[job.id] = JobStatus.QUEUED
+        self.stage[job.id] = StageKind.GENERATE
         return job.id
 
     @rule(job=jobs)
@@ -81,23 +84,31 @@ class Farm(RuleBasedStateMachine):
             self.before_retry[job] = {name for name, (its, _) in self.attempt_of.items() if its == job}
 
     # --- the scheduler ---
-    @rule(target=attempts, job=jobs, card=integers(0, CARDS - 1))
-    def assign(self, job: str, card: int) -> object:
+    @rule(
+        target=attempts,
+        job=jobs,
+        card=integers(0, CARDS - 1),
+        stage=sampled_from([StageKind.GENERATE, StageKind.INTERPOLATE]),
+    )
+    def assign(self, job: str, card: int, stage: StageKind) -> object:
+        """Also for a stage that the job is not at, as a planner might that has not heard yet."""
         attempt = new_id()
         card_id = self.cards[card].id
         won = self.store.writer.assign(
-            [Assignment(attempt, job, "n1", card_id, "CPU (test)", MemoryPlan())], self._time()
+            [Assignment(attempt, job, "n1", card_id, "CPU (test)", MemoryPlan(), stage)], self._time()
         )
         card_busy = any(
             self._live(other) and self.attempt_of[other][1] == card_id for other in self.attempt_of
         )
-        can = self.job_status[job] == JobStatus.QUEUED and job not in self.cancel_asked and not card_busy
+        waits = self.job_status[job] == JobStatus.QUEUED and self.stage[job] == stage
+        can = waits and job not in self.cancel_asked and not card_busy
         assert bool(won) == can
         if not won:
             return multiple()
         self.job_status[job] = JobStatus.RUNNING
         self.attempt_status[attempt] = AttemptStatus.ASSIGNED
         self.attempt_of[attempt] = (job, card_id)
+        self.stage_of[attempt] = stage
         return attempt
 
     # --- workers: each message may come late, twice, or from an attempt that is long lost ---
@@ -147,6 +158,18 @@ class Farm(RuleBasedStateMachine):
             self.job_status[job] = JobStatus.FINISHED
             assert job not in self.results, "a job must get its result once"
             self.results[job] = attempt
+
+    @rule(attempt=attempts)
+    def advance(self, attempt: str) -> None:
+        """The first stage is done; its word may come twice or late as any other."""
+        if self.stage_of[attempt] is not StageKind.GENERATE:
+            return
+        live = self._live(attempt)
+        left = StageResult(Artifact(f"clip-{attempt}", "video/mp4", 3), {}, None, self.now)
+        moved = self.store.writer.advance(attempt, left, StageKind.INTERPOLATE, self._time())
+        if live:
+            self.stage[self.attempt_of[attempt][0]] = StageKind.INTERPOLATE
+        self._end(attempt, moved, AttemptStatus.FINISHED, JobStatus.QUEUED)
 
     def _end(self, attempt: str, moved: bool, status: AttemptStatus, then: JobStatus) -> None:
         assert moved == self._live(attempt)
@@ -217,6 +240,9 @@ class Farm(RuleBasedStateMachine):
             "a running job has exactly one live attempt"
         )
         for job, row in jobs.items():
+            assert row.stage == self.stage[job]
+            left = self.store.reader.stage_artifacts(job)
+            assert set(left) == ({StageKind.GENERATE} if self.stage[job] is StageKind.INTERPOLATE else set())
             if row.status == JobStatus.FINISHED:
                 assert row.video_sha256 == f"video-{self.results[job]}"
             assert (row.finished_at is None) == (row.status in (JobStatus.QUEUED, JobStatus.RUNNING))
@@ -224,7 +250,7 @@ class Farm(RuleBasedStateMachine):
             numbers = sorted(row.number for row in attempts.values() if row.job_id == job)
             assert numbers == list(range(1, len(numbers) + 1))
             counted = {attempt.id for attempt in self.store.reader.tries(job)}
-            made = {row.id for row in attempts.values() if row.job_id == job}
+            made = {row.id for row in attempts.values() if row.job_id == job and row.stage == self.stage[job]}
             assert counted == made - self.before_retry.get(job, set()), "a retry begins to count anew"
 
 

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import builtin_models
-from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings, Tier
+from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings, StageKind, Tier
 from farm.planning.eligibility import FILTERS, FarmView, bands_of, check, unplaceable, why_pending
+from farm.planning.interpolation import interpolation_seconds
 from farm.planning.memory import peak_gib
-from farm.planning.tiers import band_of, tier_of
+from farm.planning.tiers import band_of, tier_now, tier_of
 
 STANDARD = RenderSettings("i2vgen-xl", 512, 512, 16, 50, 9.0, 8, seed=1, prompt="waves")
 NATIVE = replace(STANDARD, width=1280, height=704)
@@ -196,3 +198,67 @@ def test_eligible_exactly_where_no_filter_objects(job: Job, card: Card, farm: Fa
             assert card.usable_gib is not None
             row = builtin_models()["i2vgen-xl"]
             assert peak_gib(row, job.settings, verdict.plan) <= card.usable_gib
+
+
+SMOOTH = replace(STANDARD, frames=8, steps=30, smooth=24)
+
+
+def smoothers(
+    *cards: Card, settings: RenderSettings = SMOOTH, anywhere: bool = False, **more: object
+) -> list[str]:
+    """The cards that take the second stage of a smoothed job."""
+    waiting = job(settings, stage=StageKind.INTERPOLATE, anywhere=anywhere)
+    farm = view(*cards, **more)
+    return [card.name for card in cards if check(waiting, card, farm).eligible]
+
+
+def test_interpolation_is_post_work_whatever_the_clip() -> None:
+    assert tier_now(job(NATIVE)) is Tier.QUALITY
+    assert tier_now(job(NATIVE, stage=StageKind.INTERPOLATE)) is Tier.POST
+
+
+@pytest.mark.parametrize(
+    ("tiers", "cards", "expected"),
+    [
+        ("soft", ALL, ["Ryzen 5 3600", "RTX 2060"]),  # those that are kept for post work
+        ("strict", ALL, ["Ryzen 5 3600", "RTX 2060"]),
+        ("off", ALL, [card.name for card in ALL]),
+        ("soft", (CPU,), ["Ryzen 5 3600"]),  # a farm of one PC without a card
+        ("soft", (RTX_3060,), ["RTX 3060"]),  # a farm of one 12 GB card
+        ("soft", (RTX_2070S, RTX_3060), ["RTX 2070 Super", "RTX 3060"]),
+        ("strict", (RTX_2070S, RTX_3060), []),
+        ("soft", (CPU, RTX_3060), ["Ryzen 5 3600"]),  # the big card is left to what only it can do
+    ],
+)
+def test_interpolation_goes_to_post_cards_and_where_there_is_none_to_any(
+    tiers: str, cards: tuple[Card, ...], expected: list[str]
+) -> None:
+    assert smoothers(*cards, tiers=tiers) == expected
+
+
+def test_interpolation_runs_anywhere_where_the_job_may() -> None:
+    assert smoothers(*ALL, anywhere=True, tiers="strict") == [card.name for card in ALL]
+    drafts = smoothers(*ALL, settings=replace(SMOOTH, model="animatic", steps=1), tiers="strict")
+    assert drafts == [card.name for card in ALL]
+
+
+def test_interpolation_needs_neither_model_nor_memory() -> None:
+    bare = replace(GTX_1050, models=frozenset(), usable_gib=None)
+    verdict = check(job(SMOOTH, stage=StageKind.INTERPOLATE), bare, view(bare))
+    assert (verdict.eligible, verdict.peak_gib, verdict.plan) == (True, None, MemoryPlan())
+    assert verdict.seconds == interpolation_seconds(interpolator(), SMOOTH)
+    assert not check(job(SMOOTH), bare, view(bare)).eligible
+
+
+def test_a_second_stage_that_can_go_nowhere_says_why_and_what_helps() -> None:
+    waiting = job(SMOOTH, stage=StageKind.INTERPOLATE)
+    strict = view(RTX_3060, tiers="strict")
+    assert unplaceable(waiting, [RTX_3060], strict) == (
+        "No card can run it. The nearest is RTX 3060: it is post work, RTX 3060 is kept for quality work. "
+        "Let a PC join that has a card under 8 GB or none: post work takes no more."
+    )
+    failed = view(CPU, failed={"j1": frozenset({CPU.id})})
+    assert unplaceable(waiting, [CPU], failed) == (
+        "No card can run it. The nearest is Ryzen 5 3600: it failed on Ryzen 5 3600 before. "
+        "Look at the log of the failed attempt and retry the job."
+    )

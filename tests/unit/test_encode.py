@@ -99,6 +99,18 @@ def test_frames_come_back_in_order_and_nearly_unchanged(clip: EncodedClip) -> No
     assert errors.diagonal().max() < 6  # of 255: luma is nearly exact, colour has half the resolution
 
 
+def test_a_clip_between_stages_keeps_all_colours_and_loses_next_to_nothing(tmp_path: Path) -> None:
+    given = list(moving(256, 192, 4))
+    made = encode(
+        iter(given), tmp_path / "v.mp4", fps=8, width=256, height=192, count=4, metadata={}, between_stages=True
+    )  # fmt: skip
+    verify(made.video, width=256, height=192, frames=4, fps=8, pixel_format="yuv444p")
+    with pytest.raises(RenderFailedError, match="its pixel format is yuv444p, not yuv420p"):
+        verify(made.video, width=256, height=192, frames=4, fps=8)
+    off = decoded(made.video, 256, 192).astype(float) - np.stack(given)
+    assert np.sqrt((off**2).mean()) < 1.5  # of 255
+
+
 @pytest.mark.parametrize("colour", [(200, 30, 40), (20, 160, 60), (30, 60, 220), (255, 255, 255), (0, 0, 0)])
 def test_colours_are_kept(tmp_path: Path, colour: tuple[int, int, int]) -> None:
     """A clip once converted as BT.601 and played as BT.709 comes out with greens and reds shifted by ten levels and more."""

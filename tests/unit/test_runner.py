@@ -1,5 +1,6 @@
 """A card's worker without its transport: renders for real, spools what happens."""
 
+import dataclasses
 import hashlib
 import io
 import shutil
@@ -12,12 +13,14 @@ from types import ModuleType
 import pytest
 
 from farm import events
+from farm.again import read_recipe
 from farm.catalogue.models import builtin_models
 from farm.clock import SystemClock
 from farm.errors import BadInputError, EncodingFailedError, MissingWeightsError, RenderFailedError
 from farm.events import Event
-from farm.model import FailureClass
+from farm.model import FailureClass, StageKind
 from farm.video import read_metadata, verify
+from farm.wire import Order
 from node_agent import attempt as attempt_module
 from node_agent.faults import explain
 from node_agent.pipelines.base import RenderRequest, Report
@@ -381,3 +384,77 @@ def test_a_checkpoint_is_whole_in_the_spool_before_it_is_told(workshop: Workshop
     kept = [event.step for event in told if isinstance(event, events.Checkpoint)]
     assert kept == list(range(1, SETTINGS.frames + 1))
     assert not list(workshop.spool.directory("A1").glob("*.half"))
+
+
+def stage_order(stage: StageKind, source: bytes, picture: bytes, name: str, **changes: object) -> Order:
+    """An order of a smoothed job; `source` is what the stage before left."""
+    return dataclasses.replace(
+        order(picture, name, **changes), stage=stage, source_sha256=hashlib.sha256(source).hexdigest()
+    )
+
+
+def test_a_smoothed_clip_is_made_in_two_stages_and_says_how(
+    runner: Runner, spool: Spool, picture: bytes
+) -> None:
+    runner.start(order(picture, smooth=24), picture)
+    first = ended(spool)[-1]
+    assert isinstance(first, events.Done)
+    between = spool.read("A1", "video.mp4")
+    size = {"width": SETTINGS.width, "height": SETTINGS.height}
+    verify(spool.directory("A1") / "video.mp4", **size, frames=8, fps=8, pixel_format="yuv444p")
+
+    runner.start(stage_order(StageKind.INTERPOLATE, between, picture, "A2", smooth=24), between)
+    told = ended(spool, "A2")
+    assert [event.kind for event in told if event.kind != "step"] == ["rendering", "preview", "done"]
+    steps = [event for event in told if isinstance(event, events.Step)]
+    assert (steps[0].done, steps[-1].done, steps[-1].total) == (0, 24, 24)
+    done = told[-1]
+    assert isinstance(done, events.Done)
+    assert set(done.stage_seconds) == {"interpolate", "encode"}
+    assert done.peak_gib is None  # ffmpeg's memory is not this process's
+    video = spool.directory("A2") / "video.mp4"
+    verify(video, **size, frames=24, fps=24)
+    recipe = read_recipe(video)
+    assert recipe.settings == dataclasses.asdict(dataclasses.replace(SETTINGS, smooth=24))
+    assert recipe.input_sha256 == hashlib.sha256(picture).hexdigest()
+    assert read_metadata(video)["draft"] is True
+
+
+def test_a_clip_that_changed_on_its_way_is_not_interpolated(
+    runner: Runner, spool: Spool, picture: bytes
+) -> None:
+    runner.start(stage_order(StageKind.INTERPOLATE, b"another", picture, "A1", smooth=24), b"one")
+    failed = ended(spool)[-1]
+    assert isinstance(failed, events.Failed)
+    assert (failed.failure_class, failed.message) == (
+        FailureClass.INTERNAL,
+        "The clip changed on its way to this card.",
+    )
+
+
+def test_an_interpolation_that_cannot_read_its_clip_fails_with_the_words_of_ffmpeg(
+    runner: Runner, spool: Spool, picture: bytes
+) -> None:
+    runner.start(stage_order(StageKind.INTERPOLATE, b"no clip", picture, "A1", smooth=24), b"no clip")
+    failed = ended(spool)[-1]
+    assert isinstance(failed, events.Failed)
+    assert failed.message.startswith("ffmpeg interpolated 0 of the 24 frames")
+
+
+def test_a_cancel_stops_an_interpolation_within_a_second(
+    runner: Runner, spool: Spool, picture: bytes
+) -> None:
+    wide = {"width": 1280, "height": 704, "frames": 8, "smooth": 60}
+    runner.start(order(picture, **wide), picture)
+    assert isinstance(ended(spool)[-1], events.Done)
+    between = spool.read("A1", "video.mp4")
+    runner.start(stage_order(StageKind.INTERPOLATE, between, picture, "A2", **wide), between)
+    limit = time.monotonic() + LIMIT_S
+    while not any(isinstance(event, events.Step) and event.done for event in spool.events("A2", 0)):
+        assert time.monotonic() < limit, "no frame"
+        time.sleep(0.01)
+    began = time.monotonic()
+    assert runner.cancel("A2")
+    assert isinstance(ended(spool, "A2")[-1], events.Cancelled)
+    assert time.monotonic() - began < 1.0
+    assert not (spool.directory("A2") / "video.mp4").exists()

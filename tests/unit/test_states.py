@@ -16,13 +16,13 @@ from farm.states import (
     sources,
 )
 
-# rows: status; columns: assign, finish, requeue, give_up, cancel, retry, return ("-" is illegal)
+# rows: status; columns: assign, finish, advance, requeue, give_up, cancel, retry, return ("-" is illegal)
 JOB_TABLE = {
-    "queued": "running - - failed cancelled - finished",
-    "running": "- finished queued failed cancelled - finished",
-    "finished": "- - - - - - -",
-    "failed": "- - - - - queued finished",
-    "cancelled": "- - - - - queued -",
+    "queued": "running - - - failed cancelled - finished",
+    "running": "- finished queued queued failed cancelled - finished",
+    "finished": "- - - - - - - -",
+    "failed": "- - - - - - queued finished",
+    "cancelled": "- - - - - - queued -",
 }
 # columns: load, run, finish, fail, lose, cancel, withdraw, return
 ATTEMPT_TABLE = {

@@ -10,6 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from farm.model import (
+    Artifact,
     AttemptStatus,
     Card,
     CardKind,
@@ -19,13 +20,14 @@ from farm.model import (
     MemoryPlan,
     Node,
     PcieLink,
+    StageKind,
     Tier,
 )
 from farm.states import AttemptMove, JobMove
 from farm.store import schema
 from farm.store.engine import migrate, open_engine
 from farm.store.requests import KeyReusedError, NewJob, Requests
-from farm.store.writer import Assignment, Result
+from farm.store.writer import Assignment, Result, StageResult
 from tests.storage import PICTURE, SETTINGS, Storage, open_storage
 
 
@@ -331,3 +333,45 @@ def test_writers_in_two_processes_never_fail_for_a_lock(tmp_path: Path) -> None:
         thread.join()
     assert troubles == []
     assert store.reader.counts()[JobStatus.QUEUED] == 101
+
+
+def test_a_stage_s_clip_is_handed_on_once_and_the_job_waits_with_the_next(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    (card,) = store.add_cards(1)
+    job = store.submit(replace(SETTINGS, smooth=24))
+
+    def assigned(name: str, stage: StageKind) -> bool:
+        claim = Assignment(name, job.id, card.node_id, card.id, card.name, MemoryPlan(), stage)
+        return bool(store.writer.assign([claim], 2.0))
+
+    assert job.stage is StageKind.GENERATE
+    assert not assigned("A0", StageKind.INTERPOLATE), "nobody can be ahead of the first stage"
+    assert assigned("A1", StageKind.GENERATE)
+    left = StageResult(Artifact("cd" * 32, "video/mp4", 9), {"render": 1.5}, 0.5, rendered_at=3.0)
+    assert store.writer.advance("A1", left, StageKind.INTERPOLATE, 4.0)
+    assert not store.writer.advance("A1", left, StageKind.INTERPOLATE, 5.0), "the same word twice is no news"
+    waiting = store.reader.job(job.id)
+    assert (waiting.status, waiting.stage, waiting.finished_at) == (
+        JobStatus.QUEUED,
+        StageKind.INTERPOLATE,
+        None,
+    )
+    assert store.reader.stage_artifacts(job.id) == {StageKind.GENERATE: left.artifact}
+    (first,) = store.reader.attempts(job.id)
+    assert (first.status, first.stage_seconds, first.peak_gib) == (
+        AttemptStatus.FINISHED,
+        {"render": 1.5},
+        0.5,
+    )
+    assert store.reader.tries(job.id) == [], "what counts is of the present stage"
+    assert not assigned("A2", StageKind.GENERATE), "no stage is made twice"
+    assert assigned("A3", StageKind.INTERPOLATE)
+    assert [attempt.id for attempt in store.reader.tries(job.id)] == ["A3"]
+    store.writer.fail("A3", FailureClass.BAD_INPUT, "broken", 6.0, then=JobMove.GIVE_UP)
+    assert store.writer.retry(job.id, 7.0)
+    assert store.reader.job(job.id).stage is StageKind.INTERPOLATE
+    assert assigned("A4", StageKind.INTERPOLATE)
+    store.writer.fail("A4", FailureClass.BAD_INPUT, "broken", 8.0, then=JobMove.GIVE_UP)
+    assert store.writer.retry(job.id, 9.0, from_the_start=True)
+    assert store.reader.job(job.id).stage is StageKind.GENERATE
+    assert store.reader.stage_artifacts(job.id) == {}

@@ -260,7 +260,7 @@ VALUES = (
 KEYS = st.sampled_from(
     [
         *("preset", "model", "prompt", "negative_prompt", "width", "height", "frames", "steps"),
-        *("guidance", "fps", "seed", "motion", "strength", "priority", "anywhere", "colour", ""),
+        *("guidance", "fps", "smooth", "seed", "motion", "strength", "priority", "anywhere", "colour", ""),
     ]
 )
 
@@ -308,3 +308,59 @@ def test_a_farm_s_own_model_of_the_usual_preset_s_kind_begins_with_that_preset()
     found = parse_settings(sent, models=own, presets=presets(), default_preset="quality", random_seed=1)
 
     assert (found.settings.model, found.settings.width, found.settings.steps) == ("mine", 768, 80)
+
+
+def test_a_clip_is_smoothed_where_preset_or_option_say_so_and_0_says_no() -> None:
+    assert parse({"preset": "draft"}).settings.smooth is None
+    assert parse({"preset": "draft", "smooth": 24}).settings.smooth == 24
+    asked = parse({"preset": "smooth", "prompt": "waves"})
+    assert (asked.settings.frames, asked.settings.fps, asked.settings.smooth) == (8, 8, 24)
+    assert (asked.preset, asked.tier) == ("smooth", Tier.PREVIEW)
+    assert parse({"preset": "smooth", "prompt": "waves", "smooth": 60}).settings.smooth == 60
+    assert parse({"preset": "smooth", "prompt": "waves", "smooth": 0}).settings.smooth is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (
+            {"preset": "draft", "smooth": 8},
+            "Smooth must be above the clip's own 8 fps, not 8. "
+            "Leave smooth out, or send 0, for a clip as it is, or ask for 9 to 60 fps.",
+        ),
+        (
+            {"preset": "smooth", "prompt": "waves", "fps": 30},
+            "Smooth must be above the clip's own 30 fps, not 24. "
+            "Leave smooth out, or send 0, for a clip as it is, or ask for 31 to 60 fps.",
+        ),
+        (
+            {"preset": "draft", "fps": 60, "smooth": 60},
+            "Smooth must be above the clip's own 60 fps, not 60. Leave smooth out, or send 0, for a clip as it is.",
+        ),
+        (
+            {"preset": "draft", "fps": 7, "smooth": 57},
+            "Smooth may be up to 8 times the clip's own 7 fps: 56, not 57. "
+            "Ask for less, or let the model make more frames at a higher fps.",
+        ),
+        (
+            {"preset": "draft", "frames": 1, "smooth": 24},
+            "A clip of one frame cannot be smoothed to 24 fps: there is nothing in between. "
+            "Ask for more frames. Leave smooth out, or send 0, for a clip as it is.",
+        ),
+        ({"preset": "draft", "smooth": 61}, "Smooth must be between 0 and 60, not 61."),
+        ({"preset": "draft", "smooth": -1}, "Smooth must be between 0 and 60, not -1."),
+        ({"preset": "draft", "smooth": 24.5}, "Smooth must be a whole number, not 24.5."),
+        ({"preset": "draft", "smooth": True}, "Smooth must be a whole number, not true."),
+    ],
+)
+def test_smoothing_that_makes_no_sense_is_refused(sent: dict[str, Any], expected: str) -> None:
+    assert faults(sent) == {"settings.smooth": expected}
+
+
+@pytest.mark.parametrize(("fps", "smooth"), [(8, 9), (7, 56), (8, 60), (59, 60), (1, 8)])
+def test_smoothing_within_the_limits_is_taken(fps: int, smooth: int) -> None:
+    assert parse({"preset": "draft", "fps": fps, "smooth": smooth}).settings.smooth == smooth
+
+
+def test_a_wrong_rate_is_told_once_and_not_held_against_the_smoothing_too() -> None:
+    assert list(faults({"preset": "draft", "fps": 0, "smooth": 24})) == ["settings.fps"]

@@ -4,7 +4,6 @@ The picture is taken apart into subject and scene (`subject`, `layers`), each of
 its own distance; every frame is marked as a draft (`mark`). No weights, no torch.
 """
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -31,11 +30,11 @@ from node_agent.pipelines.animatic.layers import Cutout, cut_out, fill_behind
 from node_agent.pipelines.animatic.mark import Mark, draft_mark
 from node_agent.pipelines.animatic.subject import find_subject
 from node_agent.pipelines.base import Frame, RenderRequest, Report
+from node_agent.preview import small_jpeg
 
 _THREADS = 2
 """OpenCV's threads: a node's other cards need the rest of its cores, and the result is the same with any number."""
 
-_PREVIEW_WIDTH = 320
 _PREVIEW_EVERY = 4
 """Frames from one preview to the next."""
 
@@ -70,7 +69,7 @@ class Animatic:
                 frame = stage.frame(index)
             report.step(index + 1, settings.frames)
             if index % _PREVIEW_EVERY == 0:
-                report.preview(_preview(frame))
+                report.preview(small_jpeg(frame))
             yield frame
 
 
@@ -195,12 +194,3 @@ def _take(
         (out_width, out_height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0
     )
     return np.asarray(taken), ((out_width - 1) / 2, (out_height - 1) / 2)
-
-
-def _preview(frame: Frame) -> bytes:
-    """A small JPEG of `frame`."""
-    picture = Image.fromarray(frame)
-    picture.thumbnail((_PREVIEW_WIDTH, _PREVIEW_WIDTH * 4), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    held = io.BytesIO()
-    picture.save(held, "JPEG", quality=80)
-    return held.getvalue()
