@@ -7,7 +7,17 @@ from pathlib import Path
 
 from benchmarks.record import commit
 
-ALL = ("planning", "pages", "interpolation", "overhead", "intake", "stress")
+ALL = (
+    "planning",
+    "policy",
+    "makespan",
+    "assign",
+    "pages",
+    "interpolation",
+    "overhead",
+    "intake",
+    "stress",
+)
 
 
 def main() -> None:

@@ -91,7 +91,10 @@ class Desk:
 
 
 class Attendant:
-    """One attempt's companion. `run` returns when the attempt has ended in the store."""
+    """One attempt's companion. `run` returns when the attempt has ended in the store.
+
+    `ends_at` is when it is expected to be over, wall seconds; None where nobody knows. Its card's next job may count on it.
+    """
 
     def __init__(self, desk: Desk, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
         """`handed_over`: a former scheduler may have given the attempt to its card already."""
@@ -104,6 +107,7 @@ class Attendant:
         self._desk = desk
         self._status = attempt.status
         self._after = 0
+        self.ends_at = _expected_end(attempt)
         self._preview: asyncio.Task[None] | None = None
         self._collector = Collector(desk.cluster, desk.checkpoints, attempt)
         self._progress = Progress(attempt.predicted_s, job.settings.steps)
@@ -283,6 +287,8 @@ class Attendant:
                 self._move(AttemptMove.RUN, AttemptStatus.RUNNING, event.seq)
             case Step(done=done, total=total, seconds_per_step=pace):
                 eta = (total - done) * pace if pace is not None else None
+                if eta is not None:
+                    self.ends_at = desk.clock.now() + eta
                 desk.board.change(job.id, done=done, total=total, seconds_per_step=pace, eta_s=eta)
             case Preview():
                 if self._preview is None or self._preview.done():
@@ -425,6 +431,13 @@ class Attendant:
         why = outcome.verdict if outcome is not None and outcome.then == JobMove.GIVE_UP else None
         self._desk.board.ended(self.job.id, str(status), why)
         return Ended(self.attempt, self.job, status, outcome, doubt)
+
+
+def _expected_end(attempt: Attempt) -> float | None:
+    """When the attempt should be over, wall seconds, by what was predicted; None where nothing was."""
+    if attempt.predicted_s is None:
+        return None
+    return (attempt.started_at or attempt.assigned_at) + attempt.predicted_s
 
 
 def _replace_file(path: Path, data: bytes) -> None:

@@ -15,6 +15,7 @@ from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
 from farm.model import Attempt, Card, Job, JobStatus
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
+from farm.planning.loading import load_seconds
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Request, RequestKind, Requests
@@ -31,7 +32,7 @@ from scheduler.leases import Leases
 from scheduler.lessons import Lessons
 from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
 from scheduler.policy import Policy, requirements
-from scheduler.watch import Watch
+from scheduler.watch import Watch, Work
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +70,17 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
-        self._policy = Policy(self._judge)
+        self._policy = Policy(self._judge, self._loading)
         self._exclusions = Exclusions(self._policy)
         self._attending: dict[str, tuple[Attendant, asyncio.Task[None]]] = {}
         self._holders: dict[str, str] = {}
+        self._working: dict[str, Attendant] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._last_seq = 0
         self._placed_with: object = None
         self._unplaceable: dict[object, str | None] = {}
         self._unjudged: list[str] = []
+        self._told_rather: dict[str, tuple[str, str]] = {}
         self._board = Board(self._publish)
         self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
         leases = Leases(lease_s)
@@ -105,6 +108,7 @@ class Scheduler:
             leases,
             clock,
             holder=self._holders.get,
+            work=self._work,
             attended=lambda: frozenset(self._attending),
             spooled=self._clear_spool,
             changed=self._wake.set,
@@ -221,6 +225,14 @@ class Scheduler:
     def _judge(self, job: Job, card: Card) -> Verdict:
         return check(job, card, self._view)
 
+    def _loading(self, model: str, _card: Card) -> float:
+        row = self._view.models.get(model)
+        return 0.0 if row is None else load_seconds(row)
+
+    def _work(self, card_id: str) -> Work | None:
+        at_it = self._working.get(card_id)
+        return None if at_it is None else Work(at_it.ends_at, at_it.job.settings.model)
+
     def _rivals(self, job: Job, card_id: str) -> int:
         """How many other known cards could take the job, now or when they are back."""
         avoid = self._exclusions.shunned(job.id) | {card_id}
@@ -230,7 +242,8 @@ class Scheduler:
         return not self._watch.gone(card) and self._judge(job, card).eligible
 
     def _assign(self) -> None:
-        picks = {pick.job.id: pick for pick in self._policy.decide()}
+        picks = {pick.job.id: pick for pick in self._policy.decide(self._clock.now())}
+        self._say_who_rather_waits()
         if not picks:
             return
         assignments = [
@@ -254,6 +267,17 @@ class Scheduler:
             self._queue_again(pick.job.id)
             self._watch.refresh(pick.card.id)
 
+    def _say_who_rather_waits(self) -> None:
+        """Of jobs that wait although a card is free for them, says for which card, once for each."""
+        rather = self._policy.rather
+        for job_id, why in rather.items():
+            if self._told_rather.get(job_id) != (why.card.id, why.idle.id):
+                self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=str(why))))
+        for job_id in self._told_rather.keys() - rather.keys():
+            if self._policy.job(job_id) is not None:
+                self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED)))
+        self._told_rather = {job_id: (why.card.id, why.idle.id) for job_id, why in rather.items()}
+
     def _mark_unplaceable(self) -> None:
         """Says of waiting jobs at once when no known card could ever serve them.
 
@@ -264,8 +288,10 @@ class Scheduler:
         if stand != self._placed_with:
             self._placed_with = stand
             self._unplaceable.clear()
-            self._view = replace(self._view, bands=bands_of(cards))
-            self._policy.forget_verdicts()
+            bands = bands_of(cards)
+            if bands != self._view.bands:
+                self._view = replace(self._view, bands=bands)
+                self._policy.forget_verdicts()
             self._wake.set()  # what the last decision did not know may let a card take a job
             jobs = self._policy.jobs()
         else:
@@ -311,6 +337,7 @@ class Scheduler:
     def _attend(self, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
         self._holders[attempt.card_id] = job.id
         attendant = Attendant(self._desk, attempt, job, handed_over=handed_over)
+        self._working[attempt.card_id] = attendant
         self._watch.refresh(attempt.card_id)
         task = asyncio.create_task(self._see_through(attendant))
         task.add_done_callback(self._attended)
@@ -333,8 +360,11 @@ class Scheduler:
                 await asyncio.sleep(TICK_S)
         del self._attending[attempt.id]
         self._holders.pop(attempt.card_id, None)
+        self._working.pop(attempt.card_id, None)
         self._after(ended)
         self._learn(attempt.card_id, attendant.job.settings.model)
+        if ended.outcome is not None or ended.doubt is not None:
+            self._policy.unload(attempt.card_id)  # a worker forgets its model after a failure
         if ended.outcome is not None:
             why = why_to_pause(self._reader.ended_on(attempt.card_id))
             if why is not None:
@@ -366,7 +396,7 @@ class Scheduler:
         card = next((card for card in self._policy.cards if card.id == card_id), None)
         if card is not None and self._lessons.take(card, model):
             self._view = replace(self._view, learned=self._lessons.book)
-            self._policy.forget_verdicts()
+            self._policy.forget_verdicts(card_id)
             self._placed_with = None  # what fits where may have changed: judge all that wait
 
     def _clear_spool(self, report: NodeReport) -> None:

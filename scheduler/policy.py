@@ -1,72 +1,105 @@
 """Which card gets which job: pure and incremental. Events move it; `decide` reads it. No clock, no store, no Ray.
 
-Jobs that ask the same of a card form a group, so that eligibility is judged once per group and card, not once per job.
+The rules, and why they are so, are in docs/decisions/0011-the-scheduling-policy.md. In short: lanes of jobs are ranked by priority and
+ageing, then by the users' shares, then by what is due; the first lane's job gets the card that finishes it first, and rather waits for a
+busy card than take a free one that would finish it later.
 """
 
 import heapq
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from farm.model import Card, Job, MemoryPlan, StageKind
-from farm.planning.eligibility import Verdict
+from scheduler.choice import Choice, Chosen, Waits
+from scheduler.lanes import Group, Judge, Lane, Loading, rank
+from scheduler.scene import Scene
+from scheduler.shares import Shares
+from scheduler.spread import Spread
 
-Judge = Callable[[Job, Card], Verdict]
-"""`farm.planning.eligibility` with the farm's view bound: whether a card can take a job, why not, with which plan, how long."""
+TOLD = 100
+"""Of how many jobs of a lane it is said that they wait for a better card: more would not be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """The policy's word: this job on this card, under this plan; `seconds` and `peak_gib` as estimated."""
+    """The policy's word: this job on this card, under this plan; `seconds` and `peak_gib` as estimated, without `load_s` for the model."""
 
     job: Job
     card: Card
     plan: MemoryPlan
     seconds: float
     peak_gib: float | None = None
+    load_s: float = 0.0
 
 
-@dataclass(slots=True)
-class _Group:
-    """Jobs with equal requirements, best first. `sample` stands for all of them before the judge."""
+@dataclass(frozen=True, slots=True)
+class Rather:
+    """Why a job waits although a card is free for it: `card`, which is busy, would have it done `sooner_s` before `idle`."""
 
-    sample: Job
-    excluded: frozenset[str]
-    heap: list[tuple[int, int, str]] = field(default_factory=list)
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    card: Card
+    idle: Card
+    sooner_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"Waits for {self.card.name}, which is busy: there it is done {_about(self.sooner_s)} sooner "
+            f"than on {self.idle.name}, which is free."
+        )
+
+
+def _about(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
 class Policy:
-    """The queue and the cards, as the planner sees them."""
+    """The queue and the cards, as the planner sees them. All times are the caller's wall seconds."""
 
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
-        self._groups: dict[object, _Group] = {}
-        self._jobs: dict[str, tuple[Job, int, object]] = {}
-        self._cards: dict[str, Card] = {}
-        self._free: set[str] = set()
+    def __init__(self, judge: Judge, loading: Loading = lambda _model, _card: 0.0) -> None:
+        self._scene = Scene(judge, loading)
+        self._spread = Spread()
+        self._jobs: dict[str, tuple[Job, int, Lane]] = {}
         self._excluded: dict[str, frozenset[str]] = {}
+        self.rather: dict[str, Rather] = {}
+        """Of the last decision: the jobs that wait although a card is free for them."""
 
     # --- events ---
-    def add_job(self, job: Job, seq: int) -> None:
-        """A job waits. `seq` is its place in the order of submission. Adding it again replaces it."""
+    def add_job(self, job: Job, seq: int, batch: str | None = None) -> None:
+        """A job waits. `seq` is its place in the order of submission, `batch` the name it was submitted under. Again replaces it."""
         self.remove_job(job.id)
         excluded = self._excluded.get(job.id, frozenset())
         key = (requirements(job), excluded)
-        group = self._groups.get(key)
+        group = self._scene.groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(job, excluded)
-        heapq.heappush(group.heap, (-job.priority, seq, job.id))
-        self._jobs[job.id] = (job, seq, key)
+            group = self._scene.groups[key] = Group(key, job, excluded)
+        name = (job.submitted_by, job.priority, batch is not None)
+        lane = group.lanes.get(name)
+        if lane is None:
+            lane = group.lanes[name] = Lane(name, group, job.submitted_by, job.priority, batch is not None)
+        lane.add(seq, job.id, job.created_at)
+        self._scene.shares.enter(lane.user, lane.tier)
+        self._jobs[job.id] = (job, seq, lane)
 
     def remove_job(self, job_id: str) -> None:
-        """A job waits no longer. Its place in the heap is left to be skipped."""
-        self._jobs.pop(job_id, None)
+        """A job waits no longer."""
+        found = self._jobs.pop(job_id, None)
+        if found is None:
+            return
+        _, seq, lane = found
+        group = lane.group
+        lane.remove(seq, job_id)
+        self._scene.shares.leave(lane.user, lane.tier)
+        if not lane.jobs:  # months of jobs leave many kinds behind
+            del group.lanes[lane.key]
+            if not group.lanes:
+                del self._scene.groups[group.key]
 
     def change_priority(self, job_id: str, priority: int) -> None:
         """A waiting job moves in the queue."""
         found = self._jobs.get(job_id)
         if found is not None:
-            self.add_job(replace(found[0], priority=priority), found[1])
+            batch = "" if found[2].batch else None
+            self.add_job(replace(found[0], priority=priority), found[1], batch)
 
     def exclude(self, job_id: str, card_id: str) -> None:
         """The job failed on this card and shall not go there again."""
@@ -87,32 +120,37 @@ class Policy:
             if found is not None:
                 self._jobs[job_id] = (replace(found[0], unplaceable=reason), found[1], found[2])
 
-    def set_card(self, card: Card, *, free: bool) -> None:
-        """A card is there, and takes work or not."""
-        if self._cards.get(card.id) != card:
-            self._cards[card.id] = card
-            self.forget_verdicts()  # who may serve what can depend on all cards of the farm
-        if free:
-            self._free.add(card.id)
-        else:
-            self._free.discard(card.id)
+    def set_card(
+        self, card: Card, *, free: bool, busy_until: float | None = None, model: str | None = None
+    ) -> None:
+        """A card is there, and takes work or not.
+
+        `busy_until` is when a card at work is expected to be free, None where nobody knows (it does not answer, say): then no job waits for
+        it. `model` is what its worker has loaded; None leaves what is known.
+        """
+        self._scene.see(card)
+        if model is not None:
+            self._scene.hold(card.id, model)
+        self._scene.stand(card.id, free=free, ends=busy_until)
+
+    def unload(self, card_id: str) -> None:
+        """The card's worker holds no model any more: it was replaced, or has forgotten it after a failure."""
+        if card_id in self._scene.cards:
+            self._scene.hold(card_id, None)
 
     def remove_card(self, card_id: str) -> None:
         """A card is there no longer."""
-        self._free.discard(card_id)
-        if self._cards.pop(card_id, None) is not None:
-            self.forget_verdicts()
+        self._scene.lose(card_id)
 
-    def forget_verdicts(self) -> None:
-        """Judges anew from here on: the farm's view changed."""
-        for group in self._groups.values():
-            group.verdicts.clear()
+    def forget_verdicts(self, card_id: str | None = None) -> None:
+        """Judges anew from here on, this card or all: the farm's view changed."""
+        self._scene.forget(card_id)
 
     # --- answers ---
     @property
     def cards(self) -> list[Card]:
         """All known cards."""
-        return list(self._cards.values())
+        return list(self._scene.cards.values())
 
     @property
     def waiting(self) -> int:
@@ -128,63 +166,75 @@ class Policy:
         """All waiting jobs."""
         return [job for job, _, _ in self._jobs.values()]
 
-    def decide(self) -> list[Pick]:
-        """Picks for the free cards: the first job in the queue that a free card can take gets the fastest such card; and so on."""
+    def decide(self, now: float) -> list[Pick]:
+        """Picks for the free cards. What is picked waits no longer, and its card is busy for as long as it is expected to take."""
         picks: list[Pick] = []
-        free = set(self._free)
-        while free:
-            best: tuple[tuple[int, int], Pick] | None = None
-            for key, group in list(self._groups.items()):
-                head = self._head(group)
-                if head is None:
-                    del self._groups[key]  # months of jobs leave many kinds behind
-                    continue
-                if best is not None and head[0] >= best[0]:
-                    continue
-                pick = self._fastest(group, head[1], free)
-                if pick is not None:
-                    best = (head[0], pick)
-            if best is None:
-                return picks
-            pick = best[1]
-            picks.append(pick)
-            free.discard(pick.card.id)
-            self._free.discard(pick.card.id)
-            self.remove_job(pick.job.id)
+        waits = Waits()
+        choice: Choice | None = None
+        while self._scene.free:
+            choice = Choice(self._scene, self._spread, waits, now)
+            before = len(waits.idle)
+            chosen = choice.next()
+            if chosen is not None:
+                picks.append(self._take(chosen, now))
+            elif not choice.frees or len(waits.idle) == before:
+                break
+        self._note_rather(choice, waits)
         return picks
 
-    def _head(self, group: _Group) -> tuple[tuple[int, int], Job] | None:
-        while group.heap:
-            rank, seq, job_id = group.heap[0]
-            if self._stands(group, rank, seq, job_id):
-                return (rank, seq), self._jobs[job_id][0]
-            heapq.heappop(group.heap)
-        return None
+    def _take(self, chosen: Chosen, now: float) -> Pick:
+        lane, card_id = chosen.lane, chosen.card_id
+        group, scene = lane.group, self._scene
+        verdict = group.verdicts[card_id]
+        job = self._jobs[lane.jobs[chosen.place][1]][0]
+        assert verdict.plan is not None  # noqa: S101 - only such cards are offered
+        pick = Pick(job, scene.cards[card_id], verdict.plan, verdict.seconds, verdict.peak_gib, chosen.load_s)
+        scene.shares.charge(lane.user, lane.tier, group.nominal_s)
+        if lane.bulk:
+            self._spread.take(card_id, group, verdict.seconds)
+        lane.served = now
+        self.remove_job(job.id)
+        scene.stand(card_id, free=False, ends=chosen.ends)
+        if group.model:
+            scene.hold(card_id, group.model)
+        return pick
 
-    def _stands(self, group: _Group, rank: int, seq: int, job_id: str) -> bool:
-        """Whether a place in the heap is the job's present one: it may have left, or moved in the queue."""
-        found = self._jobs.get(job_id)
-        if found is None:
-            return False
-        job, its_seq, key = found
-        return (-job.priority, its_seq) == (rank, seq) and self._groups.get(key) is group
+    def _note_rather(self, choice: Choice | None, waits: Waits) -> None:
+        self.rather = {}
+        for lane, idle in waits.idle.items():
+            better = choice.better(lane, idle) if choice is not None and idle in self._scene.free else None
+            if better is not None:
+                cards = self._scene.cards
+                why = Rather(cards[better[0]], cards[idle], better[1])
+                self.rather |= dict.fromkeys((job_id for _, job_id in lane.jobs[:TOLD]), why)
 
-    def _fastest(self, group: _Group, job: Job, free: set[str]) -> Pick | None:
-        best: Pick | None = None
-        for card_id in sorted(free - group.excluded):
-            verdict = self._verdict(group, card_id)
-            if (
-                verdict.eligible
-                and verdict.plan is not None
-                and (best is None or verdict.seconds < best.seconds)
-            ):
-                best = Pick(job, self._cards[card_id], verdict.plan, verdict.seconds, verdict.peak_gib)
-        return best
-
-    def _verdict(self, group: _Group, card_id: str) -> Verdict:
-        found = group.verdicts.get(card_id)
-        if found is None:
-            found = group.verdicts[card_id] = self._judge(group.sample, self._cards[card_id])
+    def in_order(self, now: float, most: int) -> list[Job]:
+        """The first of the queue, in the order in which they would get cards if cards that take them became free one by one."""
+        for group in self._scene.groups.values():
+            self._scene.offers(group)  # ranks speak of a job's length
+        shares = Shares(dict(self._scene.shares.accounts))
+        heads = [
+            (rank(lane, shares, now), number, lane)
+            for number, lane in enumerate(
+                lane for group in self._scene.groups.values() for lane in group.lanes.values()
+            )
+        ]
+        heapq.heapify(heads)
+        taken: Counter[Lane] = Counter()
+        found: list[Job] = []
+        while heads and len(found) < most:
+            before, number, lane = heads[0]
+            present = rank(lane, shares, now, taken[lane])
+            if present > before:  # its user has got more meanwhile: ranks only ever fall behind
+                heapq.heapreplace(heads, (present, number, lane))
+                continue
+            found.append(self._jobs[lane.jobs[taken[lane]][1]][0])
+            taken[lane] += 1
+            shares.charge(lane.user, lane.tier, lane.group.nominal_s)
+            if taken[lane] == len(lane.jobs):
+                heapq.heappop(heads)
+            else:
+                heapq.heapreplace(heads, (rank(lane, shares, now, taken[lane]), number, lane))
         return found
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from farm.clock import Clock
 from farm.feed import CardState, LiveCard
@@ -31,11 +32,18 @@ NO_LONGER_THERE = "its PC no longer has it"
 DRAINED = "A person drained its PC; `farm resume` gives it work again."
 
 
+class Work(NamedTuple):
+    """What a card is at: when that is expected to be over (wall seconds; None where nobody knows), and the model that it runs."""
+
+    ends_at: float | None
+    model: str
+
+
 class Watch:
     """One per scheduler.
 
-    `holder(card_id)` is the job that holds a card; `attended()` are the attempts that are seen through; `spooled(report)` hears what a
-    node keeps.
+    `holder(card_id)` is the job that holds a card, `work(card_id)` what its attempt is at; `attended()` are the attempts that are seen
+    through; `spooled(report)` hears what a node keeps.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class Watch:
         clock: Clock,
         *,
         holder: Callable[[str], str | None],
+        work: Callable[[str], Work | None],
         attended: Callable[[], frozenset[str]],
         spooled: Callable[[NodeReport], None],
         changed: Callable[[], None],
@@ -59,6 +68,7 @@ class Watch:
         self._leases = leases
         self._clock = clock
         self._holder = holder
+        self._work = work
         self._attended = attended
         self._spooled = spooled
         self._changed = changed
@@ -256,7 +266,13 @@ class Watch:
         paused, drained = self._pauses.about(card_id), card.node_id in self._drained
         kept_from_work = card.trouble is not None or paused is not None or drained
         free = answering and doubt is None and job_id is None and not kept_from_work
-        self._policy.set_card(card, free=free)
+        work = self._work(card_id) if answering and not kept_from_work else None
+        self._policy.set_card(
+            card,
+            free=free,
+            busy_until=work.ends_at if work is not None else None,
+            model=work.model if work is not None else None,
+        )
         state: CardState = "idle"
         why = None
         if not answering:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from farm.cli import batch, bench, calibrate, demo, jobs, join, machines, plan, token, up
+from farm.cli import batch, bench, calibrate, demo, jobs, join, machines, plan, simulate, token, up
 
 app = typer.Typer(
     name="farm",
@@ -30,6 +30,7 @@ for verb in (
     app.command(verb.__name__)(verb)
 app.command("batch")(batch.batch)
 app.command("plan")(plan.plan)
+app.command("simulate")(simulate.simulate)
 app.command("up")(up.up)
 app.command("join")(join.join)
 app.command("demo")(demo.demo)

@@ -64,64 +64,94 @@ class Writer:
         self._engine = engine
 
     def assign(self, assignments: Sequence[Assignment], now: float) -> list[Attempt]:
-        """Claims each assignment's job and card; returns the attempts that won. One transaction for all.
+        """Claims each assignment's job and card; returns the attempts that won. One transaction, and a handful of statements, for all.
 
-        A job that is no longer queued, is at another stage, was asked to cancel, or whose card already works, is left out.
+        A job that is no longer queued, is at another stage, was asked to cancel, or whose card already works, is left out; of two
+        assignments of one job or one card, so is the second.
         """
-        won: list[Attempt] = []
+        if not assignments:
+            return []
         with self._engine.begin() as connection:
-            for item in assignments:
-                attempt = self._claim(connection, item, now)
-                if attempt is not None:
-                    won.append(attempt)
-        return won
+            claimed = self._claim(connection, assignments)
+            if not claimed:
+                return []
+            attempts = schema.attempts
+            tried = self._tried(connection, [item.job_id for item in claimed])
+            rows = [
+                {
+                    "id": item.attempt_id,
+                    "job_id": item.job_id,
+                    "number": tried.get(item.job_id, 0) + 1,
+                    "stage": item.stage,
+                    "node_id": item.node_id,
+                    "card_id": item.card_id,
+                    "card_name": item.card_name,
+                    "status": AttemptStatus.ASSIGNED,
+                    "memory_plan": plan_to_json(item.plan),
+                    "assigned_at": now,
+                    "stage_seconds": {},
+                    "predicted_s": item.predicted_s,
+                    "predicted_gib": item.predicted_gib,
+                }
+                for item in claimed
+            ]
+            connection.execute(sa.insert(attempts), rows)
+            told = [
+                {
+                    "job_id": item.job_id,
+                    "attempt_id": item.attempt_id,
+                    "at": now,
+                    "what": "assigned",
+                    "detail": f"to {item.card_name}",
+                }
+                for item in claimed
+            ]
+            connection.execute(sa.insert(schema.story), told)
+            ids = [item.attempt_id for item in claimed]
+            found = connection.execute(sa.select(attempts).where(attempts.c.id.in_(ids))).mappings()
+            made = {row["id"]: attempt_from_row(row) for row in found}
+            return [made[attempt_id] for attempt_id in ids]
 
-    def _claim(self, connection: Connection, item: Assignment, now: float) -> Attempt | None:
+    @staticmethod
+    def _claim(connection: Connection, assignments: Sequence[Assignment]) -> list[Assignment]:
+        """Those whose job was queued and is running now, and whose card does not work. The transaction has the write lock."""
         jobs, attempts = schema.jobs, schema.attempts
-        busy = sa.exists().where(attempts.c.card_id == item.card_id, attempts.c.status.in_(_LIVE))
-        claimed = connection.execute(
-            sa.update(jobs)
-            .where(
-                jobs.c.id == item.job_id,
-                jobs.c.stage == item.stage,
-                jobs.c.status.in_(sources(JobMove.ASSIGN)),
-                jobs.c.cancel_requested.is_(False),
-                ~busy,
-            )
-            .values(status=after(JobStatus.QUEUED, JobMove.ASSIGN), unplaceable=None)
-        ).rowcount
-        if not claimed:
-            return None
-        tried = connection.scalar(
-            sa.select(sa.func.coalesce(sa.func.max(attempts.c.number), 0)).where(
-                attempts.c.job_id == item.job_id
-            )
-        )
-        row = (
-            connection.execute(
-                sa.insert(attempts)
-                .values(
-                    id=item.attempt_id,
-                    job_id=item.job_id,
-                    number=(tried or 0) + 1,
-                    stage=item.stage,
-                    node_id=item.node_id,
-                    card_id=item.card_id,
-                    card_name=item.card_name,
-                    status=AttemptStatus.ASSIGNED,
-                    memory_plan=plan_to_json(item.plan),
-                    assigned_at=now,
-                    stage_seconds={},
-                    predicted_s=item.predicted_s,
-                    predicted_gib=item.predicted_gib,
+        cards = {item.card_id for item in assignments}
+        # Literally the condition of the index of live attempts, or SQLite reads the whole history of each card.
+        working = sa.select(attempts.c.card_id).where(attempts.c.card_id.in_(cards), schema.LIVE)
+        taken = set(connection.scalars(working))
+        wanted: dict[str, Assignment] = {}
+        for item in assignments:
+            if item.card_id not in taken and item.job_id not in wanted:
+                wanted[item.job_id] = item
+                taken.add(item.card_id)
+        won = set(
+            connection.scalars(
+                sa.update(jobs)
+                .where(
+                    jobs.c.id.in_(wanted),
+                    sa.tuple_(jobs.c.id, jobs.c.stage).in_(
+                        [(item.job_id, item.stage) for item in wanted.values()]
+                    ),
+                    jobs.c.status.in_(sources(JobMove.ASSIGN)),
+                    jobs.c.cancel_requested.is_(False),
                 )
-                .returning(attempts)
+                .values(status=after(JobStatus.QUEUED, JobMove.ASSIGN), unplaceable=None)
+                .returning(jobs.c.id)
             )
-            .mappings()
-            .one()
         )
-        self._tell(connection, item.job_id, item.attempt_id, now, "assigned", f"to {item.card_name}")
-        return attempt_from_row(row)
+        return [item for job_id, item in wanted.items() if job_id in won]
+
+    @staticmethod
+    def _tried(connection: Connection, job_ids: Sequence[str]) -> dict[str, int]:
+        """The number of each job's last attempt, of those that have one."""
+        attempts = schema.attempts
+        found = connection.execute(
+            sa.select(attempts.c.job_id, sa.func.max(attempts.c.number))
+            .where(attempts.c.job_id.in_(job_ids))
+            .group_by(attempts.c.job_id)
+        )
+        return {job_id: number for job_id, number in found}  # noqa: C416 - rows are not pairs to mypy
 
     def progress(self, attempt_id: str, move: AttemptMove, now: float, seq: int) -> bool:
         """Moves a live attempt on: `LOAD` or `RUN`."""

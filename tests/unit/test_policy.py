@@ -14,6 +14,8 @@ from scheduler.outcomes import after_failure, after_loss
 from scheduler.policy import Policy
 from tests.storage import SETTINGS
 
+NOW = 1.0
+
 
 def job(name: str, **changes: object) -> Job:
     base = Job(name, JobStatus.QUEUED, SETTINGS, Tier.PREVIEW, "ab", 1.0)
@@ -35,19 +37,21 @@ def judge(speeds: dict[str, float]) -> Policy:
 
 
 def picks(policy: Policy) -> list[tuple[str, str]]:
-    return [(pick.job.id, pick.card.id) for pick in policy.decide()]
+    return [(pick.job.id, pick.card.id) for pick in policy.decide(NOW)]
 
 
 def test_the_first_in_the_queue_gets_the_fastest_card() -> None:
     policy = judge({"slow": 9.0, "fast": 1.0})
     for name in ("slow", "fast", "unfit"):
         policy.set_card(card(name), free=True)
-    for seq, name in enumerate(("J1", "J2", "J3"), 1):
-        policy.add_job(job(name), seq)
-    assert picks(policy) == [("J1", "fast"), ("J2", "slow")]
+    for seq in range(12):
+        policy.add_job(job(f"J{seq}"), seq)
+    assert picks(policy) == [("J0", "fast"), ("J8", "slow")]
     assert picks(policy) == []
     policy.set_card(card("slow"), free=True)
-    assert picks(policy) == [("J3", "slow")]
+    assert picks(policy) == [("J9", "slow")], (
+        "eight more would be done on the fast card before the slow one has done one"
+    )
 
 
 def test_priority_goes_before_age_and_can_change() -> None:
@@ -82,11 +86,11 @@ def test_kinds_of_jobs_that_are_gone_leave_nothing_behind() -> None:
         if seq % 2:
             policy.remove_job(f"J{seq}")
         policy.set_card(card("c"), free=True)
-        policy.decide()
+        policy.decide(NOW)
     policy.set_card(card("c"), free=True)
     assert picks(policy) == []
     assert policy.waiting == 0
-    assert policy._groups == {}
+    assert policy._scene.groups == {}
     policy.add_job(job("J1"), 1)
     assert picks(policy) == [("J1", "c")]
 
@@ -106,7 +110,7 @@ def test_a_job_that_was_replaced_waits_once_and_as_it_is_now() -> None:
     assert policy.waiting == 1
     for name in ("a", "b"):
         policy.set_card(card(name), free=True)
-    (pick,) = policy.decide()
+    (pick,) = policy.decide(NOW)
     assert pick.job.settings.steps == 9
 
 
@@ -187,7 +191,7 @@ def test_it_never_gives_what_the_judge_refuses_and_leaves_no_card_idle_that_coul
     idle = {f"C{index}": replace(card(f"C{index}"), models=models) for index, models in enumerate(cards)}
     for one in idle.values():
         policy.set_card(one, free=True)
-    decided = policy.decide()
+    decided = policy.decide(NOW)
     for pick in decided:
         assert pick.job.settings.model in pick.card.models
         better = [

@@ -183,6 +183,39 @@ def test_one_transaction_assigns_many_and_leaves_out_what_lost_its_race(tmp_path
     assert [attempt.id for attempt in store.writer.assign(asked, 3.0)] == ["A0", "A2"]
 
 
+def test_assigning_reads_no_cards_history(tmp_path: Path) -> None:
+    """Whether a card works was looked up among all attempts that it ever had: the older the farm, the slower each assignment."""
+    store = open_storage(tmp_path)
+    (card,) = store.add_cards(1)
+    job = store.submit()
+    said: list[tuple[str, object]] = []
+    engine = store.writer._engine
+    sa.event.listen(
+        engine, "before_cursor_execute", lambda _c, _u, text, values, *_: said.append((text, values))
+    )
+    store.writer.assign([Assignment("A1", job.id, "n1", card.id, card.name, MemoryPlan())], 2.0)
+    asked = [(text, values) for text, values in said if "attempts.card_id IN" in text]
+    assert asked
+    with engine.connect() as connection:
+        for text, values in asked:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all()  # type: ignore[arg-type]  # as sent
+            assert "ix_attempts_one_live_per_card" in str(plan)
+
+
+def test_of_two_assignments_of_one_job_or_one_card_the_first_counts(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    one, two = store.add_cards(2)
+    first, second = store.submit(), store.submit()
+
+    def order(name: str, job: Job, card: Card) -> Assignment:
+        return Assignment(name, job.id, "n1", card.id, card.name, MemoryPlan())
+
+    asked = [order("A1", first, one), order("A2", first, two), order("A3", second, one)]
+    assert [attempt.id for attempt in store.writer.assign(asked, 2.0)] == ["A1"]
+    assert [attempt.id for attempt in store.writer.assign([order("A4", second, one)], 3.0)] == []
+    assert [attempt.id for attempt in store.writer.assign([order("A5", second, two)], 3.0)] == ["A5"]
+
+
 def test_the_same_idempotency_key_gives_the_same_job_and_refuses_another_request(tmp_path: Path) -> None:
     store = open_storage(tmp_path)
 

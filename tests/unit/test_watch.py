@@ -47,6 +47,7 @@ class Post:
             self.leases,
             self.clock,
             holder=self.holders.get,
+            work=lambda _card_id: None,
             attended=lambda: frozenset(self.attended),
             spooled=self.reports.append,
             changed=lambda: self.changes.append(1),
@@ -59,7 +60,7 @@ class Post:
         return {card.id: card for card in self.board.snapshot().cards}[card_id]
 
     def free(self) -> set[str]:
-        return set(self.policy._free)
+        return set(self.policy._scene.free)
 
 
 def order(attempt_id: str) -> Order:
