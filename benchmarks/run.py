@@ -8,6 +8,9 @@ from pathlib import Path
 from benchmarks.record import commit
 
 ALL = (
+    "article",
+    "intervals",
+    "outlook",
     "planning",
     "policy",
     "makespan",

@@ -9,7 +9,19 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from dashboard import frame, metrics, pages, problems, signin
-from dashboard.api import batches, catalogue, events, files, health, jobs, join, machines, plan, stats
+from dashboard.api import (
+    batches,
+    calibration,
+    catalogue,
+    events,
+    files,
+    health,
+    jobs,
+    join,
+    machines,
+    plan,
+    stats,
+)
 from dashboard.headers import SecurityHeaders
 from dashboard.limits import BodyLimit
 from dashboard.openapi import describe
@@ -47,7 +59,7 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     )
     app.state.parts = farm
     problems.add_handlers(app)
-    for module in (jobs, batches, files, machines, catalogue, stats, plan, events, join):
+    for module in (jobs, batches, files, machines, catalogue, stats, plan, calibration, events, join):
         app.include_router(module.router, prefix=API)
     app.include_router(join.open_router)
     app.include_router(health.router)

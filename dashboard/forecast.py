@@ -1,14 +1,20 @@
 """The farm's own cards, and what they have taught, put before the planner. `farm.planning.foresee` does the rest."""
 
+from collections.abc import Sequence
+
 from dashboard.parts import Parts
 from dashboard.views import default_preset
 from farm.answers import CardForecast
 from farm.catalogue.models import ModelRow
 from farm.model import Card
+from farm.own_bench import Benched, read_bench
 from farm.planning.eligibility import FarmView, bands_of
 from farm.planning.foresee import foresee
-from farm.planning.learned import LAST, Learned, learn, lesson_of
+from farm.planning.learned import LAST, Learned, bench_lessons, learn, lesson_of
 from farm.submit import parse_settings
+
+RESTING = ("drained", "paused", "kept")
+"""States in which a card takes no work until a person, a test or its owner says so."""
 
 
 def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
@@ -27,11 +33,17 @@ def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
     )
     cards = farm.reader.cards()
     row = farm.models[submission.settings.model]
+    bench = read_bench(farm.data.bench_results)
     view = FarmView(
         models=farm.models,
         tiers=farm.settings.tiers,
         bands=bands_of(card for card in cards if card.trouble is None),
-        learned={(card.id, row.name): _taught(farm, card, row) for card in cards},
+        resting={
+            card_id: f"is {live.state}"
+            for card_id, live in list(farm.live.cards.items())
+            if live.state in RESTING
+        },
+        learned={(card.id, row.name): _taught(farm, bench, card, row) for card in cards},
     )
     names = {node.id: node.name for node in farm.reader.nodes()}
     of_card = {card.id: names.get(card.node_id) for card in cards}
@@ -41,7 +53,10 @@ def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
     ]
 
 
-def _taught(farm: Parts, card: Card, row: ModelRow) -> Learned:
+def _taught(farm: Parts, bench: Sequence[Benched], card: Card, row: ModelRow) -> Learned:
     """What the last attempts of the model on the card say: the scheduler's own lesson, drawn from the store."""
     history = farm.reader.instructive_attempts(card.id, row.name, LAST)
-    return learn(lesson_of(attempt, settings, row, card) for attempt, settings in history)
+    return learn(
+        (lesson_of(attempt, settings, row, card) for attempt, settings in history),
+        bench_lessons(bench, row, card),
+    )

@@ -1,12 +1,15 @@
 """What people see of jobs, cards and nodes: the store's values joined with what is live. The API and the pages share it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from dashboard.parts import Parts
 from farm.answers import (
     AttemptView,
+    CalibrationView,
     CardView,
+    EtaView,
     JobPage,
     JobUrls,
     JobView,
@@ -19,11 +22,12 @@ from farm.answers import (
 from farm.catalogue.downloads import download_gib
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
-from farm.feed import LiveCard, LiveJob
+from farm.feed import LiveCard, LiveJob, QueuePlace
 from farm.model import (
     Artifact,
     Attempt,
     AttemptStatus,
+    Basis,
     Card,
     CardKind,
     Job,
@@ -31,14 +35,20 @@ from farm.model import (
     Node,
     StageKind,
 )
+from farm.planning.calibration import Foretold, calibration
+from farm.planning.kinds import kind_of
 from farm.planning.rules import precision_for
+from farm.planning.spans import SHARE
 from farm.stages import stages_of
+from farm.states import ENDED_JOBS
 from farm.store.reader import JobSort
 
 SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
 )
 WAITING = "Waiting for its turn."
+FORETOLD = 1000
+"""The predictions that are judged: enough to tell 80 % from 77 %."""
 
 
 def job_view(
@@ -51,6 +61,9 @@ def job_view(
 ) -> JobView:
     """One job; of a job in a list `attempts` holds only the newest, and `stages` nothing."""
     live = parts.live.jobs.get(job.id)
+    place = parts.live.places.get(job.id) if job.status not in ENDED_JOBS else None
+    if job.status == JobStatus.QUEUED and place is not None and place.position is not None:
+        position = place.position
     last = attempts[-1] if attempts else None
     return JobView(
         id=job.id,
@@ -69,7 +82,8 @@ def job_view(
         finished_at=job.finished_at,
         progress=_progress(job, live),
         position=position,
-        why_pending=_why_pending(parts, job, live),
+        eta=_eta(parts, job, place, position),
+        why_pending=_why_pending(parts, job, live, place),
         unplaceable=job.unplaceable,
         failure=job.failure,
         cancel_requested=job.cancel_requested,
@@ -96,12 +110,32 @@ def _progress(job: Job, live: LiveJob | None) -> ProgressView | None:
     )
 
 
-def _why_pending(parts: Parts, job: Job, live: LiveJob | None) -> str | None:
+def _eta(parts: Parts, job: Job, place: QueuePlace | None, position: int | None) -> EtaView | None:
+    """By the job's place in the queue as it was played forward, or, far behind, by the pace of its kind."""
+    queue = parts.live.queue
+    if not parts.live.connected or queue is None or job.status in ENDED_JOBS:
+        return None
+    if place is not None:
+        done = place.done
+        return None if done is None else EtaView(at=done.at, low_at=done.low_at, high_at=done.high_at)
+    rate = queue.rates.get(kind_of(job))
+    if rate is None or position is None or job.status != JobStatus.QUEUED:
+        return None
+    likely = rate.at + rate.each_s * max(0, position - queue.placed) - queue.made_at
+    low, high = likely / rate.factor, likely * rate.factor
+    return EtaView(
+        at=queue.made_at + likely, low_at=queue.made_at + low, high_at=queue.made_at + high, exact=False
+    )
+
+
+def _why_pending(parts: Parts, job: Job, live: LiveJob | None, place: QueuePlace | None) -> str | None:
     if job.status != JobStatus.QUEUED:
         return None
     if not parts.live.connected:
         return SCHEDULER_DOWN
-    return job.unplaceable or (live.why if live else None) or WAITING
+    known = parts.live.queue.why if parts.live.queue is not None else {}
+    waits = known.get(place.kind if place is not None else kind_of(job))
+    return job.unplaceable or (live.why if live else None) or waits or WAITING
 
 
 def _urls(parts: Parts, job: Job) -> JobUrls:
@@ -143,6 +177,9 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         notes=list(attempt.notes),
         predicted_s=attempt.predicted_s,
         predicted_gib=attempt.predicted_gib,
+        predicted_low_s=attempt.predicted_low_s,
+        predicted_high_s=attempt.predicted_high_s,
+        predicted_basis=attempt.predicted_basis,
         resumed_step=attempt.resumed_step,
     )
 
@@ -290,6 +327,21 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
         ram_free_gib=node.ram_free_gib,
         drained_at=node.drained_at,
     )
+
+
+def show_calibration(parts: Parts) -> CalibrationView:
+    """How often the last predictions held, all together and by what they rested on."""
+    told = parts.reader.foretold(FORETOLD)
+    of_basis: dict[Basis, list[Foretold]] = {}
+    for one in told:
+        if one.basis is not None:
+            of_basis.setdefault(one.basis, []).append(one)
+    by_basis = {basis: _calibration_view(ones) for basis, ones in sorted(of_basis.items())}
+    return _calibration_view(told).model_copy(update={"by_basis": by_basis})
+
+
+def _calibration_view(told: Sequence[Foretold]) -> CalibrationView:
+    return CalibrationView(aim=SHARE, **asdict(calibration(told)))
 
 
 def default_preset(parts: Parts) -> str:

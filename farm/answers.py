@@ -3,11 +3,10 @@
 Times are wall seconds since 1970, durations seconds, sizes GiB and pixels. `None` means "not known".
 """
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict
 
 from farm.model import (
+    Basis,
     CardKind,
     FailureClass,
     JobStatus,
@@ -52,6 +51,18 @@ class StageView(Answer):
     sha256: str | None = None
 
 
+class EtaView(Answer):
+    """When a job is expected to be done, wall seconds since 1970: `low_at` to `high_at` hold the truth in four of five cases.
+
+    `exact`: the queue was played forward to this job; else it stands so far behind that its time is told from the queue's pace.
+    """
+
+    at: float
+    low_at: float
+    high_at: float
+    exact: bool = True
+
+
 class AttemptView(Answer):
     """One try of a job on a card. `resumed_step`: the step after which it went on, from a checkpoint of an earlier try."""
 
@@ -73,6 +84,9 @@ class AttemptView(Answer):
     notes: list[str] = []
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    predicted_low_s: float | None = None
+    predicted_high_s: float | None = None
+    predicted_basis: Basis | None = None
     resumed_step: int | None = None
 
 
@@ -90,10 +104,10 @@ class JobUrls(Answer):
 class JobView(Answer):
     """A job as people see it: what was asked, where it stands, and why.
 
-    `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known
-    for a queued job that was asked for by itself, not in a list. `why_pending` says what a queued job waits for.
-    `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload. `stages` are known of a job that
-    was asked for by itself.
+    `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known of every queued job that was
+    asked for by itself, in a list of the first some hundred; so is `eta`, which running jobs have too. `why_pending` says what a queued job
+    waits for. `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload. `stages` are known of a
+    job that was asked for by itself.
     """
 
     id: str
@@ -112,6 +126,7 @@ class JobView(Answer):
     finished_at: float | None = None
     progress: ProgressView | None = None
     position: int | None = None
+    eta: EtaView | None = None
     why_pending: str | None = None
     unplaceable: str | None = None
     failure: str | None = None
@@ -200,10 +215,12 @@ class CardForecast(Answer):
     """What a render would come to on a card, before it runs.
 
     `fits` speaks of memory alone; `eligible` says that the card would take the job, else `reasons` say why not and `advice` what helps.
+    `how_it_fits`: where a card cannot hold everything, what that would need, and what the plan costs in time.
     `tier` is the job's. `peak_gib` is what the caching allocator will reserve, without the CUDA context, as history records it; 0 where no
     GPU memory is needed. Where nothing fits, plan and peak are those that take the least, and no seconds are told. `usable_gib` is what the
-    allocator may take, after the CUDA context. `basis`: "measured" if attempts of this card with this model taught the prediction,
-    "calibrated" if the model's network was measured, else "catalogue". `card_id` is None for a card that is not of the farm.
+    allocator may take, after the CUDA context. `seconds_low` to `seconds_high` hold the truth in four of five cases. `basis`: "measured"
+    if attempts of this card with this model taught the prediction, "calibrated" if its own bench did, else "catalogue". `card_id` is None
+    for a card that is not of the farm.
     """
 
     card: str
@@ -216,6 +233,7 @@ class CardForecast(Answer):
     tier: Tier
     reasons: list[str] = []
     advice: str = ""
+    how_it_fits: str = ""
     memory_plan: MemoryPlan
     peak_gib: float
     peak_low_gib: float
@@ -223,7 +241,22 @@ class CardForecast(Answer):
     seconds: float | None = None
     seconds_low: float | None = None
     seconds_high: float | None = None
-    basis: Literal["measured", "calibrated", "catalogue"]
+    basis: Basis
+
+
+class CalibrationView(Answer):
+    """How often renders took as long as was foretold: shares of 0 to 1 of the last `renders` finished ones.
+
+    `aim` is what `within` should be. `by_basis` has the same for what the predictions rested on. None where there is nothing to tell.
+    """
+
+    aim: float
+    renders: int
+    within: float | None = None
+    quicker: float | None = None
+    slower: float | None = None
+    median_error: float | None = None
+    by_basis: dict[Basis, "CalibrationView"] = {}
 
 
 class ThroughputPart(Answer):

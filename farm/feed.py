@@ -1,7 +1,8 @@
 """The scheduler's live feed: what is happening right now, as JSON lines over a local socket to the dashboard.
 
 The store tells what was; the feed tells what is. On connecting, a reader gets one `Snapshot`, then `JobChanged` and `CardChanged` as they
-happen. A reader may write the line `wake` to say that the store holds something new for the scheduler.
+happen, and `QueueChanged` every few seconds while the queue moves. A reader may write the line `wake` to say that the store holds
+something new for the scheduler.
 """
 
 from dataclasses import dataclass, field
@@ -55,11 +56,60 @@ class LiveCard:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """When a job is expected to be done, wall seconds: `low_at` to `high_at` hold the truth in four of five cases."""
+
+    at: float
+    low_at: float
+    high_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """A job's place in the queue, from 1, None for one that runs; `done` is None where no card that answers takes it.
+
+    `card_id` is where it runs or is expected to. `kind` is `farm.planning.kinds.kind_of`'s.
+    """
+
+    id: str
+    kind: str
+    position: int | None = None
+    done: Expected | None = None
+    card_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRate:
+    """Jobs of a kind that wait behind all places: done at `at` and `each_s` later for each further position; `factor` off either way."""
+
+    at: float
+    each_s: float
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueChanged:
+    """What the queue looks like at `made_at` (wall seconds): the running jobs and the first that wait, in order; what follows by `rates`.
+
+    `waiting` counts all; `placed` how many of them have a place. `why` says by kind what jobs of it wait for.
+    """
+
+    made_at: float
+    waiting: int
+    placed: int
+    places: tuple[QueuePlace, ...] = ()
+    rates: dict[str, QueueRate] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+    type: Literal["queue"] = "queue"
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is going on: running jobs and known cards."""
+    """All that is going on: running jobs, known cards, and how the queue looked last."""
 
     jobs: tuple[LiveJob, ...] = field(default=())
     cards: tuple[LiveCard, ...] = field(default=())
+    queue: QueueChanged | None = None
     type: Literal["snapshot"] = "snapshot"
 
 
@@ -79,7 +129,7 @@ class CardChanged:
     type: Literal["card"] = "card"
 
 
-FeedMessage = Snapshot | JobChanged | CardChanged
+FeedMessage = Snapshot | JobChanged | CardChanged | QueueChanged
 _MESSAGE: TypeAdapter[FeedMessage] = TypeAdapter(Annotated[FeedMessage, Field(discriminator="type")])
 
 

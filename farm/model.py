@@ -31,7 +31,7 @@ class AttemptStatus(StrEnum):
 
 
 class StageKind(StrEnum):
-    """The stages of a job; `farm.stages` says which a job has. Encoding is a part of each, not one of them yet (docs/decisions/0012)."""
+    """The stages of a job; `farm.stages` says which a job has. Encoding is a part of each, not one of them yet (docs/decisions/0014)."""
 
     GENERATE = "generate"
     INTERPOLATE = "interpolate"
@@ -63,6 +63,10 @@ class FailureClass(StrEnum):
     STALLED = "stalled"
     NODE_LOST = "node_lost"
     INTERNAL = "internal"
+
+
+Basis = Literal["measured", "calibrated", "catalogue"]
+"""What a prediction rests on: renders of this card with this model, the card's own bench, or its data sheet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +219,9 @@ class Attempt:
     `stage_seconds` maps the parts of the work ("load", "encode_image", "denoise", "decode", ...) to seconds; `peak_gib`
     is the caching allocator's reserved memory on a GPU, the process's resident set on a CPU. `memory_plan` is what really ran; `notes` say
     what happened on the way, such as a step down to a leaner plan. `disturbed`: another program had its hand in the outcome, so that
-    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card, for the whole render;
-    `resumed_step` is after which of its steps this attempt went on from a checkpoint, None where it began at the beginning.
+    nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card, for the whole render,
+    `predicted_low_s` to `predicted_high_s` the interval that holds the seconds in four of five cases, `predicted_basis` what that rested
+    on; `resumed_step` is after which of its steps this attempt went on from a checkpoint, None where it began at the beginning.
     """
 
     id: str
@@ -240,4 +245,7 @@ class Attempt:
     disturbed: bool = False
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    predicted_low_s: float | None = None
+    predicted_high_s: float | None = None
+    predicted_basis: Basis | None = None
     resumed_step: int | None = None

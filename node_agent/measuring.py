@@ -21,7 +21,8 @@ from farm.catalogue.models import ModelRow
 from farm.errors import ConfigurationError
 from node_agent.engine.calibrate import clean_card, sample_layers, sample_units, seconds_per_step
 from node_agent.engine.chunking import Chunking
-from node_agent.engine.fit import PASSES, LayerSample, Samples, Size, network_data
+from node_agent.engine.counting import count_step
+from node_agent.engine.fit import PASSES, Counted, LayerSample, Samples, Size, network_data
 from node_agent.engine.skips import SkipRelease
 from node_agent.engine.streaming import StreamedNetwork
 from node_agent.engine.units import Unit, cut
@@ -107,6 +108,16 @@ def build_denoiser(kind: type[DiffusionModel]) -> nn.Module:
     return made.eval().requires_grad_(False)
 
 
+def counted_step(kind: type[DiffusionModel], size: Size) -> Counted:
+    """What one pass in half precision at a size computes and moves. Needs no card."""
+    network: Any = (
+        build_denoiser(kind).half().to("meta")
+    )  # some of diffusers' parameters are made on the CPU whatever the context says
+    like = torch.zeros((), dtype=torch.float16, device="meta")
+    inputs = kind.bench_inputs(network.config, size, PASSES, like)
+    return count_step(network, lambda called: called(**inputs))
+
+
 def random_weights(units: list[Unit]) -> Callable[[str], Tensor]:
     """Gives a random tensor for each name: norms about 1, biases about 0, the rest scaled by what it sums over."""
     shapes = {held.name: held.shape for unit in units for held in unit.tensors}
@@ -161,7 +172,8 @@ def _samples(bench: _Bench, title: str, say: Say) -> Samples:
         second = _seconds(bench, larger)
     say("Laying laws through the samples", PARTS, PARTS)
     mib = {unit.name: unit.elements * 2 / MIB for unit in bench.units}
-    return Samples((taken, larger), layers, mib, (first[0], second[0]), (first[1], second[1]))
+    counted = counted_step(bench.model, taken)
+    return Samples((taken, larger), layers, mib, (first[0], second[0]), (first[1], second[1]), counted)
 
 
 def _whole_layers(bench: _Bench, standard: Size, title: str, say: Say) -> tuple[Size, list[LayerSample]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from farm.artifacts import ArtifactStore
 from farm.catalogue.models import load_models
 from farm.clock import SystemClock
+from farm.own_bench import read_bench
 from farm.settings import DataDirectory, FarmSettings
 from farm.store.engine import open_engine
 from farm.store.reader import Reader
@@ -46,6 +47,7 @@ async def work(data: DataDirectory, settings: FarmSettings) -> None:
         checkpoints=data.checkpoints,
         lease_s=settings.lease_s,
         tiers=settings.tiers,
+        bench=read_bench(data.bench_results),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

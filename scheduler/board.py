@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from farm.feed import CardChanged, FeedMessage, JobChanged, LiveCard, LiveJob, Snapshot
+from farm.feed import CardChanged, FeedMessage, JobChanged, LiveCard, LiveJob, QueueChanged, Snapshot
 from farm.model import Attempt, Job, JobStatus, StageKind
 from farm.stages import clip_frames
 
@@ -16,10 +16,11 @@ class Board:
         self._publish = publish
         self._jobs: dict[str, LiveJob] = {}
         self._cards: dict[str, LiveCard] = {}
+        self._queue: QueueChanged | None = None
 
     def snapshot(self) -> Snapshot:
         """All that is going on."""
-        return Snapshot(jobs=tuple(self._jobs.values()), cards=tuple(self._cards.values()))
+        return Snapshot(jobs=tuple(self._jobs.values()), cards=tuple(self._cards.values()), queue=self._queue)
 
     def running(self, job: Job, attempt: Attempt, phase: str) -> None:
         """A card has taken the job. Its progress counts steps, and frames once there is nothing left to generate."""
@@ -59,6 +60,22 @@ class Board:
         if before is None or replace(before, silent_s=None) != replace(card, silent_s=None):
             self._publish(CardChanged(card))
         self._cards[card.id] = card
+
+    def live_job(self, job_id: str) -> LiveJob | None:
+        """The newest word on a running job."""
+        return self._jobs.get(job_id)
+
+    @property
+    def cards(self) -> dict[str, LiveCard]:
+        """The newest word on every known card, by its id."""
+        return self._cards
+
+    def queue(self, queue: QueueChanged) -> None:
+        """The queue now looks so; said only when something about it differs, save the time."""
+        before = self._queue
+        if before is None or replace(before, made_at=queue.made_at) != queue:
+            self._publish(queue)
+        self._queue = queue
 
     def remove_card(self, card_id: str) -> None:
         """The card is of the farm no longer. Whoever listens hears so with the next snapshot."""

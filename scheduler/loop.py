@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,10 @@ from farm.clock import Clock
 from farm.errors import NotFoundError
 from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
-from farm.model import Attempt, Card, Job, JobStatus
+from farm.model import Attempt, Card, Job, JobStatus, StageKind
+from farm.own_bench import Benched
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
+from farm.planning.learned import learned_for
 from farm.planning.loading import load_seconds
 from farm.store.reader import Reader
 from farm.store.registry import Registry
@@ -31,7 +33,8 @@ from scheduler.late import LateResults
 from scheduler.leases import Leases
 from scheduler.lessons import Lessons
 from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
-from scheduler.policy import Policy, requirements
+from scheduler.outlook import Outlook
+from scheduler.policy import Pick, Policy, requirements
 from scheduler.watch import Watch, Work
 
 log = logging.getLogger(__name__)
@@ -59,14 +62,16 @@ class Scheduler:
         checkpoints: Path,
         lease_s: float,
         tiers: TiersMode,
+        bench: Sequence[Benched] = (),
     ) -> None:
+        """`bench` are the rows that `farm bench` kept, newest first."""
         self._cluster = cluster
         self._writer = writer
         self._reader = reader
         self._requests = requests
         self._clock = clock
         self._view = FarmView(models, tiers)
-        self._lessons = Lessons(reader, models)
+        self._lessons = Lessons(reader, models, bench)
         self._wake = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
@@ -99,6 +104,14 @@ class Scheduler:
         )
         self._late = LateResults(
             cluster, writer, reader, artifacts, clock, taken=self._taken_late, over=self._forget
+        )
+        self._outlook = Outlook(
+            self._policy,
+            self._board,
+            clock,
+            judge=self._judge,
+            view=lambda: self._view,
+            running=lambda: [(attendant.attempt, attendant.job) for attendant, _ in self._attending.values()],
         )
         self._watch = Watch(
             cluster,
@@ -152,6 +165,8 @@ class Scheduler:
             self._queue_again(job_id)
         self._assign()
         self._mark_unplaceable()
+        if self._outlook.due:
+            self._chore(self._outlook.tell())
 
     # --- recovery ---
     def _recover(self) -> None:
@@ -231,7 +246,10 @@ class Scheduler:
 
     def _work(self, card_id: str) -> Work | None:
         at_it = self._working.get(card_id)
-        return None if at_it is None else Work(at_it.ends_at, at_it.job.settings.model)
+        if at_it is None:
+            return None
+        generates = at_it.attempt.stage is StageKind.GENERATE
+        return Work(at_it.ends_at, at_it.job.settings.model if generates else None)
 
     def _rivals(self, job: Job, card_id: str) -> int:
         """How many other known cards could take the job, now or when they are back."""
@@ -246,20 +264,7 @@ class Scheduler:
         self._say_who_rather_waits()
         if not picks:
             return
-        assignments = [
-            Assignment(
-                new_id(),
-                pick.job.id,
-                pick.card.node_id,
-                pick.card.id,
-                pick.card.name,
-                pick.plan,
-                pick.job.stage,
-                predicted_s=pick.seconds,
-                predicted_gib=pick.peak_gib,
-            )
-            for pick in picks.values()
-        ]
+        assignments = [self._assignment(pick) for pick in picks.values()]
         for attempt in self._writer.assign(assignments, self._clock.now()):
             pick = picks.pop(attempt.job_id)
             self._attend(attempt, replace(pick.job, status=JobStatus.RUNNING), handed_over=False)
@@ -278,6 +283,24 @@ class Scheduler:
                 self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED)))
         self._told_rather = {job_id: (why.card.id, why.idle.id) for job_id, why in rather.items()}
 
+    def _assignment(self, pick: Pick) -> Assignment:
+        learned = learned_for(self._view.learned, pick.job, pick.card.id)
+        span = learned.span(pick.seconds)
+        return Assignment(
+            new_id(),
+            pick.job.id,
+            pick.card.node_id,
+            pick.card.id,
+            pick.card.name,
+            pick.plan,
+            pick.job.stage,
+            predicted_s=pick.seconds,
+            predicted_gib=pick.peak_gib,
+            predicted_low_s=span.low,
+            predicted_high_s=span.high,
+            predicted_basis=learned.basis,
+        )
+
     def _mark_unplaceable(self) -> None:
         """Says of waiting jobs at once when no known card could ever serve them.
 
@@ -292,6 +315,7 @@ class Scheduler:
             if bands != self._view.bands:
                 self._view = replace(self._view, bands=bands)
                 self._policy.forget_verdicts()
+            self._outlook.forget()
             self._wake.set()  # what the last decision did not know may let a card take a job
             jobs = self._policy.jobs()
         else:
@@ -394,8 +418,12 @@ class Scheduler:
     def _learn(self, card_id: str, model: str) -> None:
         """An attempt has ended: what it teaches counts from the next decision on."""
         card = next((card for card in self._policy.cards if card.id == card_id), None)
-        if card is not None and self._lessons.take(card, model):
-            self._view = replace(self._view, learned=self._lessons.book)
+        if card is None:
+            return
+        changed = self._lessons.take(card, model)
+        self._view = replace(self._view, learned=self._lessons.book)
+        if changed:
+            self._outlook.forget(card_id)
             self._policy.forget_verdicts(card_id)
             self._placed_with = None  # what fits where may have changed: judge all that wait
 

@@ -16,7 +16,8 @@ Farm = Annotated[Parts, Depends(parts)]
 LastId = Annotated[str | None, Header(alias="Last-Event-ID", description="the last event that arrived")]
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "`snapshot` (all that is live, on a first connection), then `job`, `card` and `link` as they change; "
+        "description": "`snapshot` (all that is live, on a first connection), then `job`, `card` and `link` as they change, and `queue` "
+        "when places and times in the queue have (`GET /jobs/{id}` has them); "
         "`reset` says to fetch everything again. A comment every 15 s keeps the line open.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }

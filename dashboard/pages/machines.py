@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from dashboard.frame import Farm, page
-from dashboard.views import show_nodes
+from dashboard.views import show_calibration, show_nodes
 from farm.daemons import is_loopback, own_address_towards
 
 router = APIRouter(include_in_schema=False)
@@ -16,7 +16,13 @@ def cards_page(request: Request, farm: Farm) -> Response:
     nodes = show_nodes(farm)
     cards = [card for node in nodes for card in node.cards]
     head, reachable = head_address(request, farm.settings.host, farm.settings.port)
-    context = {"nodes": nodes, "cards": cards, "head": head, "reachable": reachable}
+    context = {
+        "nodes": nodes,
+        "cards": cards,
+        "head": head,
+        "reachable": reachable,
+        "calibration": show_calibration(farm),
+    }
     return page(request, "cards.html", context)
 
 

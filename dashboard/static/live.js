@@ -64,6 +64,7 @@ function connect() {
   });
   source.addEventListener("job", (event) => onJob(JSON.parse(event.data)));
   source.addEventListener("card", (event) => onCard(JSON.parse(event.data)));
+  source.addEventListener("queue", onQueue);
   source.addEventListener("link", soon);
   source.addEventListener("reset", soon);
 }
@@ -140,6 +141,12 @@ function onJob(job) {
   // Of a job that does not run the feed may also say why it waits, or that somebody rated or cancelled it.
   const shown = document.querySelector(`[data-job="${CSS.escape(job.id)}"]`) !== null;
   if (jobDiffers(job) || (shown && job.status !== "running")) soon();
+}
+
+/** Places in the queue and expected times have moved: shown by the page that shows a job which has not ended. */
+function onQueue() {
+  say();
+  if (document.querySelector('[data-job][data-status="queued"], [data-job][data-status="running"]')) soon();
 }
 
 function onCard(card) {

@@ -34,6 +34,16 @@ class PublishedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Faster:
+    """What was said of a card without a measurement: `low` to `high` times as fast as another one, at the standard setting."""
+
+    card: str
+    than: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Article:
     """The evaluation, with the versions it was made with."""
 
@@ -43,6 +53,7 @@ class Article:
     cuda: str
     settings: tuple[BenchSetting, ...]
     rows: tuple[PublishedRow, ...]
+    faster: tuple[Faster, ...] = ()
 
 
 @cache

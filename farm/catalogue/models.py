@@ -44,12 +44,10 @@ class MemoryCoefficients:
 
 @dataclass(frozen=True, slots=True)
 class TimeCoefficients:
-    """Coefficients of a model's time; `farm.planning.estimate` has the law and `models.toml` the source."""
+    """Coefficients of a model's time beside its network's; `farm.planning.estimate` has the law and `models.toml` the source."""
 
     fixed_s: float = 1.0
     cpu_s_per_frame_megapixel: float | None = None
-    reference_card: str | None = None
-    reference_s_per_frame_step_megapixel: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,18 @@ class LayerRow:
     each_pass: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a step computes and moves per work, counted and not measured.
+
+    TFLOP and GB of its products (matrices, convolutions, attention), and GB of everything else, in fp16.
+    """
+
+    tflop: float
+    products_gb: float
+    rest_gb: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
     """A denoising network as measured; each file is read once, so that two networks are equal only if they are the same.
@@ -47,13 +59,14 @@ class Network:
     `units` stand in the order of computation. A step with everything on the card takes `step_fixed_s + step_per_work_s * work` seconds.
     `layers` are those that can make the peak under some plan; `between` is the most that is held between layers, MiB per work.
     `widths` are the working sets of all layers that can be cut (MiB per work) with how many layers have each: from them follows how many
-    pieces a plan makes. `measured` says on which card, with which versions, by which command.
+    pieces a plan makes. `measured` says on which card, with which versions, by which command; `counted` needs no card.
     """
 
     name: str
     measured: dict[str, Any]
     step_fixed_s: float
     step_per_work_s: float
+    counted: Counted
     units: tuple[UnitRow, ...]
     layers: tuple[LayerRow, ...]
     between: float
@@ -84,6 +97,7 @@ def network_from_dict(name: str, data: dict[str, Any]) -> Network:
             data["measured"],
             float(data["step"][0]),
             float(data["step"][1]),
+            Counted(**{name: float(value) for name, value in data["counted"].items()}),
             tuple(UnitRow(*unit) for unit in data["units"]),
             tuple(LayerRow(*layer) for layer in data["layers"]),
             float(data["between"]),

@@ -265,6 +265,7 @@ def show(
     lines = {
         "Job": job.id,
         "State": _state(job) + (f", number {job.position} in the queue" if job.position else ""),
+        "Done": _expected(job),
         "Waits": job.why_pending,
         "No card": job.unplaceable,
         "Failed": job.failure,
@@ -302,6 +303,21 @@ def show(
             for one in job.attempts
         ]
         table(["Attempt", "Stage", "Card", "State", "Took", "Peak", "What happened"], rows)
+
+
+def _expected(job: "JobView") -> str | None:
+    """When it is expected to be done, by this PC's clock: "about 14:05 (14:01 to 14:20)"."""
+    from datetime import datetime
+
+    if job.eta is None:
+        return None
+    now = datetime.now().astimezone()
+    at, low, high = (
+        datetime.fromtimestamp(when).astimezone() for when in (job.eta.at, job.eta.low_at, job.eta.high_at)
+    )
+    same_day = all(when.date() == now.date() for when in (at, low, high))
+    form = "%H:%M" if same_day else "%d %b %H:%M"
+    return f"about {at:{form}} ({low:{form}} to {high:{form}})"
 
 
 def cancel(job_ids: JobIds, head: Head = None, token: Token = None) -> None:

@@ -25,7 +25,6 @@ from farm.cli.show import Head, Json, Token, table
 
 if TYPE_CHECKING:
     from farm.answers import CardForecast
-    from farm.model import MemoryPlan
 
 WITHOUT_FARM = 'A farm is not needed for a card that you name: farm plan --card "RTX 2060"'
 
@@ -152,6 +151,8 @@ def title(one: "CardForecast") -> str:
 
 def row(one: "CardForecast") -> list[str]:
     """A forecast in a person's words: card, whether it fits, memory, how, time."""
+    from farm.planning.wording import how
+
     verdict = "fits" if one.eligible else "fits, but may not take it" if one.fits else "does not fit"
     if not one.fits:
         has = "not known" if one.usable_gib is None else f"has {one.usable_gib:.1f} GiB"
@@ -163,22 +164,6 @@ def row(one: "CardForecast") -> list[str]:
         span = f"{lasting(one.seconds_low)} to {lasting(one.seconds_high)}"
         time = f"about {lasting(one.seconds)} ({span})"
     return [title(one), verdict, memory, how(one.memory_plan) if one.peak_gib else "-", time]
-
-
-def how(plan: "MemoryPlan") -> str:
-    """A memory plan in a person's words."""
-    said = ["all weights stay"]
-    if plan.weights_on_card < 1:
-        said = [f"{plan.weights_on_card:.0%} of the weights stay, the rest streams".replace("%", " %")]
-    if plan.piece_mib:
-        said.append("large layers in pieces")
-    if plan.guidance == "in_turn":
-        said.append("guidance in turn")
-    if plan.decode == "tiles":
-        said.append("pictures decoded in tiles")
-    if plan.precision == "fp32":
-        said.append("in single precision")
-    return ", ".join(said)
 
 
 def lasting(seconds: float) -> str:

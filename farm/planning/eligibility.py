@@ -5,7 +5,8 @@ filter objects. What is judged is the stage that the job is at: only the first o
 a card is free, and which of several takes the job, is the scheduler's to say.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -28,7 +29,8 @@ class FarmView:
 
     `models` is the catalogue; `tiers` the farm's setting; `bands` those that have an enabled card; `failed`
     the cards on which each job (by id) has failed and is not to be tried again; `learned` what attempts have
-    taught about a card (by id) and a model.
+    taught about a card (by id) and a model. `resting` says of cards and PCs (by id) that take no work for now why: "is drained", "is paused
+    by its owner", "works from 22:00 to 08:00".
     """
 
     models: Mapping[str, ModelRow]
@@ -36,6 +38,7 @@ class FarmView:
     bands: frozenset[Tier] = frozenset()
     failed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     learned: Mapping[tuple[str, str], Learned] = field(default_factory=dict)
+    resting: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Verdict:
 
     `plan` is the fastest memory plan that fits, also where something else speaks against the card; `seconds`
     is the prediction with that plan, or with the fastest plan where none fits: the catalogue's, and what was
-    learned of the card. `peak_gib` is that of `plan`, None without one or where no GPU memory is needed.
+    learned of the card. `peak_gib` is that of `plan`, None without one or where no GPU memory is needed. `able`: nothing lasting speaks
+    against it, only what passes, such as a drained PC.
     """
 
     eligible: bool
@@ -52,6 +56,7 @@ class Verdict:
     plan: MemoryPlan | None
     seconds: float
     peak_gib: float | None = None
+    able: bool = False
 
 
 Filter = Callable[[Job, Card, FarmView], str | None]
@@ -87,17 +92,26 @@ def device_allowed(job: Job, card: Card, view: FarmView) -> str | None:
 
 
 def memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
-    """Some memory plan fits into what the card has free for us."""
+    """Some memory plan fits into what the card has free for us, if its PC can hold the rest."""
     row = view.models.get(job.settings.model)
-    if row is None or _plan(job, card, row, view) is not None:
+    if row is None or _plan(job, replace(card, ram_gib=None), row, view) is not None:
         return None
-    least = smallest_peak_gib(row, job.settings, precision_for(card)) * _learned(job, card, view).peak
-    need = f"needs {least:.1f} GiB"
+    precision = precision_for(card)
+    least = smallest_peak_gib(row, job.settings, precision) * _learned(job, card, view).peak
+    need = f"needs {least:.1f} GiB{' in single precision' if precision == 'fp32' else ''}"
     if card.usable_gib is None:
         return f"{need}, and the memory of {card.name} is not known yet"
-    if card.ram_gib is not None and least <= card.usable_gib:
-        return f"its PC has {card.ram_gib:.1f} GiB of memory, too little for the weights that {card.name} cannot hold"
     return f"{need}, {card.name} has {card.usable_gib:.1f} usable"
+
+
+def host_memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
+    """The PC's memory holds the weights that the card cannot: they stream from there."""
+    row = view.models.get(job.settings.model)
+    if row is None or card.ram_gib is None or _plan(job, card, row, view) is not None:
+        return None
+    if memory_fits(job, card, view) is not None:
+        return None
+    return f"its PC has {card.ram_gib:.1f} GiB of memory, too little for the weights that {card.name} cannot hold"
 
 
 def band_fits(job: Job, card: Card, view: FarmView) -> str | None:
@@ -123,17 +137,27 @@ def not_failed_here(job: Job, card: Card, view: FarmView) -> str | None:
     return f"it failed on {card.name} before" if card.id in view.failed.get(job.id, frozenset()) else None
 
 
-FILTERS: tuple[Filter, ...] = (
+def not_resting(_job: Job, card: Card, view: FarmView) -> str | None:
+    """Neither the card nor its PC was drained or paused, and its owner's hours are on."""
+    why = view.resting.get(card.id) or view.resting.get(card.node_id)
+    return f"{card.name} {why}" if why else None
+
+
+LASTING: tuple[Filter, ...] = (
     model_known,
     device_allowed,
     model_on_node,
     memory_fits,
+    host_memory_fits,
     band_fits,
     not_failed_here,
 )
-"""In the order in which a person should read their reasons."""
+"""What does not change by waiting, in the order in which a person should read it."""
+PASSING: tuple[Filter, ...] = (not_resting,)
+"""What ends by itself, or when a person ends it: a job may wait for that."""
+FILTERS: tuple[Filter, ...] = LASTING + PASSING
 
-OF_THE_MODEL = frozenset({model_known, device_allowed, model_on_node, memory_fits})
+OF_THE_MODEL = frozenset({model_known, device_allowed, model_on_node, memory_fits, host_memory_fits})
 """Filters that ask whether the card can run the model: only a job's first stage does. The later ones need neither weights nor the
 memory of a card."""
 
@@ -141,11 +165,11 @@ memory of a card."""
 def check(job: Job, card: Card, view: FarmView) -> Verdict:
     """Asks every filter, so that all reasons are known at once."""
     generates = job.stage is StageKind.GENERATE
-    asked = [ask for ask in FILTERS if generates or ask not in OF_THE_MODEL]
-    reasons = tuple(reason for ask in asked if (reason := ask(job, card, view)) is not None)
+    lasting = _asked([ask for ask in LASTING if generates or ask not in OF_THE_MODEL], job, card, view)
+    reasons = lasting + _asked(PASSING, job, card, view)
     if not generates:
         seconds_on_cpu = interpolation_seconds(interpolator(), job.settings)
-        return Verdict(not reasons, reasons, MemoryPlan(), seconds_on_cpu)
+        return Verdict(not reasons, reasons, MemoryPlan(), seconds_on_cpu, able=not lasting)
     row = view.models.get(job.settings.model)
     if row is None:
         return Verdict(False, reasons, None, 0.0)
@@ -156,7 +180,12 @@ def check(job: Job, card: Card, view: FarmView) -> Verdict:
         plan,
         seconds(row, card, job.settings, plan or MemoryPlan()) * learned.seconds,
         _peak_gib(job, card, row, plan, learned),
+        able=not lasting,
     )
+
+
+def _asked(filters: Iterable[Filter], job: Job, card: Card, view: FarmView) -> tuple[str, ...]:
+    return tuple(reason for ask in filters if (reason := ask(job, card, view)) is not None)
 
 
 def _peak_gib(job: Job, card: Card, row: ModelRow, plan: MemoryPlan | None, learned: Learned) -> float | None:
@@ -185,18 +214,70 @@ def _plan(job: Job, card: Card, row: ModelRow, view: FarmView) -> MemoryPlan | N
     return None if found is None else found.plan
 
 
-def why_pending(job: Job, cards: Iterable[Card], view: FarmView) -> str:
-    """Why a queued job waits, and what would help. `cards` are the enabled ones, busy or not."""
-    known = list(cards)
-    if not known:
+def why_pending(
+    job: Job, cards: Iterable[Card], view: FarmView, states: Mapping[str, str] | None = None
+) -> str:
+    """Why a queued job waits, and what would help. `cards` are all that the farm knows; `states` as in `why_waiting`."""
+    found = [(card, check(job, card, view)) for card in cards]
+    if found and not any(verdict.able for _, verdict in found):
+        return _nobody(job, found, view)
+    return why_waiting(found, {card.id: "is busy" for card, _ in found} if states is None else states)
+
+
+def why_waiting(found: Sequence[tuple[Card, Verdict]], states: Mapping[str, str]) -> str:
+    """What a job waits for, from the verdicts on every card.
+
+    `states` says by id what a card does: "is busy", "does not answer"; "" or nothing for one that is idle.
+    """
+    if not found:
         return "No card has joined the farm yet: start `farm join` on a PC."
-    verdicts = [(card, check(job, card, view)) for card in known]
-    eligible = [card for card, verdict in verdicts if verdict.eligible]
-    if len(eligible) == 1:
-        return f"Waits for {eligible[0].name}, which is busy."
-    if eligible:
-        return f"Waits for one of {len(eligible)} cards that can run it; all are busy."
-    card, verdict = min(verdicts, key=lambda pair: (len(pair[1].reasons), -(pair[0].usable_gib or 0.0)))
+    able = [(card, _state(card, verdict, states)) for card, verdict in found if verdict.able]
+    if not able:
+        card, verdict = _nearest(found)
+        return f"No card can run it. The nearest is {card.name}: {'; '.join(verdict.reasons)}."
+    idle = sum(not state for _, state in able)
+    if idle:
+        return (
+            "Its turn comes next."
+            if len(able) == idle
+            else f"Its turn comes next: {idle} of {len(able)} cards that can run it {_plural('is idle', idle)}."
+        )
+    if len(able) == 1:
+        return f"Waits for {able[0][0].name}, which {able[0][1]}."
+    kinds = Counter(state for _, state in able)
+    if len(kinds) == 1:
+        (state,) = kinds
+        return f"Waits for one of {len(able)} cards that can run it; {_all(state)}."
+    told = ", ".join(f"{number} {_plural(state, number)}" for state, number in kinds.most_common())
+    return f"Waits for one of {len(able)} cards that can run it: {told}."
+
+
+def _state(card: Card, verdict: Verdict, states: Mapping[str, str]) -> str:
+    """What keeps an able card from the job right now; "" for nothing."""
+    return verdict.reasons[0].removeprefix(f"{card.name} ") if verdict.reasons else states.get(card.id, "")
+
+
+def _all(state: str) -> str:
+    return "none answers" if state == "does not answer" else f"all {_plural(state, 2)}"
+
+
+def _plural(state: str, number: int) -> str:
+    """A state of several cards: "is busy" is "are busy", "does not answer" is "do not answer"."""
+    if number == 1:
+        return state
+    for one, many in (("is ", "are "), ("does ", "do "), ("works ", "work ")):
+        if state.startswith(one):
+            return many + state.removeprefix(one)
+    return state
+
+
+def _nearest(found: Iterable[tuple[Card, Verdict]]) -> tuple[Card, Verdict]:
+    """The card that the fewest reasons speak against; of several the largest."""
+    return min(found, key=lambda pair: (len(pair[1].reasons), -(pair[0].usable_gib or 0.0)))
+
+
+def _nobody(job: Job, found: Sequence[tuple[Card, Verdict]], view: FarmView) -> str:
+    card, verdict = _nearest(found)
     reasons = "; ".join(verdict.reasons)
     return (
         f"No card can run it. The nearest is {card.name}: {reasons}. {what_helps(job, card, view)}".rstrip()
@@ -206,12 +287,12 @@ def why_pending(job: Job, cards: Iterable[Card], view: FarmView) -> str:
 def unplaceable(job: Job, cards: Iterable[Card], view: FarmView) -> str | None:
     """Why no card could ever serve this job, or None if one could, or if there is no card yet.
 
-    `cards` are all that the farm knows, also those that are away or busy: those may come back.
+    `cards` are all that the farm knows, also those that are away, busy or drained: those may come back.
     """
-    known = list(cards)
-    if not known or any(check(job, card, view).eligible for card in known):
+    found = [(card, check(job, card, view)) for card in cards]
+    if not found or any(verdict.able for _, verdict in found):
         return None
-    return why_pending(job, known, view)
+    return _nobody(job, found, view)
 
 
 def what_helps(job: Job, card: Card, view: FarmView) -> str:
@@ -227,7 +308,11 @@ def what_helps(job: Job, card: Card, view: FarmView) -> str:
     if model_on_node(job, card, view):
         advice.append(f"fetch its weights on that PC with `hf download {row.source}`")
     usable = _usable_gib(job, card, view)
-    if memory_fits(job, card, view) and usable is not None:
+    if host_memory_fits(job, card, view):
+        advice.append(
+            f"give that PC more memory, or {_what_fits(job, row, room_of(row, card, usable or 0.0))}"
+        )
+    elif memory_fits(job, card, view) and usable is not None:
         advice.append(_what_fits(job, row, room_of(row, card, usable)))
     if band_fits(job, card, view):
         advice.append("submit it with `--anywhere`")

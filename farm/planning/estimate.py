@@ -1,35 +1,52 @@
 """How many seconds a render takes, from the catalogue alone: a prior until the card was seen at work. Pure.
 
-A reference card's measured seconds are scaled by half the ratio of computing rates and half the ratio of
-memory bandwidths: a UNet step is bound by both. Held against an H200 it guesses within a factor of two;
-history and calibration make it sharp. What a memory plan costs on top comes from the measured network.
+One law for every card, from its data sheet and from what the network computes and moves (`Network.counted`, per work):
+
+    products = max(TFLOP / (REACHED * TFLOPS), GB / (REACHED * bandwidth), DRIVING / shader TFLOPS)
+    rest     = GB of all other kernels / (REACHED * bandwidth)
+    step     = work * (products + rest)
+
+TFLOPS is the rate of what computes the products: the tensor cores with 32-bit sums, else the shaders. Where shaders compute the products
+they drive them too, and the two add up. In single precision all bytes double. DRIVING is what the products ask of everything around the
+tensor cores (addresses, copies to shared memory, too little work for a wide card), counted in TFLOP of the shaders: it follows from the
+step that was measured on an H100, whose tensor cores wait for the rest five sixths of the time. That an H200, with the same cores and
+1.43 times the bandwidth, is 5 to 8 % faster there confirms the share of the bandwidth (7 % by this law).
+
+Held against the article's five times in `docs/benchmarks.md`. What a memory plan costs on top comes from the measured network too.
 """
+
+from functools import lru_cache
+from typing import Final
 
 from farm.catalogue.cards import CardRow, find_card
 from farm.catalogue.models import ModelRow
-from farm.catalogue.networks import network
+from farm.catalogue.networks import Network, network
 from farm.model import Card, CardKind, MemoryPlan, RenderSettings
-from farm.planning.memory import Room, step_seconds
+from farm.planning.memory import FP32, Room, step_seconds
 from farm.planning.rules import precision_for
 
-_COMPUTE_SHARE = 0.5
-_CPU_TFLOPS = 0.5
-_CPU_BANDWIDTH_GB_S = 40.0
+REACHED: Final = 0.8
+"""The share of a data sheet's rates that good kernels reach, of bandwidth and of products alike."""
+
+_TENSOR_CORES_SINCE: Final = (7, 0)
+_CPU_TFLOPS: Final = 0.5
+_CPU_BANDWIDTH_GB_S: Final = 40.0
 """Guesses for a desktop: what eight AVX2 cores sustain, and two channels of DDR4-2666 (42.7 at most)."""
 
-_OTHERS_RAM_GIB = 3.0
+_OTHERS_RAM_GIB: Final = 3.0
 """What the system and a worker take of a PC's memory beside the weights that stream: torch and CUDA alone are 1.5 to 2 GiB."""
 
-_UNKNOWN_SLOWNESS = 2.0  # a card that no table knows: better a pleasant surprise than a promise broken
+_UNKNOWN: Final = "RTX 3050"
+"""What a card that no table knows is taken for: better a pleasant surprise than a promise broken."""
 
 
 def seconds(row: ModelRow, card: Card, settings: RenderSettings, plan: MemoryPlan) -> float:
     """Predicted seconds of one render on `card`, from the loaded model to the last frame."""
-    work = settings.frames * settings.width * settings.height / 1e6
     law = row.time
     if law.cpu_s_per_frame_megapixel is not None:
+        work = settings.frames * settings.width * settings.height / 1e6
         return law.fixed_s + law.cpu_s_per_frame_megapixel * work
-    if row.memory is None or law.reference_s_per_frame_step_megapixel is None:
+    if row.memory is None:
         return law.fixed_s
     return law.fixed_s + settings.steps * step_seconds(row, settings, plan, room_of(row, card, 0.0))
 
@@ -42,25 +59,43 @@ def room_of(row: ModelRow, card: Card, usable_gib: float) -> Room:
 
 def scale_of(row: ModelRow, card: Card) -> float:
     """Seconds on `card` for each second on the card that the model's network was measured on; 1 without any measurement."""
-    law = row.time
-    if row.memory is None or law.reference_s_per_frame_step_megapixel is None:
+    if row.memory is None:
         return 1.0
-    per_work = law.reference_s_per_frame_step_megapixel / 2  # guided: two passes to a frame
-    return per_work / network(row.memory.network).step_per_work_s * slowness(card, law.reference_card)
-
-
-def slowness(card: Card, reference: str | None) -> float:
-    """Seconds on `card` for each second on the reference card of the catalogue; above 1 is slower."""
-    base = find_card(reference) if reference else None
-    if base is None:
-        return 1.0
+    net = network(row.memory.network)
     if card.kind is CardKind.CPU:
-        return _slowness_of(base, _CPU_TFLOPS, _CPU_BANDWIDTH_GB_S)
-    row = find_card(card.name, card.vram_gib)
-    return _slowness_of(base, row.compute_tflops, row.bandwidth_gb_s) if row else _UNKNOWN_SLOWNESS
+        return (
+            _work_s(net, _CPU_TFLOPS, _CPU_TFLOPS, _CPU_BANDWIDTH_GB_S, apart=False, wide=FP32)
+            / net.step_per_work_s
+        )
+    known = find_card(card.name, card.vram_gib) or find_card(_UNKNOWN)
+    assert known is not None  # noqa: S101 - a test holds the name to the catalogue
+    return card_work_s(net, known, precision_for(card) == "fp32") / net.step_per_work_s
 
 
-def _slowness_of(base: CardRow, tflops: float, bandwidth: float) -> float:
-    by_compute = base.compute_tflops / tflops
-    by_memory = base.bandwidth_gb_s / bandwidth
-    return _COMPUTE_SHARE * by_compute + (1.0 - _COMPUTE_SHARE) * by_memory
+def card_work_s(net: Network, card: CardRow, fp32: bool) -> float:
+    """Seconds of a step per work on a card of the catalogue, by the law above."""
+    apart = not fp32 and card.compute_capability >= _TENSOR_CORES_SINCE
+    tflops = card.fp32_tflops if fp32 else card.fp16_tflops
+    shaders = card.fp32_tflops
+    return _work_s(net, tflops, shaders, card.bandwidth_gb_s, apart=apart, wide=FP32 if fp32 else 1)
+
+
+def _work_s(
+    net: Network, tflops: float, shader_tflops: float, bandwidth_gb_s: float, *, apart: bool, wide: int
+) -> float:
+    counted = net.counted
+    bandwidth = REACHED * bandwidth_gb_s / wide
+    computing = counted.tflop / (REACHED * tflops)
+    driving = _driving_tflop(net) / shader_tflops
+    products = max(computing, driving) if apart else computing + driving
+    return max(products, counted.products_gb / bandwidth) + counted.rest_gb / bandwidth
+
+
+@lru_cache(maxsize=16)
+def _driving_tflop(net: Network) -> float:
+    """What is left of the measured step after the rest, times the shaders' rate of the card that it was measured on."""
+    measured = find_card(str(net.measured.get("card", "")))
+    if measured is None:
+        return 0.0
+    products = net.step_per_work_s - net.counted.rest_gb / (REACHED * measured.bandwidth_gb_s)
+    return max(0.0, products) * measured.fp32_tflops

@@ -4,22 +4,25 @@ The verdict is `farm.planning.eligibility`'s, the very one by which the schedule
 
 The interval of the peak: the law is within 3 % of what torch hands out, and the allocator was seen to reserve 1.03 to 1.28 times of it
 besides the weights (`farm.planning.memory.peak_range_gib`). It never ends above what the card has usable: near that the
-allocator gives back what it keeps before it fails. The interval of the seconds: `farm.planning.learned.seconds_within`.
+allocator gives back what it keeps before it fails. The interval of the seconds is `Learned.span`'s.
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
 from farm.answers import CardForecast
 from farm.catalogue.cards import named_card
 from farm.catalogue.models import ModelRow
-from farm.model import Card, CardKind, Job, JobStatus, RenderSettings
+from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings
 from farm.planning.eligibility import FarmView, Verdict, check, what_helps
-from farm.planning.learned import UNLEARNED, Learned, seconds_within
+from farm.planning.estimate import seconds
+from farm.planning.learned import UNLEARNED, Learned
 from farm.planning.memory import BUS_GB_S, CONTEXT_GIB, leanest, peak_gib, peak_range_gib
 from farm.planning.rules import precision_for
 from farm.planning.tiers import band_of, tier_of
+from farm.planning.wording import how
 
+SLOWED = 1.15
+"""From so many times the seconds on, the slot through which weights stream is named as the cause."""
 IMAGINED = "imagined"
 """The id of a card that is in no farm."""
 
@@ -82,7 +85,7 @@ def _forecast(job: Job, card: Card, view: FarmView) -> CardForecast:
     if fits and card.usable_gib is not None:
         high = max(peak, min(high, card.usable_gib))
     runs = fits and card.kind.value in row.devices
-    within = seconds_within(learned.renders)
+    span = learned.span(verdict.seconds)
     reasons = [*verdict.reasons, *([card.trouble] if card.trouble else [])]
     return CardForecast(
         card=card.name,
@@ -94,14 +97,15 @@ def _forecast(job: Job, card: Card, view: FarmView) -> CardForecast:
         tier=job.tier,
         reasons=reasons,
         advice=_advice(job, card, view, verdict),
+        how_it_fits=_how_it_fits(job, card, row, verdict, learned) if fits else "",
         memory_plan=plan,
         peak_gib=round(peak, 3),
         peak_low_gib=round(low, 3),
         peak_high_gib=round(high, 3),
         seconds=round(verdict.seconds, 2) if runs else None,
-        seconds_low=round(verdict.seconds / within, 2) if runs else None,
-        seconds_high=round(verdict.seconds * within, 2) if runs else None,
-        basis=_basis(row, learned),
+        seconds_low=round(span.low, 2) if runs else None,
+        seconds_high=round(span.high, 2) if runs else None,
+        basis=learned.basis,
     )
 
 
@@ -109,7 +113,19 @@ def _advice(job: Job, card: Card, view: FarmView, verdict: Verdict) -> str:
     return "" if verdict.eligible else what_helps(job, card, view)
 
 
-def _basis(row: ModelRow, learned: Learned) -> Literal["measured", "calibrated", "catalogue"]:
-    if learned.renders:
-        return "measured"
-    return "catalogue" if row.memory is None else "calibrated"
+def _how_it_fits(job: Job, card: Card, row: ModelRow, verdict: Verdict, learned: Learned) -> str:
+    """What it would need whole, where that is more than there is, and what fitting it costs; empty where everything fits."""
+    plan = verdict.plan
+    if row.memory is None or plan is None or card.usable_gib is None:
+        return ""
+    whole = MemoryPlan(precision=plan.precision)
+    need = peak_gib(row, job.settings, whole) * learned.peak
+    if need <= card.usable_gib:
+        return ""
+    dearer = verdict.seconds / (seconds(row, card, job.settings, whole) * learned.seconds)
+    slow = plan.weights_on_card < 1.0 and card.bus_gb_s is not None and dearer > SLOWED
+    slot = f": its slot carries {card.bus_gb_s:.1f} GB/s" if slow else ""
+    return (
+        f"needs {need:.1f} GiB whole, {card.name} has {card.usable_gib:.1f} usable; "
+        f"fits so: {how(plan)}; {dearer:.2f} times the seconds{slot}"
+    )

@@ -6,22 +6,45 @@ program, a spill, a hot day); while there are few it is drawn towards 1, the cat
 
     weight = n / (n + (NOISE / PRIOR) ** 2)
 
-The catalogue is right within a factor of two (PRIOR = ln 2, held against an H200); one render of a card differs from the next by some
-percent, now and then by a third (NOISE = 0.25). So one render moves the prediction 88 % of the way, three 96 %.
+The catalogue is right within a factor of two in four of five cases (PRIOR; of the article's rows and an H200's steps the worst is off by
+1.8). One render of a card differs from the next by some percent, now and then by a third (NOISE). So one render moves the prediction
+88 % of the way, three 96 %.
+
+How far a prediction may be off is told with it, as standard deviations of the logarithm: `of_card` of what is not known of the card, which
+shrinks with every render, and `of_render` of one render against the next, which the history tells. `farm.planning.spans` makes the
+interval of it, the same wherever seconds are told. `docs/benchmarks.md` has how often it held.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from farm.catalogue.models import ModelRow
-from farm.model import Attempt, AttemptStatus, Card, CardKind, FailureClass, RenderSettings
+from farm.model import (
+    Attempt,
+    AttemptStatus,
+    Basis,
+    Card,
+    CardKind,
+    FailureClass,
+    Job,
+    RenderSettings,
+    StageKind,
+)
+from farm.own_bench import Benched
 from farm.planning.estimate import seconds
 from farm.planning.memory import peak_gib
+from farm.planning.spans import Span, Z, spread
 
-PRIOR = math.log(2.0)
-NOISE = 0.25
+PRIOR = math.log(2.0) / Z
+NOISE = 0.2
+NOISE_KNOWN = 3
+"""As many renders as `NOISE` counts for beside the scatter that was seen: the scatter of two or three says little."""
+LEAST_NOISE = 0.02
+"""Two renders that took equally long by chance do not make a card a clock."""
+MEDIAN_COSTS = 1.57
+"""By how much the variance of a median is above a mean's, for a normal distribution."""
 LAST = 12
 """How many attempts count: enough for a steady median, few enough to follow a card that got a new fan."""
 
@@ -47,11 +70,29 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """By what to multiply the catalogue's seconds and peak for one card and model; `renders` is how many attempts say so."""
+    """By what to multiply the catalogue's seconds and peak for one card and model.
+
+    `renders` is how many attempts say so, `benches` how many rows of the card's own bench. `of_card` and `of_render`: how far the seconds
+    may be off, as standard deviations of the logarithm.
+    """
 
     seconds: float = 1.0
     peak: float = 1.0
     renders: int = 0
+    benches: int = 0
+    of_card: float = PRIOR
+    of_render: float = NOISE
+
+    def span(self, seconds: float) -> Span:
+        """The interval of a prediction of `seconds`, to which this has been applied. The only place that makes one."""
+        return spread(seconds, math.hypot(self.of_card, self.of_render))
+
+    @property
+    def basis(self) -> Basis:
+        """What a prediction rests on."""
+        if self.renders:
+            return "measured"
+        return "calibrated" if self.benches else "catalogue"
 
 
 UNLEARNED = Learned()
@@ -72,7 +113,7 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
         return Lesson(peak=max(1.0, usable / predicted_peak) * STEP_UP)
     if attempt.status is not AttemptStatus.FINISHED:
         return None
-    took = sum(spent for part, spent in attempt.stage_seconds.items() if part not in NOT_RENDERING)
+    took = seconds_taken(attempt.stage_seconds)
     predicted = seconds(row, card, settings, attempt.memory_plan)
     return Lesson(
         seconds=took / predicted if took > 0 and predicted > 0 else None,
@@ -80,24 +121,70 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
     )
 
 
-def learn(lessons: Iterable[Lesson | None]) -> Learned:
-    """The factors from lessons, newest first; those beyond the last `LAST` no longer count."""
-    known = [lesson for lesson in lessons if lesson is not None][:LAST]
-    return Learned(
-        seconds=_factor([lesson.seconds for lesson in known if lesson.seconds is not None], SECONDS_LIMITS),
-        peak=_factor([lesson.peak for lesson in known if lesson.peak is not None], PEAK_LIMITS),
-        renders=len(known),
+def learned_for(book: Mapping[tuple[str, str], Learned], job: Job, card_id: str) -> Learned:
+    """What a book of lessons, by card and model, says of a job on a card; nothing of a stage that the model has no part in."""
+    if job.stage is not StageKind.GENERATE:
+        return UNLEARNED
+    return book.get((card_id, job.settings.model), UNLEARNED)
+
+
+def bench_lessons(bench: Iterable[Benched], row: ModelRow, card: Card) -> list[Lesson | None]:
+    """The lessons of a card's own rows with a model, in their order."""
+    own = [one for one in bench if (one.card_id, one.model) == (card.id, row.name)]
+    return [lesson_of_bench(one, row, card) for one in own]
+
+
+def lesson_of_bench(benched: Benched, row: ModelRow, card: Card) -> Lesson | None:
+    """What a row of the card's own bench teaches: the same as a render; None for one that failed."""
+    if benched.total_s is None or benched.plan is None:
+        return None
+    predicted = seconds(row, card, benched.settings, benched.plan)
+    peak = peak_gib(row, benched.settings, benched.plan) if card.kind is not CardKind.CPU else 0.0
+    return Lesson(
+        seconds=benched.total_s / predicted if predicted > 0 else None,
+        peak=benched.peak_gib / peak if benched.peak_gib and peak else None,
     )
 
 
-def seconds_within(renders: int) -> float:
-    """By what factor, either way, the next render's seconds may well be off a prediction that so many renders have taught.
+def seconds_taken(stage_seconds: Mapping[str, float]) -> float:
+    """What a prediction is about: the seconds from the loaded model to the last frame."""
+    return sum(spent for part, spent in stage_seconds.items() if part not in NOT_RENDERING)
 
-    One standard deviation of what is not known of the card (it shrinks with every render) and of one render against the next, in
-    logarithms: 2.1 for the catalogue's word, 1.4 after one render, 1.3 after many.
+
+def learn(lessons: Iterable[Lesson | None], bench: Iterable[Lesson | None] = ()) -> Learned:
+    """The factors from lessons, newest first; those beyond the last `LAST` no longer count.
+
+    `bench` are those of the card's own bench: they count like renders before all others, so that real ones push them out.
     """
-    of_card = 1 / (1 / PRIOR**2 + renders / NOISE**2)
-    return math.exp(math.sqrt(of_card + NOISE**2))
+    renders = [lesson for lesson in lessons if lesson is not None][:LAST]
+    benches = [lesson for lesson in bench if lesson is not None][: LAST - len(renders)]
+    known = renders + benches
+    times = [lesson.seconds for lesson in known if lesson.seconds is not None]
+    of_render = _scatter(times)
+    return Learned(
+        seconds=_factor(times, SECONDS_LIMITS),
+        peak=_factor([lesson.peak for lesson in known if lesson.peak is not None], PEAK_LIMITS),
+        renders=len(renders),
+        benches=len(benches),
+        of_card=1 / math.sqrt(1 / PRIOR**2 + len(times) / (MEDIAN_COSTS * of_render**2)),
+        of_render=of_render,
+    )
+
+
+def _scatter(ratios: Sequence[float]) -> float:
+    """The standard deviation of one render's logarithm: what was seen about the median, drawn towards what is usual, as logarithms.
+
+    Seen by the median of the distances, which an outlier hardly moves; 1.48 times that is a normal distribution's deviation, and somewhat
+    more where few were seen.
+    """
+    number = len(ratios)
+    if number < 2:
+        return NOISE
+    logs = [math.log(ratio) for ratio in ratios]
+    middle = median(logs)
+    seen = 1.4826 * number / (number - 0.8) * median(abs(one - middle) for one in logs)
+    weight = (number - 1) / (number - 1 + NOISE_KNOWN)
+    return math.exp(weight * math.log(max(seen, LEAST_NOISE)) + (1 - weight) * math.log(NOISE))
 
 
 def _factor(ratios: Sequence[float], limits: tuple[float, float]) -> float:

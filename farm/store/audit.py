@@ -10,6 +10,7 @@ from sqlalchemy.engine import Engine, RowMapping
 from farm.artifacts import ArtifactStore
 from farm.errors import FarmError
 from farm.model import AttemptStatus, JobStatus
+from farm.stages import delivered, stages_of
 from farm.states import ENDED_JOBS, LIVE_ATTEMPTS
 from farm.store import schema
 from farm.store.rows import settings_from_json
@@ -21,7 +22,8 @@ def audit(engine: Engine, artifacts: ArtifactStore, submitted: Collection[str] =
 
     - No job of `submitted` (ids) is missing. Every job has the attempts of its status: one live one while it runs, else none.
     - A card has one live attempt at most, and none that ended took more than the card's memory, or was planned to.
-    - A finished job has exactly one finished attempt, was told finished once, and its video is there, whole, and as ordered.
+    - A finished job has exactly one finished attempt of its last stage and one at least of those before, was told finished once, and its
+      video is there, whole, and as ordered.
 
     Decodes every video: a second for some twenty clips.
     """
@@ -60,13 +62,21 @@ def _of_cards(attempts: Collection[RowMapping], cards: dict[str, RowMapping]) ->
 def _of_job(job: RowMapping, attempts: Collection[RowMapping], told_finished: int) -> list[str]:
     name, status = f"job {job['id']}", JobStatus(job["status"])
     live = sum(attempt["status"] in LIVE_ATTEMPTS for attempt in attempts)
-    finished = sum(attempt["status"] == AttemptStatus.FINISHED for attempt in attempts)
+    last = stages_of(settings_from_json(job["settings"]))[-1]
+    finished = sum(
+        attempt["status"] == AttemptStatus.FINISHED for attempt in attempts if attempt["stage"] == last
+    )
     is_finished = status == JobStatus.FINISHED
     wrong = []
     if live != (status == JobStatus.RUNNING):
         wrong.append(f"{name} is {status} and has {live} live attempts")
     if finished != is_finished or told_finished != is_finished:
-        wrong.append(f"{name} is {status}, has {finished} finished attempts, told so {told_finished} times")
+        made = f"{finished} finished attempts of its stage {last}"
+        wrong.append(f"{name} is {status}, has {made}, told so {told_finished} times")
+    done = {attempt["stage"] for attempt in attempts if attempt["status"] == AttemptStatus.FINISHED}
+    missing = set(stages_of(settings_from_json(job["settings"]))) - done
+    if is_finished and missing:
+        wrong.append(f"{name} is {status} without a finished attempt of {', '.join(sorted(missing))}")
     if (job["video_sha256"] is not None) != is_finished:
         wrong.append(f"{name} is {status} and has {'a' if job['video_sha256'] else 'no'} video")
     if (job["finished_at"] is not None) != (status in ENDED_JOBS):
@@ -79,15 +89,18 @@ def _of_job(job: RowMapping, attempts: Collection[RowMapping], told_finished: in
 def _of_video(job: RowMapping, artifacts: ArtifactStore) -> list[str]:
     """The clip that the job names is there, has its hash, and is what was ordered."""
     settings, sha256 = settings_from_json(job["settings"]), job["video_sha256"] or ""
+    shape = delivered(settings, stages_of(settings)[-1])
     try:
         if hashlib.sha256(artifacts.read(sha256)).hexdigest() != sha256:
             return [f"the video of job {job['id']} is not the one that was stored"]
+        shape = delivered(settings, stages_of(settings)[-1])
         verify(
             artifacts.path(sha256),
-            width=settings.width,
-            height=settings.height,
-            frames=settings.frames,
-            fps=settings.fps,
+            width=shape.width,
+            height=shape.height,
+            frames=shape.frames,
+            fps=shape.fps,
+            pixel_format=shape.pixel_format,
         )
     except FarmError as error:
         return [f"the video of job {job['id']}: {error}"]

@@ -21,6 +21,9 @@ from farm.model import (
     RenderSettings,
     StageKind,
 )
+from farm.planning.calibration import Foretold
+from farm.planning.learned import seconds_taken
+from farm.planning.spans import Span
 from farm.store import schema
 from farm.store.registry import find_token
 from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row, settings_from_json
@@ -329,6 +332,38 @@ class Reader:
         with self._engine.connect() as connection:
             rows = connection.execute(statement).mappings().all()
         return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
+
+    def foretold(self, limit: int) -> list[Foretold]:
+        """What was foretold of the last finished attempts and what they took, newest first.
+
+        Only of whole renders that nothing else had its hand in: what failed or was lost ended early, what was resumed began late.
+        """
+        attempts = schema.attempts
+        statement = (
+            sa.select(
+                attempts.c.predicted_low_s,
+                attempts.c.predicted_s,
+                attempts.c.predicted_high_s,
+                attempts.c.predicted_basis,
+                attempts.c.stage_seconds,
+            )
+            .where(
+                attempts.c.status == AttemptStatus.FINISHED,
+                attempts.c.stage == StageKind.GENERATE,
+                attempts.c.disturbed.is_(False),
+                attempts.c.resumed_step.is_(None),
+                attempts.c.predicted_low_s.is_not(None),
+            )
+            .order_by(attempts.c.finished_at.desc())
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(statement).all()
+        told = [
+            Foretold(Span(low, likely, high), seconds_taken(spent), basis)
+            for low, likely, high, basis, spent in rows
+        ]
+        return [one for one in told if one.took > 0]
 
     def story(self, job_id: str) -> list[StoryLine]:
         """What happened to a job, first to last."""

@@ -101,6 +101,9 @@ def attempt_from_row(row: RowMapping) -> Attempt:
         disturbed=bool(row["disturbed"]),
         predicted_s=row["predicted_s"],
         predicted_gib=row["predicted_gib"],
+        predicted_low_s=row["predicted_low_s"],
+        predicted_high_s=row["predicted_high_s"],
+        predicted_basis=row["predicted_basis"],
         resumed_step=row["resumed_step"],
     )
 

@@ -131,6 +131,9 @@ attempts = sa.Table(
     sa.Column("disturbed", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("predicted_s", sa.Float),
     sa.Column("predicted_gib", sa.Float),
+    sa.Column("predicted_low_s", sa.Float),
+    sa.Column("predicted_high_s", sa.Float),
+    sa.Column("predicted_basis", sa.Text),
     # The step of the render after which the attempt went on, from a checkpoint; null where it began at the beginning.
     sa.Column("resumed_step", sa.Integer),
     sa.UniqueConstraint("job_id", "number"),
@@ -140,6 +143,7 @@ attempts = sa.Table(
         "ix_attempts_one_live_per_card", "card_id", unique=True, sqlite_where=LIVE, postgresql_where=LIVE
     ),
     sa.Index("ix_attempts_card_id_finished_at", "card_id", "finished_at"),
+    sa.Index("ix_attempts_finished_at", "finished_at"),
 )
 
 # What each finished stage that has another one after it left for that.

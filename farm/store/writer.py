@@ -10,7 +10,16 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from farm.model import Artifact, Attempt, AttemptStatus, FailureClass, JobStatus, MemoryPlan, StageKind
+from farm.model import (
+    Artifact,
+    Attempt,
+    AttemptStatus,
+    Basis,
+    FailureClass,
+    JobStatus,
+    MemoryPlan,
+    StageKind,
+)
 from farm.states import LIVE_ATTEMPTS, AttemptMove, JobMove, after, sources
 from farm.store import schema
 from farm.store.rows import attempt_from_row, plan_to_json
@@ -31,6 +40,9 @@ class Assignment:
     stage: StageKind = StageKind.GENERATE
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    predicted_low_s: float | None = None
+    predicted_high_s: float | None = None
+    predicted_basis: Basis | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,9 @@ class Writer:
                     "stage_seconds": {},
                     "predicted_s": item.predicted_s,
                     "predicted_gib": item.predicted_gib,
+                    "predicted_low_s": item.predicted_low_s,
+                    "predicted_high_s": item.predicted_high_s,
+                    "predicted_basis": item.predicted_basis,
                 }
                 for item in claimed
             ]

@@ -42,6 +42,18 @@ class LayerSample:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """What one pass at the first size computes and moves, in fp16.
+
+    FLOPs and bytes of its products (matrices, convolutions, attention), and the bytes of all other kernels.
+    """
+
+    flops: float
+    products_bytes: float
+    rest_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
 class Samples:
     """What was measured of a network. `sizes` are two; seconds stand in their order.
 
@@ -54,6 +66,7 @@ class Samples:
     unit_mib: Mapping[str, float]
     unit_seconds: tuple[Sequence[tuple[str, float]], Sequence[tuple[str, float]]]
     step_seconds: tuple[float, float]
+    counted: Counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +107,20 @@ def network_data(title: str, measured: Mapping[str, Any], samples: Samples) -> d
         "title": title,
         "measured": {**measured, "sizes": [list(size) for size in samples.sizes]},
         "step": _step(samples),
+        "counted": _counted(samples.counted, work_of(samples.sizes[0])),
         "units": _units(samples),
         "layers": [_row(layer) for layer in _that_make_peaks(layers, between)],
         "between": round(between, 3),
         "widths": _widths(layers),
+    }
+
+
+def _counted(counted: Counted, work: float) -> dict[str, float]:
+    """Per work: TFLOP and GB of the products, GB of the rest."""
+    return {
+        "tflop": round(counted.flops / work / 1e12, 4),
+        "products_gb": round(counted.products_bytes / work / 1e9, 4),
+        "rest_gb": round(counted.rest_bytes / work / 1e9, 4),
     }
 
 

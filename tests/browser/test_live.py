@@ -11,8 +11,9 @@ import uvicorn
 from playwright.sync_api import expect
 
 from dashboard.app import create_app
-from farm.feed import CardChanged, JobChanged, LiveCard, LiveJob
+from farm.feed import CardChanged, Expected, JobChanged, LiveCard, LiveJob, QueueChanged, QueuePlace
 from farm.model import Attempt
+from farm.planning.kinds import kind_of
 from tests.browser.conftest import Furnished, Visit, until
 from tests.browser.farm_in_use import CPU, RTX_3060
 from tests.integration.dashboard_server import RunningDashboard, wait_until
@@ -77,6 +78,24 @@ def test_a_playing_clip_plays_on_through_a_refresh(furnished: Furnished, visit: 
     page.evaluate("import('/static/live.js').then((live) => live.refresh())")
     assert page.evaluate("window.film === document.querySelector('video.film') && !window.film.paused")
     assert page.get_by_role("radio", name="2 of 5").is_checked()
+
+
+def test_the_place_in_the_queue_and_the_time_follow_the_feed(furnished: Furnished, visit: Visit) -> None:
+    job = furnished.use.queue("person", "preview", "How long will it take")
+    page = visit.go(f"/jobs/{job.id}")
+    visit.mark()
+    now = page.evaluate("Date.now() / 1000")
+    for position, minutes in ((7, 30), (6, 25)):
+        done = Expected(now + 60 * minutes, now + 50 * minutes, now + 80 * minutes)
+        place = QueuePlace(job.id, kind_of(job), position, done)
+        furnished.scheduler.publish(QueueChanged(now, waiting=9, placed=9, places=(place,)))
+        standing = page.locator("#standing .eta")
+        expect(standing).to_contain_text(f"Number {position} in the queue, done about")
+        shown = standing.locator("time[data-soon]")
+        expect(shown).to_have_count(3)
+        expect(shown.first).to_have_attribute("data-soon", str(done.at))
+        expect(shown.first).not_to_contain_text("UTC")
+    assert visit.never_reloaded()
 
 
 def test_a_new_job_of_somebody_else_appears(furnished: Furnished, visit: Visit) -> None:

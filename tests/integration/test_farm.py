@@ -134,6 +134,29 @@ def test_a_running_job_stops_when_cancelled_and_the_card_takes_the_next(client: 
     assert client.wait(client.submit(picture, **SMALL).id).status == JobStatus.FINISHED
 
 
+def test_jobs_that_wait_tell_their_place_their_time_and_why(client: Farm, picture: Path) -> None:
+    """Nobody knows how long a clip takes (FramePack#151), and no reason is shown why a job waits (gflow PR#208)."""
+    long, *waiting = (client.submit(picture, **LONG) for _ in range(3))
+    last = waiting[-1].id
+    wait_until(lambda: client.job(long.id).status == JobStatus.RUNNING, 20, "the first runs")
+    wait_until(lambda: client.job(last).position == 2, 20, "the others wait")
+    wait_until(lambda: client.job(last).eta is not None, 20, "the time is told")
+    wait_until(lambda: client.job(long.id).eta is not None, 20, "the running one's too")
+    told = client.job(last)
+    assert told.eta is not None
+    assert told.created_at < told.eta.low_at <= told.eta.at <= told.eta.high_at
+    assert (told.why_pending or "").endswith("which is busy.")
+    for job in (*waiting, long):
+        client.cancel(job.id)
+    wait_until(lambda: client.job(long.id).ended, 10, "it stopped")
+    done = client.wait(client.submit(picture, **SMALL).id)
+    (attempt,) = done.attempts
+    assert attempt.predicted_s is not None
+    assert attempt.predicted_low_s is not None
+    assert attempt.predicted_high_s is not None
+    assert attempt.predicted_low_s < attempt.predicted_s < attempt.predicted_high_s
+
+
 def test_a_job_no_card_can_serve_says_so_at_once(client: Farm, picture: Path) -> None:
     job = client.submit(picture, preset="standard", prompt="A person walking")
     wait_until(lambda: client.job(job.id).unplaceable is not None, 10, "unplaceable")

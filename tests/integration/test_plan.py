@@ -99,9 +99,44 @@ def test_what_a_card_did_makes_its_forecast_measured(http: httpx.Client, farm: R
     picture = farm.stored_files[0].name
     assert farm.writer.finish(attempt, Result(picture, picture, spent, before["peak_gib"], 1009.0), 1010.0)
     after = http.post("/plan", json={"preset": "standard"}).json()[0]
-    assert (before["basis"], after["basis"]) == ("calibrated", "measured")
+    assert (before["basis"], after["basis"]) == ("catalogue", "measured")
     assert after["seconds"] == pytest.approx(before["seconds"] * 2**0.885, rel=0.01)
     assert after["seconds_high"] / after["seconds"] < before["seconds_high"] / before["seconds"]
+
+
+def test_how_often_predictions_held_is_told_by_the_api_and_on_the_page_of_cards(
+    http: httpx.Client, farm: RunningDashboard
+):
+    assert http.get("/stats/calibration").json() == {
+        "aim": 0.8, "renders": 0, "within": None, "quicker": None, "slower": None, "median_error": None, "by_basis": {},
+    }  # fmt: skip
+    picture = None
+    for number, (took, basis) in enumerate(((100.0, "catalogue"), (119.0, "measured"), (121.0, "measured"))):
+        job_id = send(http, {"preset": "standard", "prompt": "waves"}).json()["id"]
+        picture = picture or farm.stored_files[0].name
+        assignment = Assignment(
+            new_id(), job_id, "n1", RTX_2060.id, RTX_2060.name, MemoryPlan(),
+            predicted_s=100.0, predicted_low_s=80.0, predicted_high_s=120.0, predicted_basis=basis,
+        )  # fmt: skip
+        farm.writer.assign([assignment], 1000.0 + number)
+        farm.writer.progress(assignment.attempt_id, AttemptMove.RUN, 1001.0, 1)
+        spent = {"load": 500.0, "denoise": took}
+        assert farm.writer.finish(assignment.attempt_id, Result(picture, picture, spent, 5.0, 1009.0), 1010.0)
+        told = http.get(f"/jobs/{job_id}").json()["attempts"][0]
+        assert (told["predicted_low_s"], told["predicted_high_s"], told["predicted_basis"]) == (
+            80.0,
+            120.0,
+            basis,
+        )
+    found = http.get("/stats/calibration").json()
+    assert (found["renders"], found["slower"], found["quicker"]) == (3, pytest.approx(1 / 3), 0.0)
+    assert found["within"] == pytest.approx(2 / 3)
+    assert {basis: one["within"] for basis, one in found["by_basis"].items()} == {
+        "catalogue": 1.0,
+        "measured": 0.5,
+    }
+    page = httpx.get(f"{farm.base_url}/cards", headers=farm.headers).text
+    assert "Of the last 3 renders, 67 % took as long as was foretold (aim: 80 %)." in page
 
 
 def test_the_client_and_the_command_tell_the_same(farm: RunningDashboard, http: httpx.Client):
@@ -114,7 +149,8 @@ def test_the_client_and_the_command_tell_the_same(farm: RunningDashboard, http: 
     assert json.loads(run(farm, "plan", "--preset", "native", "--json").stdout) == told
     said = run(farm, "plan", "--preset", "native").stdout
     assert "RTX 2060 6 GB on attic" in said
-    assert "62 % of the weights stay, the rest streams" in said
+    share = told[0]["memory_plan"]["weights_on_card"]
+    assert f"{100 * share:.0f} % of the weights stay, the rest streams" in said
     assert "CPU of den on den: i2vgen-xl needs a GPU" in said
 
 

@@ -88,6 +88,10 @@ def test_a_farm_that_is_right_is_found_so(books: Books) -> None:
         ("UPDATE jobs SET finished_at = NULL WHERE id = '{failed}'", "its end is None"),
         ("UPDATE attempts SET number = 3 WHERE id = 'running'", "attempts without their own numbers"),
         (
+            "UPDATE jobs SET settings = json_set(settings, '$.smooth', 24) WHERE id = '{finished}'",
+            "without a finished attempt of interpolate",
+        ),
+        (
             "UPDATE jobs SET settings = json_set(settings, '$.frames', 9) WHERE id = '{finished}'",
             "the video of job",
         ),

@@ -4,6 +4,7 @@ import pytest
 
 from farm.catalogue.cards import cards, find_card
 from farm.catalogue.models import builtin_models
+from farm.catalogue.networks import network
 from farm.catalogue.presets import presets
 
 
@@ -133,7 +134,8 @@ def test_presets_are_within_the_limits_of_their_models() -> None:
         assert preset.steps <= limits.max_steps
 
 
-def test_reference_cards_are_in_the_catalogue() -> None:
-    named = [row.time.reference_card for row in builtin_models().values() if row.time.reference_card]
-    assert named
-    assert all(find_card(name) for name in named)
+def test_the_cards_that_networks_were_measured_on_are_in_the_catalogue() -> None:
+    """Without them nothing would be known of how a step's time spreads over a card."""
+    networks = {row.memory.network for row in builtin_models().values() if row.memory is not None}
+    assert networks
+    assert all(find_card(network(name).measured["card"]) for name in networks)

@@ -9,9 +9,18 @@ from hypothesis import strategies as st
 from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import builtin_models
 from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings, StageKind, Tier
-from farm.planning.eligibility import FILTERS, FarmView, bands_of, check, unplaceable, why_pending
+from farm.planning.eligibility import (
+    FILTERS,
+    LASTING,
+    FarmView,
+    bands_of,
+    check,
+    unplaceable,
+    why_pending,
+    why_waiting,
+)
 from farm.planning.interpolation import interpolation_seconds
-from farm.planning.memory import peak_gib
+from farm.planning.memory import peak_gib, smallest_peak_gib
 from farm.planning.tiers import band_of, tier_now, tier_of
 
 STANDARD = RenderSettings("i2vgen-xl", 512, 512, 16, 50, 9.0, 8, seed=1, prompt="waves")
@@ -150,6 +159,70 @@ def test_unplaceable() -> None:
     assert "needs 5.1 GiB, GTX 1050 has 2.4 usable" in why
 
 
+def test_a_drained_pc_keeps_its_cards_from_work_and_the_job_waits_for_it() -> None:
+    """Offline workers count as capable elsewhere, and a job that only they could serve looks as if it were lost."""
+    farm = view(RTX_3060, resting={"n1": "is drained"})
+    verdict = check(job(), RTX_3060, farm)
+    assert verdict.reasons == ("RTX 3060 is drained",)
+    assert (verdict.eligible, verdict.able) == (False, True)
+    assert unplaceable(job(), [RTX_3060], farm) is None
+    assert why_pending(job(), [RTX_3060], farm) == "Waits for RTX 3060, which is drained."
+    paused = view(RTX_3060, resting={RTX_3060.id: "is paused by its owner"})
+    assert check(job(), RTX_3060, paused).reasons == ("RTX 3060 is paused by its owner",)
+    assert check(job(), RTX_2070S, paused).eligible
+
+
+def test_why_a_job_waits_says_what_the_cards_that_can_run_it_do() -> None:
+    """No reason shown why a job waits (gflow PR#208): complaint 16."""
+    farm = view(*ALL, resting={H100.id: "works from 22:00 to 08:00"})
+    found = [(card, check(job(), card, farm)) for card in ALL]
+    assert why_waiting(found, {RTX_2070S.id: "is busy", RTX_3060.id: "is busy"}) == (
+        "Waits for one of 3 cards that can run it: 2 are busy, 1 works from 22:00 to 08:00."
+    )
+    assert why_waiting(found, {RTX_2070S.id: "does not answer", RTX_3060.id: "is busy"}) == (
+        "Waits for one of 3 cards that can run it: 1 does not answer, 1 is busy, 1 works from 22:00 to 08:00."
+    )
+    assert why_waiting(found[:3], {RTX_2070S.id: "does not answer"}) == (
+        "Waits for RTX 2070 Super, which does not answer."
+    )
+    assert why_waiting(found[2:4], {card.id: "does not answer" for card in ALL}) == (
+        "Waits for one of 2 cards that can run it; none answers."
+    )
+    assert why_waiting(found, {RTX_3060.id: "is busy"}) == (
+        "Its turn comes next: 1 of 3 cards that can run it is idle."
+    )
+    assert why_waiting(found[2:4], {}) == "Its turn comes next."
+    assert why_waiting([], {}).startswith("No card has joined")
+
+
+def test_a_pc_with_too_little_memory_is_named_with_what_would_help() -> None:
+    """RAM is a dimension too: 16 GB of host RAM with streamed weights (Wan2GP#1612): complaint 7."""
+    small, enough = (replace(RTX_2060, usable_gib=2.0, ram_gib=ram) for ram in (4.0, 8.0))
+    farm = view(small)
+    assert check(job(), small, farm).reasons == (
+        "its PC has 4.0 GiB of memory, too little for the weights that RTX 2060 cannot hold",
+    )
+    assert check(job(), enough, farm).eligible
+    why = unplaceable(job(), [small], farm)
+    assert why is not None
+    assert "Give that PC more memory, or ask for" in why
+
+
+def test_a_card_that_fits_is_not_refused_and_one_that_does_not_is_not_taken() -> None:
+    """Underestimates run out of memory, overestimates refuse cards that fit (gpustack#2101, #1249, #1126): complaint 7.
+
+    At the limit of what the planner says, a little more memory makes the difference, and nothing is taken beyond it.
+    """
+    least = smallest_peak_gib(builtin_models()["i2vgen-xl"], NATIVE)
+    for usable, takes in ((least + 0.02, True), (least - 0.02, False)):
+        card = replace(RTX_2060, usable_gib=usable)
+        verdict = check(job(NATIVE), card, view(card))
+        assert verdict.eligible is takes
+        assert verdict.peak_gib is None or verdict.peak_gib <= usable
+        if not takes:
+            assert verdict.reasons == (f"needs {least:.1f} GiB, RTX 2060 has {usable:.1f} usable",)
+
+
 CARDS = st.builds(
     Card,
     id=st.sampled_from(["a", "b"]),
@@ -160,6 +233,7 @@ CARDS = st.builds(
     usable_gib=st.none() | st.floats(0.1, 140),
     band=st.sampled_from(Tier),
     models=st.sets(st.sampled_from(["animatic", "i2vgen-xl", "gone"])).map(frozenset),
+    ram_gib=st.none() | st.floats(1, 64),
 )
 JOBS = st.builds(
     lambda model, side, frames, guidance, anywhere: job(
@@ -178,6 +252,7 @@ VIEWS = st.builds(
     tiers=st.sampled_from(["soft", "strict", "off"]),
     bands=st.sets(st.sampled_from(Tier)).map(frozenset),
     failed=st.dictionaries(st.just("j1"), st.sets(st.sampled_from(["a", "b"])).map(frozenset)),
+    resting=st.dictionaries(st.sampled_from(["a", "b", "n"]), st.just("is drained")),
 )
 
 
@@ -188,8 +263,9 @@ def test_eligible_exactly_where_no_filter_objects(job: Job, card: Card, farm: Fa
     assert list(verdict.reasons) == reasons
     assert verdict.eligible == (not reasons)
     waits = why_pending(job, [card], farm)
-    assert waits.startswith("Waits for" if verdict.eligible else "No card can run it.")
-    assert (unplaceable(job, [card], farm) is None) == verdict.eligible
+    assert waits.startswith("Waits for" if verdict.able else "No card can run it.")
+    assert (unplaceable(job, [card], farm) is None) == verdict.able
+    assert verdict.able == (not any(ask(job, card, farm) for ask in LASTING))
     if verdict.eligible:
         assert verdict.plan is not None
         assert verdict.seconds > 0

@@ -1,55 +1,97 @@
 """Seconds from the catalogue alone."""
 
 from dataclasses import replace
+from itertools import pairwise
+from statistics import median
 
 import pytest
 
-from farm.catalogue.cards import cards
+from benchmarks import article as held_against
+from farm.catalogue.cards import cards, find_card
 from farm.catalogue.models import builtin_models
+from farm.catalogue.networks import network
 from farm.model import Card, CardKind, MemoryPlan, RenderSettings
-from farm.planning.estimate import seconds, slowness
+from farm.planning.estimate import REACHED, card_work_s, scale_of, seconds
 
 I2VGEN, ANIMATIC = builtin_models()["i2vgen-xl"], builtin_models()["animatic"]
 STANDARD = RenderSettings("i2vgen-xl", 512, 512, frames=16, steps=50, guidance=9.0, fps=8, seed=1)
 PREVIEW = replace(STANDARD, frames=8, steps=30)
+NETWORK = network("i2vgen-xl")
 
 
 def gpu(name: str, vram_gib: float | None = None) -> Card:
-    return Card(f"GPU-{name}", "n1", CardKind.CUDA, name, vram_gib=vram_gib)
+    row = find_card(name, vram_gib)
+    return Card(
+        f"GPU-{name}",
+        "n1",
+        CardKind.CUDA,
+        name,
+        vram_gib=vram_gib,
+        compute_capability=row.compute_capability if row is not None else None,
+    )
 
 
 CPU = Card("CPU-n1", "n1", CardKind.CPU, "Ryzen 5 3600")
 
 
-@pytest.mark.parametrize(("settings", "article_s"), [(STANDARD, 118), (PREVIEW, 52)])
-def test_the_reference_card_gives_the_runs_that_the_coefficients_are_from(
-    settings: RenderSettings, article_s: float
+@pytest.mark.parametrize(
+    ("card", "settings", "article_s", "within"),
+    [
+        ("NVIDIA GeForce RTX 2070 SUPER", STANDARD, 118, 0.05),
+        ("NVIDIA GeForce RTX 2070 SUPER", PREVIEW, 52, 0.05),
+        ("NVIDIA GeForce RTX 4080", STANDARD, 89 / 1.5, 0.1),
+    ],
+)
+def test_the_article_s_times_follow_from_data_sheets(
+    card: str, settings: RenderSettings, article_s: float, within: float
 ) -> None:
-    card = gpu("NVIDIA GeForce RTX 2070 SUPER", 8.0)
-    assert seconds(I2VGEN, card, settings, MemoryPlan()) == pytest.approx(article_s, rel=0.01)
+    found = find_card(card)
+    assert found is not None
+    assert seconds(I2VGEN, gpu(card, found.vram_gb), settings, MemoryPlan()) == pytest.approx(
+        article_s, rel=within
+    )
 
 
-def test_within_a_factor_of_two_of_an_h200() -> None:
-    """Measured: 0.215 s per 512x512x16 step, against 1.9 s on the reference card."""
-    assert 0.5 < slowness(gpu("NVIDIA H200", 139.8), "RTX 2070 Super") / (0.215 / 1.9) < 2.0
+def test_the_median_error_of_the_article_s_five_times_is_within_a_fifth() -> None:
+    """Nobody knows how long a clip takes on their card (FramePack#151): complaint 11."""
+    five = held_against.rows()[:5]
+    assert [row.said for row in five[:4]] == [118, 112, 89, 52]
+    assert median(abs(row.error) for row in five) <= 0.2
+    assert median(abs(row.error) for row in five if "3050" not in row.card) <= 0.2
+
+
+def test_an_h200_is_predicted_within_a_tenth_from_an_h100_s_measurement() -> None:
+    """Half a clip of 8 frames is left out: there the host launches more slowly than the card computes."""
+    for what, measured, law in held_against.h200_errors():
+        assert law == pytest.approx(measured, rel=0.16 if what.endswith("x8") else 0.1), what
+
+
+def test_the_card_that_was_measured_is_predicted_as_measured() -> None:
+    assert scale_of(I2VGEN, gpu("NVIDIA H100 80GB HBM3", 79.6)) == pytest.approx(1.0)
+
+
+def test_no_card_computes_more_than_its_data_sheet_says() -> None:
+    for row in cards():
+        tflops = NETWORK.counted.tflop / card_work_s(NETWORK, row, row.compute == "fp32")
+        assert tflops < REACHED * row.compute_tflops, row.name
 
 
 def test_faster_cards_are_predicted_faster() -> None:
-    names = ["GTX 1060 6GB", "RTX 2060", "RTX 2080 Ti", "RTX 3080", "RTX 4080", "H100", "H200"]
+    names = ["GTX 960", "GTX 1060 6GB", "GTX 1080", "RTX 2060", "RTX 2080 Ti", "RTX 3090", "H100", "H200"]
     times = [seconds(I2VGEN, gpu(name), STANDARD, MemoryPlan()) for name in names]
-    assert times == sorted(times, reverse=True)
+    assert all(slow > fast for slow, fast in pairwise(times))
 
 
-def test_all_cards_of_the_catalogue_are_between_a_gtx_1630_and_an_h200() -> None:
-    factors = {row.name: slowness(gpu(row.name, row.vram_gb), "RTX 2070 Super") for row in cards()}
-    assert factors["RTX 2070 Super"] == 1.0
-    assert max(factors, key=factors.__getitem__) == "GTX 1630"
-    assert min(factors, key=factors.__getitem__) == "H200"
+def test_half_precision_helps_where_there_are_tensor_cores() -> None:
+    """GTX 16xx computes in single precision: a GTX 1660 Ti has four fifths of an RTX 2060's shaders, and takes far longer."""
+    factor = scale_of(I2VGEN, gpu("GTX 1660 Ti")) / scale_of(I2VGEN, gpu("RTX 2060"))
+    assert 4 < factor < 8
 
 
 def test_an_unknown_card_is_taken_for_slow_and_a_cpu_for_very_slow() -> None:
-    assert slowness(gpu("NVIDIA GeForce RTX 9999"), "RTX 2070 Super") == 2.0
-    assert slowness(CPU, "RTX 2070 Super") > 20
+    unknown = scale_of(I2VGEN, gpu("NVIDIA GeForce RTX 9999"))
+    assert unknown > scale_of(I2VGEN, gpu("RTX 3050", 8.0)) > scale_of(I2VGEN, gpu("RTX 3060", 12.0))
+    assert scale_of(I2VGEN, CPU) > 10 * scale_of(I2VGEN, gpu("RTX 3060", 12.0))
 
 
 def test_plans_cost_what_was_measured() -> None:

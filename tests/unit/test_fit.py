@@ -1,13 +1,14 @@
 """`farm calibrate`'s fit gives back the laws that samples were made from, in the files' own shape."""
 
 import json
+from dataclasses import replace
 from importlib import resources
 from itertools import pairwise
 
 import pytest
 
 from farm.catalogue.networks import network_from_dict
-from node_agent.engine.fit import END, LayerSample, Samples, Size, as_text, network_data, work_of
+from node_agent.engine.fit import END, Counted, LayerSample, Samples, Size, as_text, network_data, work_of
 
 STANDARD: Size = (512, 512, 16)
 LARGER: Size = (1280, 704, 16)
@@ -23,6 +24,7 @@ LAWS = {
     "narrow": (10.0, 30.0, 5.0, 30.0, 40.0),
 }
 BETWEEN = 61.0
+COUNTED = Counted(flops=42e12, products_bytes=80e9, rest_bytes=136e9)
 
 
 def asked(working_mib: float, budget: int) -> int:
@@ -56,7 +58,12 @@ def samples(budgets: tuple[int, ...] = (0, 1024, 512, 256, 128, 64)) -> Samples:
     # "wide" comes twice in a pass, and the first unit's seconds are the host's launching.
     units = [("first", 9.0), ("wide", 0.2), ("deep", 0.6), ("wide", 0.2)]
     return Samples(
-        (STANDARD, LARGER), {budget: run(budget) for budget in budgets}, UNIT_MIB, (units, units), step
+        (STANDARD, LARGER),
+        {budget: run(budget) for budget in budgets},
+        UNIT_MIB,
+        (units, units),
+        step,
+        COUNTED,
     )
 
 
@@ -74,6 +81,9 @@ def test_known_laws_come_back_and_the_planner_reads_them() -> None:
         assert numbers == pytest.approx(LAWS[name], abs=0.002)
     assert net.step_fixed_s == pytest.approx(0.003, abs=1e-5)
     assert net.step_per_work_s == pytest.approx(0.026, abs=1e-6)
+    assert net.counted.tflop * work_of(STANDARD) == pytest.approx(42, rel=1e-4)
+    assert net.counted.products_gb * work_of(STANDARD) == pytest.approx(80, rel=1e-4)
+    assert net.counted.rest_gb * work_of(STANDARD) == pytest.approx(136, rel=1e-4)
     assert net.between == pytest.approx(BETWEEN)
     assert net.measured == {"card": "a card", "sizes": [[512, 512, 16], [1280, 704, 16]]}
 
@@ -90,9 +100,7 @@ def test_a_layer_cut_within_each_pass_ran_in_a_multiple_of_them() -> None:
         own = LayerSample("wide", WEIGHTS + base * work, 0.0, peak, working * work, pieces, True)
         passes[budget] = [own, *found[1:]]
     whole_run = samples()
-    data = network_data(
-        "Net", {}, Samples(whole_run.sizes, passes, UNIT_MIB, whole_run.unit_seconds, whole_run.step_seconds)
-    )
+    data = network_data("Net", {}, replace(whole_run, layers=passes))
     (row,) = [row for row in data["layers"] if row[0] == "wide"]
     assert row[3:5] == pytest.approx([fixed, per_piece], abs=0.002)
     assert row[6] is True
@@ -131,14 +139,18 @@ def test_a_network_that_took_another_way_is_refused() -> None:
     found = samples()
     layers = {**found.layers, 64: found.layers[64][1:]}
     with pytest.raises(ValueError, match="different ways"):
-        network_data("Net", {}, Samples(found.sizes, layers, UNIT_MIB, found.unit_seconds, (1.0, 2.0)))
+        network_data(
+            "Net", {}, Samples(found.sizes, layers, UNIT_MIB, found.unit_seconds, (1.0, 2.0), COUNTED)
+        )
 
 
 def test_two_sizes_of_the_same_work_are_refused() -> None:
     found = samples()
     with pytest.raises(ValueError, match="same work"):
         network_data(
-            "Net", {}, Samples((STANDARD, STANDARD), found.layers, UNIT_MIB, found.unit_seconds, (1.0, 1.0))
+            "Net",
+            {},
+            Samples((STANDARD, STANDARD), found.layers, UNIT_MIB, found.unit_seconds, (1.0, 1.0), COUNTED),
         )
 
 

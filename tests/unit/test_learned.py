@@ -1,6 +1,8 @@
 """What attempts teach: predictions become right in a few renders, and neither an outlier nor another program spoils them."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,9 +21,21 @@ from farm.model import (
     RenderSettings,
     Tier,
 )
+from farm.own_bench import read_bench
 from farm.planning.eligibility import FarmView, check
 from farm.planning.estimate import room_of, seconds
-from farm.planning.learned import LAST, PEAK_LIMITS, UNLEARNED, Learned, Lesson, learn, lesson_of
+from farm.planning.learned import (
+    LAST,
+    NOISE,
+    PEAK_LIMITS,
+    PRIOR,
+    UNLEARNED,
+    Learned,
+    Lesson,
+    bench_lessons,
+    learn,
+    lesson_of,
+)
 from farm.planning.memory import best_plan, peak_gib, smallest_peak_gib
 
 MODELS = builtin_models()
@@ -188,3 +202,46 @@ def test_other_cards_and_models_learn_nothing_from_it() -> None:
         MODELS, learned={("GPU-2", "i2vgen-xl"): Learned(9.0), (CARD.id, "animatic"): Learned(9.0)}
     )
     assert check(job(), CARD, view).seconds == pytest.approx(PREDICTED)
+
+
+def test_a_card_that_scatters_is_told_with_a_wider_interval_than_a_steady_one() -> None:
+    steady = learn(Lesson(seconds=1.5 * each) for each in (0.99, 1.0, 1.01) * 4)
+    wild = learn(Lesson(seconds=1.5 * each) for each in (0.6, 1.0, 1.5) * 4)
+    assert steady.of_render < 0.04 < NOISE < 0.35 < wild.of_render
+    assert steady.span(100).high < 110
+    assert 150 < wild.span(100).high < 250
+
+
+def test_one_outlier_does_not_widen_the_interval_of_a_steady_card() -> None:
+    steady = [1.0, 1.03, 0.97, 1.02, 0.98, 1.01, 0.99, 1.0, 1.02, 0.98]
+    plain, hit = (learn(Lesson(seconds=one) for one in ratios) for ratios in (steady, [9.0, *steady]))
+    assert hit.span(1.0).high < 1.15 * plain.span(1.0).high
+
+
+@given(st.lists(st.floats(0.01, 100.0), max_size=30), st.floats(0.1, 1e5))
+def test_an_interval_is_about_its_prediction(ratios: list[float], seconds_: float) -> None:
+    learned = learn(Lesson(seconds=ratio) for ratio in ratios)
+    span = learned.span(seconds_)
+    assert 0 < span.low < span.likely == seconds_ < span.high
+    assert span.low * span.high == pytest.approx(seconds_**2)
+    assert learned.of_card <= PRIOR
+
+
+def test_a_card_s_own_bench_comes_before_the_catalogue_and_renders_push_it_out(tmp_path: Path) -> None:
+    setting = {"name": "standard", "width": 512, "height": 512, "frames": 16, "steps": 50, "guidance": 9.0}
+    rows: list[dict[str, object]] = [
+        {"card_id": "GPU-1", "model": "i2vgen-xl", "setting": setting, "plan": asdict(PLAN), "total_s": 2 * PREDICTED, "peak_gib": PEAK},
+        {"card_id": "GPU-1", "model": "i2vgen-xl", "setting": setting, "plan": None, "failure": "out of memory"},
+        {"card_id": "GPU-2", "model": "i2vgen-xl", "setting": setting, "plan": asdict(PLAN), "total_s": 99 * PREDICTED},
+    ]  # fmt: skip
+    file = tmp_path / "bench.jsonl"
+    file.write_text("\n".join([*map(json.dumps, rows), "not JSON"]))
+    bench = bench_lessons(read_bench(file), I2VGEN, CARD)
+    own = learn([], bench)
+    assert (own.basis, own.renders, own.benches) == ("calibrated", 0, 1)
+    assert own.seconds == pytest.approx(2**0.88, rel=0.01)
+    assert own.peak == pytest.approx(1.0)
+    assert learn([Lesson(seconds=2.0)] * 2, bench).basis == "measured"
+    assert learn([Lesson(seconds=1.0)] * LAST, bench).benches == 0
+    assert learn([], []).basis == "catalogue"
+    assert read_bench(tmp_path / "none") == []

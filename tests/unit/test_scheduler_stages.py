@@ -346,3 +346,35 @@ def test_a_clip_between_stages_is_never_taken_for_the_job_s(
             await collect(bench.cluster, bench.artifacts, attempt, job, done)
 
     play(tmp_path, story)
+
+
+def test_what_a_lost_first_stage_left_is_not_taken_late_for_the_job_s_clip(
+    tmp_path: Path, clips: dict[StageKind, Clip]
+) -> None:
+    """It is complete and verified, and still no clip for people: the job would be finished with it."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        job = bench.submit(smooth=24)
+        await bench.start()
+        await started(bench, 1)
+        (attempt,) = bench.store.reader.attempts(job.id)
+        bench.cluster.gone.add("n1")
+        bench.cluster.done(card, *clips[GENERATE])
+        await bench.until(lambda: card not in bench.free(), "silent")
+        bench.clock.move(31.0)
+        await bench.until(lambda: bench.tries(job) == [AttemptStatus.LOST], "lost")
+        bench.cluster.gone.clear()
+        await bench.until(lambda: attempt.id in bench.cluster.forgotten, "its node may forget it")
+        again = await started(bench, 2)
+        assert bench.cluster.starts[1][1].stage == GENERATE
+        bench.cluster.done(again, *clips[GENERATE])
+        bench.cluster.done(await started(bench, 3), *clips[INTERPOLATE])
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished")
+        assert stages(bench, job) == [
+            (GENERATE, AttemptStatus.LOST),
+            (GENERATE, AttemptStatus.FINISHED),
+            (INTERPOLATE, AttemptStatus.FINISHED),
+        ]
+
+    play(tmp_path, story)
