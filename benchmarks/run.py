@@ -15,6 +15,7 @@ ALL = (
     "policy",
     "makespan",
     "assign",
+    "pages",
     "interpolation",
     "overhead",
     "intake",

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dashboard.pages import templates
+from dashboard.frame import templates
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented, problem
 from farm.auth import Credential, TokenKind, judge, new_token

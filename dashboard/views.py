@@ -19,6 +19,7 @@ from farm.answers import (
     ProgressView,
     StageView,
 )
+from farm.catalogue.downloads import download_gib
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
 from farm.feed import LiveCard, LiveJob, QueuePlace
@@ -40,6 +41,7 @@ from farm.planning.rules import precision_for
 from farm.planning.spans import SHARE
 from farm.stages import stages_of
 from farm.states import ENDED_JOBS
+from farm.store.reader import JobSort
 
 SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
@@ -86,6 +88,7 @@ def job_view(
         failure=job.failure,
         cancel_requested=job.cancel_requested,
         rating=job.rating,
+        batch=job.batch,
         card_id=last.card_id if last else None,
         card_name=last.card_name if last else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
@@ -227,11 +230,24 @@ def show_jobs(
     model: str | None = None,
     card: str | None = None,
     q: str | None = None,
+    batch: str | None = None,
+    ended_since: float | None = None,
+    sort: JobSort = "newest",
     cursor: int | None = None,
     limit: int = 50,
 ) -> JobPage:
-    """A page of jobs, newest first, each with its newest attempt."""
-    page = parts.reader.jobs(status=status, model=model, card=card, q=q, cursor=cursor, limit=limit)
+    """A page of jobs, each with its newest attempt."""
+    page = parts.reader.jobs(
+        status=status,
+        model=model,
+        card=card,
+        q=q,
+        batch=batch,
+        ended_since=ended_since,
+        sort=sort,
+        cursor=cursor,
+        limit=limit,
+    )
     last = parts.reader.last_attempts([job.id for job in page.jobs])
     views = [job_view(parts, job, [last[job.id]] if job.id in last else []) for job in page.jobs]
     return JobPage(jobs=views, cursor=page.cursor)
@@ -364,6 +380,8 @@ def model_view(model: ModelRow) -> ModelView:
         name=model.name,
         title=model.title,
         licence=model.licence,
+        source=model.source,
+        download_gib=download_gib(model),
         draft=model.draft,
         devices=list(model.devices),
         multiple=limits.multiple,

@@ -191,7 +191,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with."""
+    """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with.
+
+    `batch` names the many that it was submitted with, if any.
+    """
 
     id: str
     status: JobStatus
@@ -212,6 +215,7 @@ class Job:
     draft: bool = False
     rating: int | None = None
     stage: StageKind = StageKind.GENERATE
+    batch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

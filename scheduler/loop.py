@@ -225,7 +225,7 @@ class Scheduler:
     def _take_new_jobs(self) -> None:
         for seq, job in self._reader.queued_after(self._last_seq):
             self._last_seq = seq
-            self._policy.add_job(job, seq)
+            self._policy.add_job(job, seq, job.batch)
             self._unjudged.append(job.id)
             self._feed.publish(JobChanged(LiveJob(job.id, JobStatus.QUEUED)))
 
@@ -235,7 +235,7 @@ class Scheduler:
         except NotFoundError:
             return
         if job.status == JobStatus.QUEUED:
-            self._policy.add_job(job, self._reader.seq(job_id))
+            self._policy.add_job(job, self._reader.seq(job_id), job.batch)
             self._unjudged.append(job_id)
             self._board.ended(job_id, JobStatus.QUEUED)
 

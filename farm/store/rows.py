@@ -74,6 +74,7 @@ def job_from_row(row: RowMapping) -> Job:
         failure=row["failure"],
         draft=bool(row["draft"]),
         rating=row["rating"],
+        batch=row["batch"],
         stage=StageKind(row["stage"]),
     )
 

@@ -12,6 +12,7 @@ metadata = sa.MetaData(
 )
 
 LIVE = sa.text("status IN ('assigned', 'loading', 'running')")
+"""Of attempts that hold a card. Said in these very words in queries too, or SQLite reads all attempts instead of the index of these."""
 
 facts = sa.Table(
     "facts",
@@ -49,10 +50,17 @@ jobs = sa.Table(
     sa.Column("thumbnail_sha256", sa.Text),
     sa.Column("failure", sa.Text),
     sa.Column("rating", sa.Integer),
+    sa.Column("batch", sa.Text),
     # The stage that the job is at: what its next attempt is of.
     sa.Column("stage", sa.Text, nullable=False, default="generate", server_default="generate"),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
     sa.Index("ix_jobs_status_seq", "status", "seq"),
+    # What the list of jobs is narrowed to and sorted by.
+    sa.Index("ix_jobs_model_seq", "model", "seq"),
+    sa.Index("ix_jobs_batch_seq", "batch", "seq"),
+    sa.Index("ix_jobs_finished_at", "finished_at"),
+    sa.Index("ix_jobs_status_finished_at", "status", "finished_at"),
+    sa.Index("ix_jobs_rating", "rating"),
     sqlite_autoincrement=True,
 )
 
