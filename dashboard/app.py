@@ -21,6 +21,7 @@ from dashboard.api import (
     machines,
     plan,
     stats,
+    weights,
 )
 from dashboard.headers import SecurityHeaders
 from dashboard.limits import BodyLimit
@@ -59,7 +60,19 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     )
     app.state.parts = farm
     problems.add_handlers(app)
-    for module in (jobs, batches, files, machines, catalogue, stats, plan, calibration, events, join):
+    for module in (
+        jobs,
+        batches,
+        files,
+        machines,
+        catalogue,
+        stats,
+        plan,
+        calibration,
+        events,
+        join,
+        weights,
+    ):
         app.include_router(module.router, prefix=API)
     app.include_router(join.open_router)
     app.include_router(health.router)

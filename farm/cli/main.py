@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from farm.cli import batch, bench, calibrate, demo, jobs, join, local, machines, plan, simulate, token, up
+from farm.cli import (
+    batch,
+    bench,
+    calibrate,
+    demo,
+    jobs,
+    join,
+    local,
+    machines,
+    models,
+    plan,
+    simulate,
+    token,
+    up,
+)
 
 app = typer.Typer(
     name="farm",
@@ -38,6 +52,7 @@ app.command("bench")(bench.bench)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(token.token, name="token")
 app.add_typer(local.local, name="local")
+app.add_typer(models.models, name="models")
 app.command("leave")(local.leave)
 
 

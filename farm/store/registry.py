@@ -65,6 +65,7 @@ class Registry:
                         "kept": card.kept,
                         "others_gib": card.others_gib,
                         "facts": asdict(card.facts) if card.facts is not None else None,
+                        "coming": [asdict(one) for one in card.coming] or None,
                     },
                 )
 
