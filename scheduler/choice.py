@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from farm.model import Tier
-from farm.planning.tiers import tier_now
 from scheduler.lanes import Group, Lane, rank
 from scheduler.scene import Scene
 from scheduler.spread import Spread
@@ -105,7 +104,7 @@ class Choice:
         if scene.bands[Tier.QUALITY]:
             for group in scene.groups.values():
                 waiting = any(lane not in self._waits.idle for lane in group.lanes.values())
-                if tier_now(group.sample) is Tier.QUALITY and waiting:
+                if group.tier is Tier.QUALITY and waiting:
                     if kept is None:
                         kept = np.zeros(len(scene.turns.free), dtype=bool)
                     kept[scene.offers(group).slots] = True
@@ -213,8 +212,9 @@ class Choice:
         ahead: dict[str, float] = {}
         for one in lanes:
             width = one.group.nominal_s * len(scene.offers(one.group).ids)
-            held = scene.models.get(card_id) == one.group.model
-            stay = BULK_AFFINITY * scene.loading(one.group.model, scene.cards[card_id]) if held else 0.0
+            model, stay = one.group.model, 0.0
+            if model is not None and scene.models.get(card_id) == model:
+                stay = BULK_AFFINITY * scene.loading(model, scene.cards[card_id])
             ahead[one.user] = max(ahead.get(one.user, 0.0), width, stay)
         fair = [one for one in lanes if scene.shares.of(one.user) - ahead[one.user] <= behind]
         self._spread.keep(scene, self._begins, self._now)

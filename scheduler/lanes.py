@@ -58,8 +58,8 @@ class Lane:
 
     @property
     def tier(self) -> Tier:
-        """The tier of the work that its jobs wait with."""
-        return tier_now(self.group.sample)
+        """The tier of its jobs."""
+        return self.group.tier
 
     def add(self, seq: int, job_id: str, created_at: float) -> None:
         """A job joins, at its place in the order of submission."""
@@ -123,9 +123,14 @@ class Group:
     _offers: Offers | None = None
 
     @property
-    def model(self) -> str:
-        """The model that its jobs run; empty for a later stage, which loads none."""
-        return self.sample.settings.model if self.sample.stage is StageKind.GENERATE else ""
+    def model(self) -> str | None:
+        """The model that its jobs run; None for what is done to a rendered clip, which needs none."""
+        return self.sample.settings.model if self.sample.stage is StageKind.GENERATE else None
+
+    @property
+    def tier(self) -> Tier:
+        """The tier of the work that its jobs wait with."""
+        return tier_now(self.sample)
 
     def forget(self, card_id: str | None = None) -> None:
         """Judges this card anew, or all."""
@@ -146,7 +151,8 @@ class Group:
                 if verdict is None:
                     verdict = self.verdicts[card_id] = judge(self.sample, card)
                 if verdict.eligible and verdict.plan is not None:
-                    found.append((verdict.seconds, card_id, loading(self.model, card)))
+                    load_s = 0.0 if self.model is None else loading(self.model, card)
+                    found.append((verdict.seconds, card_id, load_s))
             found.sort()
             ids = tuple(card_id for _, card_id, _ in found)
             self._offers = Offers(
@@ -155,7 +161,7 @@ class Group:
                 np.array([load_s for _, _, load_s in found], dtype=np.float64),
                 ids,
                 frozenset(ids),
-                turns.number_of(self.model),
+                turns.number_of(self.model or ""),
             )
             self.nominal_s, self.usual_s = self._offers.nominal_s, self._offers.usual_s
         return self._offers

@@ -13,7 +13,7 @@ from farm.clock import Clock
 from farm.errors import NotFoundError
 from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
-from farm.model import Attempt, Card, Job, JobStatus
+from farm.model import Attempt, Card, Job, JobStatus, StageKind
 from farm.own_bench import Benched
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
 from farm.planning.learned import learned_for
@@ -246,7 +246,10 @@ class Scheduler:
 
     def _work(self, card_id: str) -> Work | None:
         at_it = self._working.get(card_id)
-        return None if at_it is None else Work(at_it.ends_at, at_it.job.settings.model)
+        if at_it is None:
+            return None
+        generates = at_it.attempt.stage is StageKind.GENERATE
+        return Work(at_it.ends_at, at_it.job.settings.model if generates else None)
 
     def _rivals(self, job: Job, card_id: str) -> int:
         """How many other known cards could take the job, now or when they are back."""

@@ -195,7 +195,7 @@ class Policy:
         lane.served = now
         self.remove_job(job.id)
         scene.stand(card_id, free=False, ends=chosen.ends)
-        if group.model:
+        if group.model is not None:
             scene.hold(card_id, group.model)
         return pick
 
@@ -210,31 +210,39 @@ class Policy:
 
     def in_order(self, now: float, most: int) -> list[Job]:
         """The first of the queue, in the order in which they would get cards if cards that take them became free one by one."""
-        for group in self._scene.groups.values():
-            self._scene.offers(group)  # ranks speak of a job's length
-        shares = Shares(dict(self._scene.shares.accounts))
-        heads = [
-            (rank(lane, shares, now), number, lane)
-            for number, lane in enumerate(
-                lane for group in self._scene.groups.values() for lane in group.lanes.values()
-            )
-        ]
-        heapq.heapify(heads)
+        scene = self._scene
+        shares = Shares(dict(scene.shares.accounts))
+        # Of each user the lanes by rank, which ends with the number of a job: no two are equal.
+        lanes: dict[str, list[tuple[tuple[float | bool, ...], Lane]]] = {}
+        for group in scene.groups.values():
+            scene.offers(group)  # ranks speak of a job's length
+            for lane in group.lanes.values():
+                level, _, *rest = rank(lane, shares, now)
+                lanes.setdefault(lane.user, []).append(((level, *rest), lane))
+
+        def standing(user: str) -> tuple[float | bool, ...]:
+            level, *rest = lanes[user][0][0]
+            return (level, shares.of(user), *rest)
+
+        for own in lanes.values():
+            heapq.heapify(own)
+        users = [(standing(user), user) for user in lanes]
+        heapq.heapify(users)
         taken: Counter[Lane] = Counter()
         found: list[Job] = []
-        while heads and len(found) < most:
-            before, number, lane = heads[0]
-            present = rank(lane, shares, now, taken[lane])
-            if present > before:  # its user has got more meanwhile: ranks only ever fall behind
-                heapq.heapreplace(heads, (present, number, lane))
-                continue
+        while users and len(found) < most:
+            user = users[0][1]
+            _, lane = heapq.heappop(lanes[user])
             found.append(self._jobs[lane.jobs[taken[lane]][1]][0])
             taken[lane] += 1
-            shares.charge(lane.user, lane.tier, lane.group.nominal_s)
-            if taken[lane] == len(lane.jobs):
-                heapq.heappop(heads)
+            shares.charge(user, lane.tier, lane.group.nominal_s)
+            if taken[lane] < len(lane.jobs):
+                level, _, *rest = rank(lane, shares, now, taken[lane])
+                heapq.heappush(lanes[user], ((level, *rest), lane))
+            if lanes[user]:
+                heapq.heapreplace(users, (standing(user), user))
             else:
-                heapq.heapreplace(heads, (rank(lane, shares, now, taken[lane]), number, lane))
+                heapq.heappop(users)
         return found
 
 

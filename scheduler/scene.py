@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from farm.model import Card, CardKind, Tier
-from farm.planning.tiers import tier_now
+from farm.model import Card, Tier
 from scheduler.lanes import Group, Judge, Loading
 from scheduler.shares import Shares
 from scheduler.turns import UNKNOWN, Offers, Turns
@@ -70,8 +69,8 @@ class Scene:
             group.forget(card_id)
 
     def _count_band(self, card: Card | None, by: int) -> bool:
-        """Whether a band comes or goes with this card. A CPU makes up none."""
-        if card is None or card.kind is CardKind.CPU:
+        """Whether a band comes or goes with this card."""
+        if card is None:
             return False
         before = self.bands[card.band]
         self.bands[card.band] = before + by
@@ -84,15 +83,14 @@ class Scene:
 
     def load_s(self, group: Group, card_id: str) -> float:
         """Seconds until the card holds the group's model."""
-        held = self.models.get(card_id) == group.model
-        return 0.0 if held else self.loading(group.model, self.cards[card_id])
+        if group.model is None or self.models.get(card_id) == group.model:
+            return 0.0
+        return self.loading(group.model, self.cards[card_id])
 
     def gives_way(self, group: Group) -> bool:
         """Whether quality cards take the group's jobs only while no quality work waits that they could start."""
         job = group.sample
-        return (
-            tier_now(job) is Tier.PREVIEW and self.bands[Tier.PREVIEW] > 0 and not (job.anywhere or job.draft)
-        )
+        return group.tier is Tier.PREVIEW and self.bands[Tier.PREVIEW] > 0 and not (job.anywhere or job.draft)
 
     def in_bulk(self) -> Mapping[Group, int]:
         """How many jobs of batches wait, of each kind that has any."""

@@ -1,7 +1,8 @@
 """A farm in virtual time: the real policy (or a baseline) over cards and jobs from files. Pure: the same input gives the same run.
 
 A render takes what the planner predicts, and loading a model that the card does not hold comes on top. Time begins on a Monday at 00:00.
-A card whose hours end finishes what it has begun. A card that fails loses its job, which waits again, and is back after `REPAIR_S`.
+What is done to a rendered clip (interpolation, encoding) is left out. A card whose hours end finishes what it has begun. A card that
+fails loses its job, which waits again, and is back after `REPAIR_S`.
 """
 
 import heapq

@@ -33,10 +33,10 @@ DRAINED = "A person drained its PC; `farm resume` gives it work again."
 
 
 class Work(NamedTuple):
-    """What a card is at: when that is expected to be over (wall seconds; None where nobody knows), and the model that it runs."""
+    """What a card is at: when that is expected to be over (wall seconds; None where nobody knows), and the model that it runs, if any."""
 
     ends_at: float | None
-    model: str
+    model: str | None
 
 
 class Watch:

@@ -5,10 +5,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from farm.settings import QUIET_ENVIRONMENT
 
+# A machine that does other things too makes some examples slow to draw; how long they take is not what is tested.
+hypothesis.settings.register_profile(
+    "farm", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("farm")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ.update(QUIET_ENVIRONMENT)
 # The networks in these tests are tiny: a second thread, on a machine that does other things too, makes them several times slower.
@@ -25,15 +31,25 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     return
 
 
-ORDER = ("unit", "property", "docs", "integration", "network", "browser")
+ORDER = ("unit", "property", "gpu", "docs", "integration", "network", "browser")
 """The quick ones first. The browser's driver comes last: it keeps an event loop running in the main thread until the session ends."""
+SIDE_BY_SIDE = ("integration", "network", "unit", "property", "gpu", "docs", "browser")
+"""In several processes those with a whole farm come first: they take longest, and one process has them all, so that no two farms run."""
+FARM = ("integration", "network")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts the tests by folder, as in ORDER; within a folder they keep their order."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sorts the tests by folder; within a folder they keep their order. In several processes each file is one process's."""
+    order = ORDER if config.getoption("dist", "no") == "no" else SIDE_BY_SIDE
+    here = Path(__file__).parent
 
-    def rank(item: pytest.Item) -> int:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        return ORDER.index(folder) if folder in ORDER else len(ORDER)
+    def folder(item: pytest.Item) -> str:
+        return item.path.relative_to(here).parts[0]
 
-    items.sort(key=rank)
+    items.sort(key=lambda item: order.index(folder(item)))
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        part = folder(item)
+        group = "farm" if part in FARM else part if part == "browser" else str(item.path.relative_to(here))
+        item.add_marker(pytest.mark.xdist_group(group))
