@@ -113,6 +113,10 @@ class Note:
         """See `Report`."""
         print(text, flush=True)
 
+    def leaving(self) -> bool:
+        """See `Report`."""
+        return False
+
     def checkpoint(self, step: int, state: bytes) -> None:
         """See `Report`."""
 

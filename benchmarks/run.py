@@ -15,9 +15,11 @@ ALL = (
     "policy",
     "makespan",
     "assign",
+    "pages",
     "interpolation",
     "overhead",
     "intake",
+    "idle_node",
     "stress",
 )
 

@@ -8,8 +8,20 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
-from dashboard import pages, problems, signin
-from dashboard.api import calibration, catalogue, events, files, health, jobs, join, machines, plan
+from dashboard import frame, metrics, pages, problems, signin
+from dashboard.api import (
+    batches,
+    calibration,
+    catalogue,
+    events,
+    files,
+    health,
+    jobs,
+    join,
+    machines,
+    plan,
+    stats,
+)
 from dashboard.headers import SecurityHeaders
 from dashboard.limits import BodyLimit
 from dashboard.openapi import describe
@@ -47,14 +59,15 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     )
     app.state.parts = farm
     problems.add_handlers(app)
-    for module in (jobs, files, machines, catalogue, plan, calibration, events, join):
+    for module in (jobs, batches, files, machines, catalogue, stats, plan, calibration, events, join):
         app.include_router(module.router, prefix=API)
     app.include_router(join.open_router)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(signin.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
     app.include_router(pages.router)  # last: it has a page for every address that nothing else knows
-    app.state.error_page = pages.error_page
+    app.state.error_page = frame.error_page
     describe(app)
     app.add_middleware(BodyLimit, limit_bytes=int(settings.max_upload_mib * 2**20))
     app.add_middleware(SignedIn)

@@ -18,6 +18,7 @@ from farm.store.engine import open_engine
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Requests
+from farm.store.throughput import ThroughputReader
 
 INTAKE_THREADS = 3
 """Uploads that are decoded and stored at once. Pillow and fsync release the GIL; a third one fills the waits for the disk."""
@@ -30,6 +31,7 @@ class Parts:
     data: DataDirectory
     settings: FarmSettings
     reader: Reader
+    throughput: ThroughputReader
     requests: Requests
     registry: Registry
     artifacts: ArtifactStore
@@ -48,12 +50,14 @@ class Parts:
 def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None = None) -> Parts:
     """Opens everything in a data directory whose database is already migrated."""
     writing = open_engine(data.database_url, writes=True)
+    reading = open_engine(data.database_url, writes=False)
     clock = clock or SystemClock()
     models = load_models(settings.models_file)
     return Parts(
         data=data,
         settings=settings,
-        reader=Reader(open_engine(data.database_url, writes=False)),
+        reader=Reader(reading),
+        throughput=ThroughputReader(reading),
         requests=Requests(writing),
         registry=Registry(writing),
         artifacts=ArtifactStore(data.artifacts),

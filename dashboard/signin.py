@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dashboard.pages import templates
+from dashboard.frame import templates
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented, problem
 from farm.auth import Credential, TokenKind, judge, new_token
@@ -23,7 +23,7 @@ COOKIE = "farm_session"
 SESSION_S = 30 * 24 * 3600
 OPEN = ("/healthz", "/signin", "/join/")
 """Served without a token, with what lies under `/static/`."""
-NODE_PATHS = ("/api/v1/nodes/hello",)
+NODE_PATHS = ("/api/v1/nodes/hello", "/api/v1/nodes/bye")
 """The only place where a node's own token is good."""
 _PEOPLE = frozenset({TokenKind.ADMIN, TokenKind.SESSION})
 _NODES = frozenset({TokenKind.NODE})

@@ -19,6 +19,7 @@ from farm.answers import (
     ProgressView,
     StageView,
 )
+from farm.catalogue.downloads import download_gib
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
 from farm.feed import LiveCard, LiveJob, QueuePlace
@@ -40,6 +41,7 @@ from farm.planning.rules import precision_for
 from farm.planning.spans import SHARE
 from farm.stages import stages_of
 from farm.states import ENDED_JOBS
+from farm.store.reader import JobSort
 
 SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
@@ -86,6 +88,7 @@ def job_view(
         failure=job.failure,
         cancel_requested=job.cancel_requested,
         rating=job.rating,
+        batch=job.batch,
         card_id=last.card_id if last else None,
         card_name=last.card_name if last else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
@@ -174,6 +177,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         notes=list(attempt.notes),
         predicted_s=attempt.predicted_s,
         predicted_gib=attempt.predicted_gib,
+        energy_wh=attempt.energy_wh,
         predicted_low_s=attempt.predicted_low_s,
         predicted_high_s=attempt.predicted_high_s,
         predicted_basis=attempt.predicted_basis,
@@ -189,7 +193,9 @@ def show_job(parts: Parts, job_id: str) -> JobView:
     """
     job, attempts = parts.reader.job(job_id), parts.reader.attempts(job_id)
     stages = stage_views(job, attempts, parts.reader.stage_artifacts(job_id))
-    return job_view(parts, job, attempts, position=parts.reader.position(job_id), stages=stages)
+    view = job_view(parts, job, attempts, position=parts.reader.position(job_id), stages=stages)
+    known = [attempt.energy_wh for attempt in attempts if attempt.energy_wh is not None]
+    return view.model_copy(update={"energy_wh": sum(known) if known else None})
 
 
 def stage_views(job: Job, attempts: Sequence[Attempt], left: Mapping[StageKind, Artifact]) -> list[StageView]:
@@ -224,11 +230,24 @@ def show_jobs(
     model: str | None = None,
     card: str | None = None,
     q: str | None = None,
+    batch: str | None = None,
+    ended_since: float | None = None,
+    sort: JobSort = "newest",
     cursor: int | None = None,
     limit: int = 50,
 ) -> JobPage:
-    """A page of jobs, newest first, each with its newest attempt."""
-    page = parts.reader.jobs(status=status, model=model, card=card, q=q, cursor=cursor, limit=limit)
+    """A page of jobs, each with its newest attempt."""
+    page = parts.reader.jobs(
+        status=status,
+        model=model,
+        card=card,
+        q=q,
+        batch=batch,
+        ended_since=ended_since,
+        sort=sort,
+        cursor=cursor,
+        limit=limit,
+    )
     last = parts.reader.last_attempts([job.id for job in page.jobs])
     views = [job_view(parts, job, [last[job.id]] if job.id in last else []) for job in page.jobs]
     return JobPage(jobs=views, cursor=page.cursor)
@@ -267,6 +286,8 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
         ram_gib=card.ram_gib,
         precision=precision_for(card) if card.kind is not CardKind.CPU else None,
         notice=card.notice,
+        others_gib=card.others_gib,
+        facts=card.facts,
     )
 
 
@@ -359,6 +380,8 @@ def model_view(model: ModelRow) -> ModelView:
         name=model.name,
         title=model.title,
         licence=model.licence,
+        source=model.source,
+        download_gib=download_gib(model),
         draft=model.draft,
         devices=list(model.devices),
         multiple=limits.multiple,

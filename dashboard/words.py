@@ -55,6 +55,7 @@ _CARD: dict[str, Word] = {
     "idle": Word("Idle", "good"),
     "busy": Word("Rendering", "live"),
     "starting": Word("Starting", "wait"),
+    "kept": Word("Kept for its owner", "off"),
     "not answering": Word("Not answering", "bad"),
     "trouble": Word("Trouble", "bad"),
     "drained": Word("Drained", "off"),
@@ -219,6 +220,21 @@ def gib(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}".removesuffix(".0") + f"{THIN}GiB"
 
 
+def size(count: int) -> str:
+    """Bytes: "340 KiB", "1.2 GiB"."""
+    if count < 1024**2:
+        return f"{max(1, _whole(count / 1024))}{THIN}KiB"
+    unit, by = ("MiB", 1024**2) if count < 1024**3 else ("GiB", 1024**3)
+    return f"{count / by:.1f}{THIN}{unit}"
+
+
+def rate(value: float | None) -> str:
+    """A rate with three digits at most: "0.25", "4.2", "118"; "" for not known."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else number(_whole(value))
+
+
 def number(value: float) -> str:
     """A number without useless digits, thousands apart."""
     return f"{value:,.10g}".replace(",", THIN)
@@ -240,3 +256,20 @@ def clip_frames_line(settings: RenderSettings) -> str:
     frames, fps = clip_frames(settings), clip_fps(settings)
     smoothed = f", smoothed to {frames} at {fps} fps" if settings.smooth is not None else ""
     return f"{made}{smoothed}: {clip_length(frames, fps)}"
+
+
+_TOLD = {
+    "assigned": "Given to a card",
+    "loading": "Loads the model",
+    "rendering": "Renders",
+    "rendered": "Rendered",
+    "finished": "Finished",
+    "retrying": "Tries a leaner plan",
+    "resumed": "Goes on from a checkpoint",
+    "queued": "Back in the queue",
+}
+
+
+def told(what: str) -> str:
+    """What happened to a job, of its story; the store's own word where that will do."""
+    return _TOLD.get(what, what.replace("_", " ").capitalize())

@@ -16,6 +16,7 @@ from farm.model import (
     StageKind,
     Tier,
 )
+from farm.vitals import CardFacts
 
 
 class Answer(BaseModel):
@@ -84,6 +85,7 @@ class AttemptView(Answer):
     notes: list[str] = []
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    energy_wh: float | None = None
     predicted_low_s: float | None = None
     predicted_high_s: float | None = None
     predicted_basis: Basis | None = None
@@ -107,7 +109,7 @@ class JobView(Answer):
     `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known of every queued job that was
     asked for by itself, in a list of the first some hundred; so is `eta`, which running jobs have too. `why_pending` says what a queued job
     waits for. `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload. `stages` are known of a
-    job that was asked for by itself.
+    job that was asked for by itself, and `energy_wh`: what all its attempts drew, watt-hours, None where no card told its power.
     """
 
     id: str
@@ -132,8 +134,10 @@ class JobView(Answer):
     failure: str | None = None
     cancel_requested: bool = False
     rating: int | None = None
+    batch: str | None = None
     card_id: str | None = None
     card_name: str | None = None
+    energy_wh: float | None = None
     attempts: list[AttemptView] = []
     stages: list[StageView] = []
     urls: JobUrls
@@ -151,12 +155,28 @@ class JobPage(Answer):
     cursor: int | None = None
 
 
+class BatchView(Answer):
+    """Many jobs under one name: how many there are, by status, since when, and whether all have ended.
+
+    `job_ids` are those that this call made, in the order of the pictures; empty where none were sent.
+    """
+
+    id: str
+    jobs: int
+    counts: dict[JobStatus, int]
+    created_at: float
+    ended: bool
+    job_ids: list[str] = []
+
+
 class CardView(Answer):
     """A card and what it does now.
 
-    `state`: idle, busy, starting, "not answering", trouble, drained, paused, or "not known" while the scheduler cannot be reached.
+    `state`: idle, busy, starting, kept (for its owner), "not answering", trouble, drained, paused, or "not known" while the scheduler
+    cannot be reached.
     `silent_s` is how long nothing was heard of the card; `why` says more in a sentence; `notice` is worth knowing whatever it does.
-    `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it.
+    `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it. `others_gib` is what other programs hold of it,
+    already taken off `usable_gib`. `facts` is what NVML tells beside that.
     """
 
     id: str
@@ -180,6 +200,24 @@ class CardView(Answer):
     ram_gib: float | None = None
     precision: str | None = None
     notice: str | None = None
+    others_gib: float | None = None
+    facts: CardFacts | None = None
+
+
+class TelemetryPoint(Answer):
+    """How a card fared from `at` on for `span_s` seconds: means, of the temperature the highest. None: not told.
+
+    Share (0 to 1), GiB, degrees Celsius, watts, MHz of the shaders and of the memory.
+    """
+
+    at: float
+    span_s: int
+    utilization: float | None = None
+    memory_used_gib: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
 
 
 class NodeView(Answer):
@@ -244,6 +282,71 @@ class CalibrationView(Answer):
     by_basis: dict[Basis, "CalibrationView"] = {}
 
 
+class ThroughputPart(Answer):
+    """Part of a span: when it begins, and the clips per hour in it. Parts without a clip are left out."""
+
+    at: float
+    clips_per_hour: float
+
+
+class Throughput(Answer):
+    """What a card got done from `since` to `until`, from stored attempts. None where nothing was done to tell it from.
+
+    `frames_per_minute` counts frames of finished clips; `seconds_per_step` is the mean over denoising steps; `success_rate` and
+    `utilization` are 0 to 1; `part_s` is the length of a part. A card that joined within the span is measured from then on.
+    """
+
+    card_id: str
+    card_name: str
+    node_name: str
+    window: str
+    since: float
+    until: float
+    clips: int = 0
+    clips_per_hour: float | None = None
+    frames_per_minute: float | None = None
+    seconds_per_step: float | None = None
+    wh_per_clip: float | None = None
+    success_rate: float | None = None
+    utilization: float | None = None
+    part_s: float
+    parts: list[ThroughputPart] = []
+
+
+class BenchSettingView(Answer):
+    """What a row of the evaluation renders; pixels."""
+
+    name: str
+    width: int
+    height: int
+    frames: int
+    steps: int
+    guidance: float
+
+
+class BenchView(Answer):
+    """One card under one setting, measured by `farm bench`, or published by the article (`published`).
+
+    Seconds from a fresh process to the loaded model, from there to the first frame and to the finished clip; `peak_gib` as the
+    allocator reserved it, of a published row in the article's GB. `rating`: a person's, 1 to 5. `at`: UTC, when it was measured.
+    """
+
+    card: str
+    model: str
+    setting: BenchSettingView
+    published: bool = False
+    at: str | None = None
+    card_id: str | None = None
+    startup_s: float | None = None
+    first_frame_s: float | None = None
+    total_s: float | None = None
+    peak_gib: float | None = None
+    rating: float | None = None
+    predicted_s: float | None = None
+    predicted_gib: float | None = None
+    failure: str | None = None
+
+
 class PresetView(Answer):
     """A named set of settings; `fps` is what the model makes, `smooth` the rate that the clip is interpolated to."""
 
@@ -261,11 +364,13 @@ class PresetView(Answer):
 
 
 class ModelView(Answer):
-    """A model and what it accepts; sides in pixels and multiples of `multiple`."""
+    """A model and what it accepts; sides in pixels and multiples of `multiple`; `download_gib` is the size of its weights."""
 
     name: str
     title: str
     licence: str
+    source: str = ""
+    download_gib: float | None = None
     draft: bool
     devices: list[str]
     multiple: int

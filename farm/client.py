@@ -21,7 +21,17 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from farm.animation import ClipFormat
-from farm.answers import CardForecast, CardView, JobPage, JobView, ModelView, NodeView, PresetView, TokenView
+from farm.answers import (
+    BatchView,
+    CardForecast,
+    CardView,
+    JobPage,
+    JobView,
+    ModelView,
+    NodeView,
+    PresetView,
+    TokenView,
+)
 from farm.errors import (
     BadInputError,
     BadSettingsError,
@@ -47,6 +57,7 @@ View = TypeVar("View", CardView, NodeView, PresetView, ModelView)
 Shape = TypeVar("Shape")
 _JOB = TypeAdapter(JobView)
 _PAGE = TypeAdapter(JobPage)
+_BATCH = TypeAdapter(BatchView)
 _NODE = TypeAdapter(NodeView)
 _TOKEN = TypeAdapter(TokenView)
 _FORECASTS = TypeAdapter(list[CardForecast])
@@ -106,19 +117,22 @@ class Farm:
         *,
         input_sha256: str | None = None,
         key: str | None = None,
+        batch: str | None = None,
         **settings: object,
     ) -> JobView:
         """Sends a picture; `settings` are those of the API, and those that are None are left to the farm.
 
         `input_sha256` names a picture as the farm keeps it, as a job's view and a clip's metadata do: without `image` the one to take
-        again, with it what that must come to. `key` makes a repeat of the very same call give the same job; without one, only the
-        repeats within this call are safe.
+        again, with it what that must come to. `batch` names the many that the job belongs to. `key` makes a repeat of the very same
+        call give the same job; without one, only the repeats within this call are safe.
 
         Raises:
             BadInputError: the farm cannot use the picture or a setting, or does not have the picture; `field` says which.
         """
         named = {name: value for name, value in settings.items() if value is not None}
         parts: dict[str, tuple[str | None, str | bytes]] = {"settings": (None, json.dumps(named))}
+        if batch is not None:
+            parts["batch"] = (None, batch)
         if input_sha256 is not None:
             parts["input_sha256"] = (None, input_sha256)
         if image is not None:
@@ -142,13 +156,30 @@ class Farm:
         model: str | None = None,
         card: str | None = None,
         q: str | None = None,
+        batch: str | None = None,
         cursor: int | None = None,
         limit: int = 50,
     ) -> JobPage:
         """A page of jobs, newest first."""
-        asked = {"status": status, "model": model, "card": card, "q": q, "cursor": cursor, "limit": limit}
+        asked = {
+            "status": status,
+            "model": model,
+            "card": card,
+            "q": q,
+            "batch": batch,
+            "cursor": cursor,
+            "limit": limit,
+        }
         given = {name: value for name, value in asked.items() if value is not None}
         return self._read(_PAGE, self._call("GET", "/jobs", params=given))
+
+    def batch(self, batch_id: str) -> BatchView:
+        """How many jobs of a batch stand where.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        return self._read(_BATCH, self._call("GET", f"/batches/{quote(batch_id, safe='')}"))
 
     def job(self, job_id: str) -> JobView:
         """One job, with all its attempts.

@@ -164,10 +164,32 @@ class Cancelled:
     kind: Literal["cancelled"] = "cancelled"
 
 
+@dataclass(frozen=True, slots=True)
+class Yielded:
+    """The attempt gave its card back to the card's owner, for `reason`; what it has done is in its last checkpoint."""
+
+    attempt_id: str
+    seq: int
+    at: float
+    reason: str
+    kind: Literal["yielded"] = "yielded"
+
+
 Event = (
-    Loading | Rendering | Step | Preview | Checkpoint | Resumed | Retrying | Note | Done | Failed | Cancelled
+    Loading
+    | Rendering
+    | Step
+    | Preview
+    | Checkpoint
+    | Resumed
+    | Retrying
+    | Note
+    | Done
+    | Failed
+    | Cancelled
+    | Yielded
 )
-FINAL_KINDS = frozenset({"done", "failed", "cancelled"})
+FINAL_KINDS = frozenset({"done", "failed", "cancelled", "yielded"})
 """After one of these an attempt says nothing more."""
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])

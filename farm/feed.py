@@ -35,14 +35,15 @@ class LiveJob:
     stage: str = "generate"
 
 
-CardState = Literal["idle", "busy", "starting", "not answering", "trouble", "drained", "paused"]
+CardState = Literal["idle", "busy", "starting", "kept", "not answering", "trouble", "drained", "paused"]
 
 
 @dataclass(frozen=True, slots=True)
 class LiveCard:
     """A card as it is now; `why` says more.
 
-    "drained": a person wants no new work for its PC; "paused": the farm gives it none until it has passed a test.
+    "kept": its owner has it for now; "drained": a person wants no new work for its PC; "paused": the farm gives it none until it has passed
+    a test.
     """
 
     id: str

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from farm.vitals import CardFacts
+
 
 class JobStatus(StrEnum):
     """Where a job stands; legal moves are in `farm.states`."""
@@ -31,7 +33,7 @@ class AttemptStatus(StrEnum):
 
 
 class StageKind(StrEnum):
-    """The stages of a job; `farm.stages` says which a job has. Encoding is a part of each, not one of them yet (docs/decisions/0014)."""
+    """The stages of a job; `farm.stages` says which a job has. Encoding is a part of each, not one of them yet (docs/decisions/0012)."""
 
     GENERATE = "generate"
     INTERPOLATE = "interpolate"
@@ -144,6 +146,7 @@ class Card:
 
     `usable_gib` is what a render's allocator may reserve. `driver` is the driver's version, `bus_gb_s` what a copy from the PC's memory
     reaches (GB/s, one direction), `ram_gib` all memory of its PC. `trouble` keeps it from work; `notice` is worth knowing and does not.
+    `kept` says why its owner has it for now; `others_gib` is what other programs hold of it, already taken off `usable_gib`.
     `paused` is why the farm itself gives it no work until it has passed a test.
     """
 
@@ -163,6 +166,9 @@ class Card:
     bus_gb_s: float | None = None
     ram_gib: float | None = None
     notice: str | None = None
+    kept: str | None = None
+    others_gib: float | None = None
+    facts: CardFacts | None = None
     paused: str | None = None
 
 
@@ -185,7 +191,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with."""
+    """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with.
+
+    `batch` names the many that it was submitted with, if any.
+    """
 
     id: str
     status: JobStatus
@@ -206,6 +215,7 @@ class Job:
     draft: bool = False
     rating: int | None = None
     stage: StageKind = StageKind.GENERATE
+    batch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +227,8 @@ class Attempt:
     what happened on the way, such as a step down to a leaner plan. `disturbed`: another program had its hand in the outcome, so that
     nothing is learned from it. `predicted_s` and `predicted_gib` are what the planner said when it chose the card, for the whole render,
     `predicted_low_s` to `predicted_high_s` the interval that holds the seconds in four of five cases, `predicted_basis` what that rested
-    on; `resumed_step` is after which of its steps this attempt went on from a checkpoint, None where it began at the beginning.
+    on; `resumed_step` is after which of its steps this attempt went on from a checkpoint, None where it began at the beginning. `energy_wh`
+    is what the card drew for it, watt-hours; None where the card tells no power.
     """
 
     id: str
@@ -241,6 +252,7 @@ class Attempt:
     disturbed: bool = False
     predicted_s: float | None = None
     predicted_gib: float | None = None
+    energy_wh: float | None = None
     predicted_low_s: float | None = None
     predicted_high_s: float | None = None
     predicted_basis: Basis | None = None

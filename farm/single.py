@@ -9,6 +9,19 @@ from pathlib import Path
 from farm.errors import ConfigurationError
 
 
+def holder(lock: Path) -> int | None:
+    """The process that holds the lock; None if none does."""
+    try:
+        with lock.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read().strip() or 0) or None
+    except (FileNotFoundError, ValueError):
+        pass
+    return None
+
+
 @contextmanager
 def only_one(lock: Path, message: str, remedy: str) -> Iterator[None]:
     """Holds the lock for as long as the block runs; `{pid}` in the texts is the other process.

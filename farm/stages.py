@@ -1,7 +1,7 @@
 """The stages of a job: which it has, in their order, and what each leaves. Pure; the head and a card's worker read it alike.
 
 generate -> interpolate. Only a job that is to be smoothed has the second. Its first stage leaves a clip between stages, nearly without
-loss, and the last one the finished clip. docs/decisions/0014 says why encoding is no stage of its own.
+loss, and the last one the finished clip. docs/decisions/0012 says why encoding is no stage of its own.
 """
 
 from dataclasses import dataclass

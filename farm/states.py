@@ -38,6 +38,8 @@ class AttemptMove(StrEnum):
     CANCEL = "cancel"
     WITHDRAW = "withdraw"
     """Taken back before its card began it: nothing was rendered, so it counts neither as a failure nor as a loss."""
+    YIELD = "yield"
+    """Its card's owner wanted the card: it counts neither as a failure nor as a loss, and the job goes on elsewhere."""
     RETURN = "return"
     """It was held for lost, and its complete clip has come in after all."""
 
@@ -72,6 +74,7 @@ ATTEMPT_MOVES: dict[tuple[A, AttemptMove], A] = {
             (AttemptMove.FAIL, A.FAILED),
             (AttemptMove.LOSE, A.LOST),
             (AttemptMove.CANCEL, A.CANCELLED),
+            (AttemptMove.YIELD, A.CANCELLED),
         )
     },
 }

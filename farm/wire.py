@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from farm.model import CardKind, MemoryPlan, PcieLink, RenderSettings, StageKind
+from farm.vitals import CardFacts, Vitals
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class CardReport:
     """What a node says of one of its cards: `vram_gib` is nominal, `usable_gib` what the planner may use; the rest as in `farm.model.Card`.
 
     `tested` is False until the card's worker has run a first computation on it; before that it gets no work. `answers`: whether its worker
-    answered just now. `attempt_id`: what the worker is at, None if it is idle or does not answer.
+    answered just now. `attempt_id`: what the worker is at, None if it is idle or does not answer. `vitals` is the newest look at the card,
+    None for a CPU.
     """
 
     id: str
@@ -53,6 +55,10 @@ class CardReport:
     tested: bool = True
     answers: bool = True
     attempt_id: str | None = None
+    kept: str | None = None
+    others_gib: float | None = None
+    facts: CardFacts | None = None
+    vitals: Vitals | None = None
 
 
 @dataclass(frozen=True, slots=True)

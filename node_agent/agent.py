@@ -14,12 +14,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import farm
 from farm.catalogue.models import load_models
+from farm.clock import SystemClock
 from farm.events import to_dict
 from farm.model import CardKind
 from farm.settings import FarmSettings
 from farm.wire import CardReport, NodeReport, report_to_dict, worker_name
 from node_agent import probe
+from node_agent.guard import Guard, Senses, WorkerSeen
 from node_agent.identity import load_identity
+from node_agent.presence import CpuShare, FarmProcesses, at_keyboard, processor_times
 from node_agent.spool import Spool
 from node_agent.standing import Standing, WorkerWord
 from node_agent.worker import CardWorkerActor, node_home, spool_root
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 10.0
 """Reading the cards takes milliseconds and files of weights may come and go; more often would only warm the PC."""
+WAY_S = 5.0
+"""How long a question about a worker that is driven off its card waits for that to end; it takes less than 2 s."""
 STATE_TIMEOUT_S = 3.0
 """How long a worker that starts or loads may keep its state to itself; the head's lease judges whether it is stuck."""
 
@@ -46,12 +51,18 @@ class NodeAgent:
         self._standings: dict[str, Standing] = {}
         self._cards: tuple[CardReport, ...] = ()
         self._probed = float("-inf")
+        self._nvml = probe.Held()
+        senses = Senses(
+            probe.readings, at_keyboard, CpuShare(processor_times, time.monotonic).of_others, FarmProcesses()
+        )
+        self._guard = Guard(home, self._spool, senses, self, SystemClock())
+        self._guard.watch()
 
     def report(self) -> dict[str, Any]:
         """What this PC has, with a worker started for each card that had none. As `farm.wire.NodeReport`."""
         if time.monotonic() - self._probed > PROBE_EVERY_S:
-            self._cards = probe.cards(self._identity.node_id, self._models)
-            self._probed = time.monotonic()
+            self._probe()
+        self._guard.guard([card.id for card in self._cards])
         cards = self._ask_workers(self._cards)
         ram_gib, ram_free_gib = probe.ram()
         return report_to_dict(
@@ -72,16 +83,50 @@ class NodeAgent:
             )
         )
 
+    def _probe(self) -> None:
+        found = probe.cards(self._identity.node_id, self._models)
+        if len(found) < len(self._cards) or any(card.kind == CardKind.CPU for card in found):
+            self._nvml.again()  # a driver that came later, or a card that is back, is seen by a fresh start only
+        allowed = self._guard.rules.cards
+        self._cards = tuple(card for card in found if not allowed or card.id in allowed)
+        self._probed = time.monotonic()
+
     def _ask_workers(self, cards: tuple[CardReport, ...]) -> tuple[CardReport, ...]:
         """The cards, with what their workers say. Asks all at once, so that several slow ones take no longer than one."""
         asked: dict[str, Any] = {}
         for card in cards:
-            if card.id not in self._workers:
-                self._workers[card.id] = self._start_worker(card)
-            asked[card.id] = self._workers[card.id].state.remote()
+            worker = self._worker_of(card)
+            if worker is not None:
+                asked[card.id] = worker.state.remote()
         if asked:
             ray.wait(list(asked.values()), num_returns=len(asked), timeout=STATE_TIMEOUT_S)
-        return tuple(self._heard(card, asked[card.id]) for card in cards)
+        return tuple(self._beside_its_owner(card, asked.get(card.id)) for card in cards)
+
+    def _worker_of(self, card: CardReport) -> ActorHandle[Any] | None:
+        """The card's worker, a fresh one if there was none; None while its owner has the card."""
+        if card.id not in self._workers and self._may_work(card.id):
+            self._workers[card.id] = self._start_worker(card)
+        return self._workers.get(card.id)
+
+    def _may_work(self, card_id: str) -> bool:
+        kept = self._guard.kept(card_id)
+        return kept is None or not kept.at_once
+
+    def _beside_its_owner(self, card: CardReport, answer: Any | None) -> CardReport:
+        """The card's report, with what its owner leaves of it."""
+        # A card without a worker waits for nothing of ours: it is tested by the worker that starts when its owner is gone.
+        heard = self._heard(card, answer) if answer is not None else replace(card, tested=True)
+        kept, others = self._guard.kept(card.id), self._guard.others_gib(card.id)
+        usable = heard.usable_gib
+        if usable is not None and others:
+            usable = round(max(0.0, usable - others), 2)
+        return replace(
+            heard,
+            usable_gib=usable,
+            others_gib=others,
+            kept=kept.why if kept is not None else None,
+            vitals=self._guard.vitals(card.id) or card.vitals,
+        )
 
     def _heard(self, card: CardReport, answer: Any) -> CardReport:
         standing, now = self._standings.setdefault(card.id, Standing()), time.monotonic()
@@ -90,8 +135,11 @@ class NodeAgent:
         except GetTimeoutError:  # starting, or stuck: the head counts how long
             return replace(standing.of(card), answers=False)
         except RayActorError:
-            log.warning("the worker of %s died, starting another", card.name)
             standing.hear(None, now)
+            self._workers.pop(card.id, None)
+            if not self._may_work(card.id):
+                return replace(card, tested=True)
+            log.warning("the worker of %s died, starting another", card.name)
             self._workers[card.id] = self._start_worker(card)
             return replace(standing.of(card), answers=False)
         standing.hear(word, now)
@@ -104,6 +152,25 @@ class NodeAgent:
     def replace_worker(self, card_id: str) -> None:
         """Ends a card's worker, whatever it is at. The next report starts another."""
         log.warning("the worker of %s is replaced, as the head asked", card_id)
+        self._end_worker(card_id)
+
+    # --- what the guard does to workers, from its own thread ---
+    def worker(self, card_id: str) -> WorkerSeen | None:
+        """See `node_agent.guard.Hands`."""
+        if card_id not in self._workers:
+            return None
+        standing = self._standings.get(card_id)
+        word = standing.word if standing is not None else None
+        return WorkerSeen() if word is None else WorkerSeen(word.pid, word.held_gib)
+
+    def ask_way(self, card_id: str, told: str) -> None:
+        """See `node_agent.guard.Hands`."""
+        worker = self._workers.get(card_id)
+        if worker is not None:
+            worker.make_way.remote(told)
+
+    def gone(self, card_id: str) -> None:
+        """See `node_agent.guard.Hands`."""
         self._end_worker(card_id)
 
     def _end_worker(self, card_id: str) -> None:
@@ -133,6 +200,9 @@ class NodeAgent:
     @ray.method(concurrency_group="io")
     def replay(self, attempt_id: str, after: int) -> list[dict[str, Any]]:
         """Spooled events of an attempt above number `after`, for when its worker is gone."""
+        self._guard.way_is_made(
+            WAY_S
+        )  # the worker may just be driven off its card: its attempt is about to get its last word
         return [to_dict(event) for event in self._spool.events(attempt_id, after)]
 
     @ray.method(concurrency_group="io")

@@ -52,6 +52,8 @@ class Attempt:
         """
         self.order = order
         self.stop = threading.Event()
+        self.yield_to: str | None = None
+        """Why the card's owner wants it, once that is so: the attempt ends at its next step, after a checkpoint."""
         # Only the last event is left to write. Not read from the spool, which the head may have had removed already.
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"attempt-{order.attempt_id}", daemon=True)
@@ -110,9 +112,14 @@ class Attempt:
         seq, at = self._next()
         self._say(events.Note(self.order.attempt_id, seq, at, text))
 
+    def leaving(self) -> bool:
+        """Whether the card's owner wants it; see `Report`."""
+        return self.yield_to is not None and not self.stop.is_set()
+
     def checkpoint(self, step: int, state: bytes) -> None:
-        """Spools what another card, or the next try here, needs to go on; see `Report`."""
-        self._check()
+        """Spools what another card, or the next try here, needs to go on; see `Report`. Also for an attempt that leaves its card."""
+        if not self.leaving():
+            self._check()
         self._checkpoint, self._checkpoint_of = state, None
         self._put("checkpoint.safetensors", state)
         seq, at = self._next()
@@ -138,8 +145,8 @@ class Attempt:
             self._say(events.Note(self.order.attempt_id, seq, at, spill.told, disturbed=True))
 
     def _check(self) -> None:
-        if self.stop.is_set():
-            raise CancelledRenderError("The render was cancelled.")
+        if self.stop.is_set() or self.yield_to is not None:
+            raise CancelledRenderError("The render was asked to stop.")
 
     def _say(self, event: events.Event) -> None:
         with _unless_forgotten():
@@ -158,7 +165,7 @@ class Attempt:
             final = self._failed(fault_of(error))
         ends = isinstance(final, events.Failed) and final.worker_ends
         # Before the last word is out: who hears it must not be told that all is well.
-        self._runner.broken = ends
+        self._runner.broken = ends or self._runner.leaving
         self.over.set()
         try:
             self._spool.append(final)
@@ -196,6 +203,8 @@ class Attempt:
                 self._retrying(plan, after.reason)
         except CancelledRenderError:
             seq, at = self._next()
+            if self.leaving():
+                return events.Yielded(self.order.attempt_id, seq, at, self.yield_to or "")
             return events.Cancelled(self.order.attempt_id, seq, at)
 
     def _try(self, plan: MemoryPlan) -> events.Event | Fault:

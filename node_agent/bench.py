@@ -187,6 +187,10 @@ class _Lines:
     def note(self, text: str) -> None:
         """See `Report`."""
 
+    def leaving(self) -> bool:
+        """A measurement is not taken from its card; see `Report`."""
+        return False
+
     def checkpoint(self, step: int, state: bytes) -> None:
         pass
 

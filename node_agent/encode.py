@@ -22,7 +22,7 @@ _CRF = 17
 """x264's constant quality; about where people stop seeing a difference from the frames."""
 
 _CRF_BETWEEN = 4
-"""For a clip that a later stage works on: with all colours it costs the finished clip 0.1 dB (docs/decisions/0014)."""
+"""For a clip that a later stage works on: with all colours it costs the finished clip 0.1 dB (docs/decisions/0012)."""
 
 _PRESET = "veryfast"
 """On 16 frames of 512x512 "medium" takes half as long again for a file that is 1 % smaller; "ultrafast" is 4 times larger."""

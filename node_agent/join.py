@@ -25,6 +25,7 @@ from farm.secret_files import ensure_private_directory, write_secret
 from farm.supervise import Backoff, Bell, Child, Program
 from farm.wire import JoinTicket, ticket_from_dict
 from node_agent.identity import Identity, default_name, has_identity, load_identity, save_identity
+from node_agent.owner import OwnerRules
 
 HELLO_EVERY_S = 5.0
 RAY_START_LIMIT_S = 60.0
@@ -40,7 +41,10 @@ class HeadSilentError(FarmError):
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """What `farm join` was asked for. `token` is a single-use code, `name` what people see, `first_port` where to look for Ray's ports."""
+    """What `farm join` was asked for. `token` is a single-use code, `name` what people see, `first_port` where to look for Ray's ports.
+
+    `rules` are the owner's; None leaves those that the node's home holds.
+    """
 
     head: str
     home: Path
@@ -48,6 +52,7 @@ class NodeOptions:
     name: str | None = None
     first_port: int = 6380
     object_store_mib: int = 400
+    rules: OwnerRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,22 @@ class HeadLine:
     def hello(self, node_token: str, name: str) -> JoinTicket:
         """A fresh ticket for a node. Raises as `redeem` does."""
         return self._ticket("/api/v1/nodes/hello", _about(name), {"Authorization": f"Bearer {node_token}"})
+
+    def bye(self, node_token: str) -> None:
+        """Tells the head that this PC leaves the farm, which ends its credential.
+
+        Raises:
+            HeadSilentError: no answer, or not the one that was expected.
+        """
+        try:
+            answer = self._http.post("/api/v1/nodes/bye", headers={"Authorization": f"Bearer {node_token}"})
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise HeadSilentError(f"The head at {self.head} does not answer.") from error
+        if answer.is_error and answer.status_code not in (
+            httpx.codes.UNAUTHORIZED,
+            httpx.codes.FORBIDDEN,
+        ):  # those mean that it has ended the credential already
+            raise HeadSilentError(f"The head at {self.head} is not ready: {_problem(answer)[0]}")
 
     def close(self) -> None:
         """Ends the connection."""
@@ -191,6 +212,11 @@ class Node:
             ConfigurationError: the head refuses this PC's versions, or there is no code and no credential.
         """
         ensure_private_directory(self.options.home)
+        rules = self.options.rules
+        if rules is not None:
+            rules.save(self.options.home)
+            if rules != OwnerRules():
+                self._say(f"Its owner's rules: {rules}.")
         if supervise.end_leftovers(self._traces):
             self._say("Ended what a former run had left.")
         pauses = Backoff(calm_s=10.0)

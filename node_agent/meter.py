@@ -94,6 +94,18 @@ class CardMemory:
         except RuntimeError:  # a broken context answers every call with its first error
             return None
 
+    def held_gib(self) -> float | None:
+        """What this process's allocator holds, GiB; None where it has no context on a GPU. Never makes one."""
+        torch = sys.modules.get("torch") if self._device.startswith("cuda") else None
+        # Asked from another thread than the attempt's, which may be in the middle of importing torch.
+        is_initialized = getattr(getattr(torch, "cuda", None), "is_initialized", None)
+        if torch is None or is_initialized is None or not is_initialized():
+            return None
+        try:
+            return float(torch.cuda.memory_reserved(self._device)) / GIB
+        except RuntimeError:  # a broken context
+            return 0.0
+
     def release(self) -> None:
         """Gives back what nobody holds. Call it when the failed try's exception is gone: its frames hold tensors."""
         gc.collect()

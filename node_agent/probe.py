@@ -1,10 +1,15 @@
-"""What this PC has: its NVIDIA cards through NVML (the only module that imports it), or its CPU as a card of its own kind."""
+"""What this PC has: its NVIDIA cards through NVML (the only module that imports it), or its CPU as a card of its own kind.
+
+A reading that a card does not give is None. Nothing here changes a card's settings.
+"""
 
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,9 +20,11 @@ from farm.catalogue.models import ModelRow
 from farm.catalogue.rules import bus_gb_s
 from farm.model import CardKind, PcieLink
 from farm.planning.memory import CONTEXT_GIB
+from farm.vitals import CardFacts, Vitals
 from farm.wire import CardReport
 from node_agent.ladder import Program
 from node_agent.pipelines.weights import has_weights
+from node_agent.readings import CardProgram, CardReading
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +32,11 @@ GIB = 1024**3
 
 
 def cards(node_id: str, models: Mapping[str, ModelRow]) -> tuple[CardReport, ...]:
-    """The cards of this PC: one per GPU, or the CPU where there is no NVIDIA card."""
-    gpus = _gpus(models)
-    return gpus or (_cpu(node_id, models),)
+    """The cards of this PC: one per GPU, or the CPU where no NVIDIA card can be used, with a notice where there should be one."""
+    found, notice = _gpus(models)
+    if not found:
+        return (replace(_cpu(node_id, models), notice=notice),)
+    return (replace(found[0], notice=found[0].notice or notice), *found[1:])
 
 
 def ram() -> tuple[float, float]:
@@ -69,28 +78,96 @@ def _runs(kind: CardKind, models: Mapping[str, ModelRow]) -> tuple[str, ...]:
 @contextmanager
 def _nvml() -> Iterator[Any]:
     """NVML, started; None where there is no driver or no card."""
+    with _nvml_or_why() as (nvml, _code):
+        yield nvml
+
+
+@contextmanager
+def _nvml_or_why() -> Iterator[tuple[Any, int | None]]:
+    """NVML, started, or None and the code of the error with which its start ended."""
     import pynvml  # noqa: PLC0415 - hardware libraries load only when hardware is asked for
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         log.debug("no NVML: %s", error)
-        yield None
+        yield None, error.value
         return
     try:
-        yield pynvml
+        yield pynvml, None
     finally:
         pynvml.nvmlShutdown()
 
 
-def _gpus(models: Mapping[str, ModelRow]) -> tuple[CardReport, ...]:
-    with _nvml() as nvml:
+class Held:
+    """Keeps NVML started, so that each look takes a millisecond: starting it may wake a card, which takes up to seconds.
+
+    NVML counts its starts, so that this one keeps it open for all others.
+    """
+
+    def __init__(self) -> None:
+        self._stack: ExitStack | None = None
+        self.again()
+
+    def again(self) -> None:
+        """Starts NVML anew: it does not find a card again that it has lost, nor a driver that came later."""
+        self.release()
+        self._stack = ExitStack()
+        self._stack.enter_context(_nvml())
+
+    def release(self) -> None:
+        """Lets NVML end."""
+        if self._stack is not None:
+            self._stack.close()
+            self._stack = None
+
+
+def _gpus(models: Mapping[str, ModelRow]) -> tuple[tuple[CardReport, ...], str | None]:
+    """The GPUs that answer, and a notice for people about those that do not."""
+    with _nvml_or_why() as (nvml, code):
         if nvml is None:
-            return ()
+            return (), _why_no_nvml(code)
         runs = _runs(CardKind.CUDA, models)
-        driver = _driver(nvml)
-        found = (_gpu(nvml, index, runs, driver) for index in range(nvml.nvmlDeviceGetCount()))
-        return tuple(card for card in found if card is not None)
+        driver, cuda = _driver(nvml), _cuda(nvml)
+        try:
+            count = nvml.nvmlDeviceGetCount()
+        except nvml.NVMLError as error:
+            return (), _why_no_nvml(error.value)
+        found = [_gpu(nvml, index, runs, driver, cuda) for index in range(count)]
+        answering = tuple(card for card in found if isinstance(card, CardReport))
+        lost = [why for why in found if isinstance(why, str)]
+        return answering, _lost_notice(lost) if lost else None
+
+
+def _why_no_nvml(code: int | None) -> str | None:
+    """What to tell a person whose PC has a driver that cannot be used; None where there simply is none."""
+    import pynvml  # noqa: PLC0415
+
+    if code == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+        return (
+            "This PC's NVIDIA driver was updated and the old one still runs (driver/library version mismatch), so its graphics cards "
+            "cannot be used. Restart the PC."
+        )
+    if code == pynvml.NVML_ERROR_DRIVER_NOT_LOADED:
+        return (
+            "This PC has NVIDIA's libraries, but their driver is not loaded, so its graphics cards cannot be used. Run `nvidia-smi` there: "
+            "after an update of the kernel the driver must be installed again, or Secure Boot refuses it."
+        )
+    if code == pynvml.NVML_ERROR_NO_PERMISSION:
+        return (
+            "The farm may not use this PC's graphics cards (no permission). Put its user into the group that owns /dev/nvidia0, "
+            "often `video`, and start it again."
+        )
+    return None
+
+
+def _lost_notice(lost: list[str]) -> str:
+    number = "A graphics card" if len(lost) == 1 else f"{len(lost)} graphics cards"
+    verb = "does" if len(lost) == 1 else "do"
+    return (
+        f"{number} of this PC {verb} not answer: {'; '.join(sorted(set(lost)))}. Restart the PC; if it comes back, look at the card's "
+        "power cables, its riser and its temperature."
+    )
 
 
 def _driver(nvml: Any) -> str | None:
@@ -101,23 +178,36 @@ def _driver(nvml: Any) -> str | None:
         return None
 
 
-def _gpu(nvml: Any, index: int, runs: tuple[str, ...], driver: str | None) -> CardReport | None:
-    """One GPU; None where not even its name can be had, as of a card that fell off its bus: the others work on."""
+def _cuda(nvml: Any) -> tuple[int, int] | None:
+    """The newest CUDA that the driver serves; NVML tells 12.4 as 12040."""
+    try:
+        told = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
+    except nvml.NVMLError as error:
+        log.debug("the driver does not say which CUDA it serves: %s", error)
+        return None
+    return told // 1000, told % 1000 // 10
+
+
+def _gpu(
+    nvml: Any, index: int, runs: tuple[str, ...], driver: str | None, cuda: tuple[int, int] | None
+) -> CardReport | str:
+    """One GPU; where not even its name can be had, as of a card that fell off its bus, why. The others work on."""
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         uuid = _text(nvml.nvmlDeviceGetUUID(handle))
         name = _text(nvml.nvmlDeviceGetName(handle))
     except nvml.NVMLError as error:
         log.warning("card %d of this PC does not answer: %s", index, error)
-        return None
+        return str(error)
     memory = _reading(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
     capability = _reading(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
     total = memory.total / GIB if memory is not None else None
-    link = _link(nvml, handle)
+    link, facts = _link(nvml, handle), _facts(nvml, handle, cuda)
+    name = name.removeprefix("NVIDIA ").removeprefix("GeForce ")
     return CardReport(
         id=uuid,
         kind=CardKind.CUDA,
-        name=name.removeprefix("NVIDIA ").removeprefix("GeForce "),
+        name=name,
         vram_gib=float(round(total)) if total is not None else None,
         usable_gib=round(max(0.0, total - CONTEXT_GIB), 2) if total is not None else None,
         compute_capability=tuple(capability) if capability is not None else None,
@@ -127,7 +217,114 @@ def _gpu(nvml: Any, index: int, runs: tuple[str, ...], driver: str | None) -> Ca
         bus_gb_s=bus_gb_s(link.generation, link.lanes) if link is not None else None,
         ram_gib=ram()[0],
         tested=False,
+        trouble=_mig_trouble(name, facts) if facts.mig else None,
+        facts=facts,
+        vitals=_vitals(nvml, handle),
     )
+
+
+def _mig_trouble(name: str, facts: CardFacts) -> str:
+    return (
+        f"{name} is split into instances (MIG), and the farm works with whole cards. On that PC, while nothing uses the card: "
+        f"`sudo nvidia-smi -i {facts.bus_id or 'NUMBER'} -mig 0`."
+    )
+
+
+def _facts(nvml: Any, handle: Any, cuda: tuple[int, int] | None) -> CardFacts:
+    pci = _reading(nvml, nvml.nvmlDeviceGetPciInfo, handle)
+    limit = _reading(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    ecc = _reading(nvml, nvml.nvmlDeviceGetEccMode, handle)
+    mig = _reading(nvml, nvml.nvmlDeviceGetMigMode, handle)
+    return CardFacts(
+        bus_id=_text(pci.busId) if pci is not None else None,
+        cuda=cuda,
+        power_limit_w=limit / 1000 if limit is not None else None,
+        ecc=bool(ecc[0]) if ecc is not None else None,
+        ecc_uncorrected=_reading(
+            nvml,
+            nvml.nvmlDeviceGetTotalEccErrors,
+            handle,
+            nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
+            nvml.NVML_AGGREGATE_ECC,
+        ),
+        retired_pages=_retired_pages(nvml, handle),
+        mig=bool(mig[0]) if mig is not None else None,
+    )
+
+
+def _retired_pages(nvml: Any, handle: Any) -> int | None:
+    """Pages of its memory that a card with ECC uses no more, for either cause; None where it does not count them."""
+    causes = (
+        nvml.NVML_PAGE_RETIREMENT_CAUSE_MULTIPLE_SINGLE_BIT_ECC_ERRORS,
+        nvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR,
+    )
+    found = [_reading(nvml, nvml.nvmlDeviceGetRetiredPages, handle, cause) for cause in causes]
+    known = [pages for pages in found if pages is not None]
+    return sum(len(pages) for pages in known) if known else None
+
+
+def _vitals(nvml: Any, handle: Any) -> Vitals:
+    rates = _reading(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
+    power = _reading(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
+    return Vitals(
+        at=time.time(),
+        utilization=rates.gpu / 100 if rates is not None else None,
+        memory_used_gib=_used_gib(nvml, handle),
+        temperature_c=_reading(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+        power_w=power / 1000 if power is not None else None,
+        clock_mhz=_reading(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+        memory_clock_mhz=_reading(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+        pcie_generation=_reading(nvml, nvml.nvmlDeviceGetCurrPcieLinkGeneration, handle),
+        pcie_lanes=_reading(nvml, nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
+    )
+
+
+def _used_gib(nvml: Any, handle: Any) -> float | None:
+    memory = _reading(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    return round(memory.used / GIB, 3) if memory is not None else None
+
+
+def readings(whole: bool = True) -> dict[str, CardReading]:
+    """One look at each GPU that answers, by its id; without the `whole`, only its programs and its memory."""
+    with _nvml() as nvml:
+        if nvml is None:
+            return {}
+        try:
+            count = nvml.nvmlDeviceGetCount()
+        except nvml.NVMLError as error:
+            log.debug("no cards: %s", error)
+            return {}
+        looked = (_look(nvml, index, whole=whole) for index in range(count))
+        return {found.id: found for found in looked if found is not None}
+
+
+def _look(nvml: Any, index: int, *, whole: bool) -> CardReading | None:
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+    except nvml.NVMLError as error:
+        log.debug("card %d of this PC does not answer: %s", index, error)
+        return None
+    vitals = _vitals(nvml, handle) if whole else Vitals(time.time(), memory_used_gib=_used_gib(nvml, handle))
+    return CardReading(uuid, vitals, _programs(nvml, handle))
+
+
+def _programs(nvml: Any, handle: Any) -> tuple[CardProgram, ...] | None:
+    """All programs on a card; None where the driver gives no list. One that computes and draws is in both lists, and counts once."""
+    found: dict[int, CardProgram] = {}
+    listed = False
+    for read, computes in (
+        (nvml.nvmlDeviceGetComputeRunningProcesses, True),
+        (nvml.nvmlDeviceGetGraphicsRunningProcesses, False),
+    ):
+        processes = _reading(nvml, read, handle)
+        listed = listed or processes is not None
+        for process in processes or ():
+            used = process.usedGpuMemory
+            gib = used / GIB if used is not None else None
+            name = _program_name(nvml, process.pid)
+            found.setdefault(process.pid, CardProgram(process.pid, name, gib, computes))
+    return tuple(found.values()) if listed else None
 
 
 def other_programs(card_id: str) -> tuple[Program, ...]:
@@ -144,12 +341,10 @@ def other_programs(card_id: str) -> tuple[Program, ...]:
         except nvml.NVMLError as error:
             log.debug("no card %s: %s", card_id, error)
             return ()
-        found: dict[int, Program] = {}
-        for read in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
-            for process in _reading(nvml, read, handle) or ():
-                used = process.usedGpuMemory
-                gib = used / GIB if used is not None else None
-                found[process.pid] = Program(process.pid, _program_name(nvml, process.pid), gib)
+        found = {
+            program.pid: Program(program.pid, program.name, program.gib)
+            for program in _programs(nvml, handle) or ()
+        }
         if found.pop(os.getpid(), None) is None:
             return ()
         return tuple(found.values())
@@ -170,10 +365,10 @@ def _link(nvml: Any, handle: Any) -> PcieLink | None:
     return PcieLink(int(generation), int(lanes), most) if generation and lanes else None
 
 
-def _reading(nvml: Any, read: Callable[[Any], Any], handle: Any) -> Any:
-    """A reading, or None where the card has none to give."""
+def _reading(nvml: Any, read: Callable[..., Any], handle: Any, *which: int) -> Any:
+    """A reading (`which` of several), or None where the card has none to give."""
     try:
-        return read(handle)
+        return read(handle, *which)
     except nvml.NVMLError as error:
         log.debug("%s: %s", read, error)
         return None

@@ -16,6 +16,7 @@ from farm.model import MemoryPlan
 from farm.wire import Order
 from node_agent.attempt import Attempt
 from node_agent.ladder import Program
+from node_agent.meter import CardMemory
 from node_agent.pipelines.base import OpenModel, VideoModel
 from node_agent.spool import Spool
 
@@ -53,6 +54,7 @@ class Runner:
         self.spills = 0
         self.end = end
         self.broken = False
+        self.leaving = False
         self._lock = threading.Lock()
         self._current: Attempt | None = None
         self._warm: tuple[ModelRow, VideoModel] | None = None
@@ -90,6 +92,21 @@ class Runner:
             return False
         current.stop.set()
         return True
+
+    def make_way(self, why: str) -> None:
+        """Gives the card back to its owner: the attempt under way stops at its next step, after a checkpoint, and this process ends.
+
+        Only the end of the process gives all of the card's memory back. No attempt begins any more. Returns, where `end` does, when the
+        attempt's last word is on the disk.
+        """
+        with self._lock:
+            self.broken = self.leaving = True
+            current = self._current
+            if current is not None:
+                current.yield_to = why
+        if current is not None:
+            current.thread.join()
+        self.end()
 
     def follow(self, attempt_id: str, after: int, wait_s: float) -> list[events.Event] | None:
         """Events above number `after`, waiting up to `wait_s` for the first while the attempt is under way.
@@ -141,6 +158,11 @@ class Runner:
             except Exception:  # the model is broken already; a second fault must not hide the first
                 log.exception("could not unload a model after its failure")
             self._warm = None
+
+    @property
+    def held_gib(self) -> float | None:
+        """GiB that this process's allocator holds of the card; None while it has no context there."""
+        return CardMemory(self._device).held_gib()
 
     @property
     def parts(self) -> tuple[Spool, str, Clock]:

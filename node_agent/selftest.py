@@ -1,10 +1,14 @@
 """A card's first computation, before it gets work: does the torch that is installed serve it, and does it compute what it should?
 
-Runs in the card's worker process, whose CUDA is the card's alone. Everything is asked of torch through `Any`, so that a test can put
+Runs in a process of its own that ends with it: torch and its CUDA context would hold half a gigabyte of the card's memory, and as much of
+the PC's, for as long as the worker has nothing to do. Everything is asked of torch through `Any`, so that a test can put
 another torch in its place; what may be said of the answers is `farm.planning.rules`.
 """
 
+import json
 import logging
+import subprocess
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -13,8 +17,35 @@ from farm.planning.rules import architecture_trouble, driver_trouble, kernel_tro
 
 log = logging.getLogger(__name__)
 
+LIMIT_S = 300.0
+"""Importing torch takes a minute from a slow disk; a driver that hangs takes for ever."""
 _SIDE = 64
 """Rows and columns of the test's matrices: their entries are 0 to 6, so every sum is exact in any precision above fp16."""
+
+
+def card_trouble_apart(name: str, driver: str | None, capability: tuple[int, int] | None) -> str | None:
+    """What `card_trouble` says, asked in a process of its own, which sees the card that this one sees."""
+    if find_spec("torch") is None:
+        return None
+    facts = json.dumps([name, driver, capability])
+    try:
+        # -P: a folder called like a package of ours, where Ray happens to stand, must not take its place.
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", __name__],
+            input=facts,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+        )
+        found: str | None = json.loads(done.stdout.splitlines()[-1])["trouble"]
+    except subprocess.TimeoutExpired:
+        return f"{name} did not finish a small computation within {LIMIT_S:.0f} s. Restart that PC."
+    except (ValueError, LookupError):  # it ended without an answer
+        log.error("testing %s ended with %s:\n%s", name, done.returncode, done.stderr)
+        lines = done.stderr.strip().splitlines() or [f"the test ended with {done.returncode}"]
+        return f"{name} could not be tested: {lines[-1].rstrip('.')}. The worker's log has the rest."
+    return found
 
 
 def card_trouble(
@@ -66,3 +97,12 @@ def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     said = lines[0] if lines else type(error).__name__
     return said if said.endswith(".") else f"{said}."
+
+
+if __name__ == "__main__":
+    told_name, told_driver, told_capability = json.loads(sys.stdin.read())
+    print(
+        json.dumps(
+            {"trouble": card_trouble(told_name, told_driver, told_capability and tuple(told_capability))}
+        )
+    )

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from farm.events import FINAL_KINDS, Event, from_dict, to_dict
 from farm.wire import Order, order_to_dict
 
 _EVENTS = "events.jsonl"
+_PID = "pid"
 
 
 class Spool:
@@ -29,6 +31,7 @@ class Spool:
         """Makes room for an attempt."""
         directory = self.directory(order.attempt_id)
         directory.mkdir(exist_ok=True)
+        (directory / _PID).write_text(str(os.getpid()))
         (directory / "order.json").write_text(json.dumps(order_to_dict(order)))
 
     def directory(self, attempt_id: str) -> Path:
@@ -56,11 +59,37 @@ class Spool:
         with self._changed:
             self._changed.notify_all()
 
+    def end(self, attempt_id: str, make: Callable[[int], Event]) -> None:
+        """Writes the last word of an attempt whose process is gone; `make` gets its number. Half a line that was left gives way to it.
+
+        Raises:
+            FileNotFoundError: the attempt was forgotten.
+        """
+        path = self.directory(attempt_id) / _EVENTS
+        if path.exists():
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        said = self.events(attempt_id, 0)
+        self.append(make(said[-1].seq + 1 if said else 1))
+
     def attempts(self) -> tuple[str, ...]:
         """The attempts that have a directory here, also those that were killed before their first event."""
         return tuple(
             sorted(entry.name for entry in self.root.iterdir() if entry.name.isalnum() and entry.is_dir())
         )
+
+    def left_by(self, pid: int) -> tuple[str, ...]:
+        """The attempts that a process began and, now that it is gone, will not end."""
+        return tuple(
+            attempt_id
+            for attempt_id in self.attempts()
+            if self._begun_by(attempt_id) == pid and not self.ended(attempt_id)
+        )
+
+    def _begun_by(self, attempt_id: str) -> int | None:
+        try:
+            return int((self.directory(attempt_id) / _PID).read_text())
+        except (OSError, ValueError):  # forgotten meanwhile, or spooled by an older farm
+            return None
 
     def events(self, attempt_id: str, after: int) -> list[Event]:
         """Events with a number above `after`. A half-written last line (power cut) is left out."""

@@ -13,18 +13,24 @@ RETEST_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerWord:
-    """What a card's worker says of itself: its process and attempt, whether it tested the card, what it found, how many renders spilled."""
+    """What a card's worker says of itself: its process and attempt, whether it tested the card, what it found, how many renders spilled.
+
+    `held_gib` is what its allocator holds, None while it has no context on the card.
+    """
 
     pid: int
     attempt_id: str | None = None
     tested: bool = False
     trouble: str | None = None
     spills: int = 0
+    held_gib: float | None = None
 
     @classmethod
     def of(cls, said: dict[str, Any]) -> "WorkerWord":
         """From the answer of `CardWorker.state`."""
-        return cls(said["pid"], said["attempt_id"], said["tested"], said["trouble"], said["spills"])
+        return cls(
+            said["pid"], said["attempt_id"], said["tested"], said["trouble"], said["spills"], said["held_gib"]
+        )
 
 
 @dataclass(slots=True)

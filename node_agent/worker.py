@@ -21,7 +21,7 @@ from farm.settings import FarmSettings
 from farm.wire import order_from_dict
 from node_agent.probe import other_programs
 from node_agent.runner import Busy, Runner
-from node_agent.selftest import card_trouble
+from node_agent.selftest import card_trouble_apart
 from node_agent.spill import can_spill
 from node_agent.spool import Spool
 
@@ -85,7 +85,7 @@ class CardWorker:
 
     def _test(self, name: str, driver: str | None, capability: tuple[int, int] | None) -> None:
         try:
-            self._trouble = card_trouble(name, driver, capability)
+            self._trouble = card_trouble_apart(name, driver, capability)
         except Exception as error:  # whatever it is, the card did not pass
             log.exception("testing %s failed", name)
             self._trouble = f"{name} could not be tested: {error!r}. The worker's log has the trace."
@@ -115,6 +115,11 @@ class CardWorker:
         return self._runner.cancel(attempt_id)
 
     @ray.method(concurrency_group="ctl")
+    def make_way(self, why: str) -> None:
+        """See `Runner.make_way`. Returns before this process ends, where it can."""
+        threading.Thread(target=self._runner.make_way, args=(why,), name="make-way", daemon=True).start()
+
+    @ray.method(concurrency_group="ctl")
     def read(self, attempt_id: str, name: str) -> bytes:
         """A file of an attempt's spool."""
         return self._spool.read(attempt_id, name)
@@ -128,6 +133,7 @@ class CardWorker:
             "tested": self._tested and not self._runner.broken,
             "trouble": self._trouble,
             "spills": self._runner.spills,
+            "held_gib": self._runner.held_gib,
         }
 
 

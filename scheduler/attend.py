@@ -28,6 +28,7 @@ from farm.events import (
     Resumed,
     Retrying,
     Step,
+    Yielded,
 )
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, StageKind
 from farm.stages import stage_after, stage_before
@@ -50,6 +51,10 @@ FOLLOW_S = 5.0
 """How long a worker may hold an answer back while nothing happens. Each answer renews the lease."""
 FETCHES = 5
 """How often a result is asked for from a node that answers otherwise. Each time takes up to a minute on a slow network."""
+NEWS_S = 5.0
+"""How long until a node's next report, at the most, while it answers."""
+LAST_ASK_S = 2.0
+"""How long a card is asked for once more when its lease is over: a network that works answers in milliseconds."""
 AGAIN_S = 0.5
 """Pause before a node that did not answer is asked again, and after a surprise."""
 STOPPED = "It was told to stop for making no progress, before the scheduler was started anew."
@@ -76,7 +81,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What attending needs. `rivals` counts the other cards that could take a job."""
+    """What attending needs. `rivals` counts the other cards that could take a job, `kept` says why a card is its owner's for now."""
 
     cluster: Cluster
     writer: Writer
@@ -88,6 +93,7 @@ class Desk:
     previews: Path
     checkpoints: Checkpoints
     rivals: Callable[[Job, str], int]
+    kept: Callable[[str], str | None]
 
 
 class Attendant:
@@ -151,10 +157,13 @@ class Attendant:
         while True:
             # Asked once more when the lease is over: it may be this process that stood still, and not the card.
             last_time = self._lease_over()
+            left_s = self._desk.leases.left(self.attempt.id, self._desk.clock.monotonic())
             still = self._progress.why(self._desk.clock.monotonic())
             try:
-                events = await self._next_events(0.0 if last_time else FOLLOW_S)
-            except NodeGoneError:
+                # Not wait_for: Python 3.11's swallows a cancel that comes together with the answer.
+                async with asyncio.timeout(LAST_ASK_S if last_time else left_s + AGAIN_S):
+                    events = await self._next_events(0.0 if last_time else FOLLOW_S)
+            except (NodeGoneError, TimeoutError):
                 if last_time:
                     return await self._lost(
                         f"{self.attempt.card_name} did not answer for {self._desk.leases.lease_s:.0f} s.",
@@ -170,9 +179,7 @@ class Attendant:
             except CardBusyError as busy:
                 return await self._turned_away(busy.holder)
             except (WorkerGoneError, UnknownAttemptError):
-                return await self._lost(
-                    f"The worker of {self.attempt.card_name} ended in the middle of the render."
-                )
+                return await self._worker_gone()
             self._hold_lease()
             for event in events:
                 ended = await self._take(event)
@@ -210,6 +217,28 @@ class Attendant:
             await self._desk.cluster.replace_worker(self.attempt.node_id, self.attempt.card_id)
         reason = f"{reason} The worker of {self.attempt.card_name} was started anew."
         return replace(await self._failed(FailureClass.STALLED, reason, ""), doubt=PROBED)
+
+    async def _yielded(self, reason: str) -> Ended:
+        """The card's owner wanted it: nothing is held against card or job, which goes on from its last checkpoint."""
+        # Before it has ended in the store: after that its node is told to forget it.
+        await self._collector.settle(LAST_FETCH_S)
+        self._desk.writer.yielded(self.attempt.id, reason, self._desk.clock.now())
+        return self._ended_by(None, ENDED)
+
+    async def _worker_gone(self) -> Ended:
+        kept = None if self._handed_over else await self._kept_meanwhile()
+        if kept is not None:
+            return await self._yielded(f"The card is kept for its owner: {kept}.")
+        return await self._lost(f"The worker of {self.attempt.card_name} ended in the middle of the render.")
+
+    async def _kept_meanwhile(self) -> str | None:
+        """Why the card went to its owner just when it was to begin, as its node's next report tells; None if it did not."""
+        for _ in range(round(NEWS_S / AGAIN_S)):
+            kept = self._desk.kept(self.attempt.card_id)
+            if kept is not None:
+                return kept
+            await asyncio.sleep(AGAIN_S)
+        return None
 
     def _hold_lease(self) -> None:
         self._desk.leases.hold(self.attempt.id, self._desk.clock.monotonic())
@@ -297,6 +326,13 @@ class Attendant:
                 self._collector.hear(event)
             case Retrying() | Note() | Resumed():
                 self._note_down(event)
+            case Done() | Failed() | Cancelled() | Yielded():
+                return await self._last_word(event)
+        return None
+
+    async def _last_word(self, event: Done | Failed | Cancelled | Yielded) -> Ended | None:
+        desk, job = self._desk, self.job
+        match event:
             case Done():
                 return await self._finish(event)
             case Failed():
@@ -310,7 +346,8 @@ class Attendant:
                     return await self._stood_still(self._stalled[0] if self._stalled else STOPPED)
                 desk.writer.cancelled(self.attempt.id, desk.clock.now())
                 return self._ended_by(None)
-        return None
+            case Yielded(reason=reason):
+                return await self._yielded(reason)
 
     def _move(self, move: AttemptMove, status: AttemptStatus, seq: int) -> None:
         self._desk.writer.progress(self.attempt.id, move, self._desk.clock.now(), seq)

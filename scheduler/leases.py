@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-SILENT_AFTER_S = 10.0
-"""A node unheard for this long is shown as "not answering"."""
+SILENT_AFTER_S = 8.0
+"""A node unheard for this long is shown as "not answering": with the second until the next look that is within ten. One that answers is
+heard every 5 s at the least: a pause of 2 s, and 3 s for workers that are slow to say how they are."""
 
 
 @dataclass(slots=True)
@@ -25,6 +26,11 @@ class Leases:
     def expired(self, now: float) -> list[str]:
         """Attempts whose lease ran out."""
         return [attempt_id for attempt_id, heard in self._attempts.items() if now - heard > self.lease_s]
+
+    def left(self, attempt_id: str, now: float) -> float:
+        """Seconds until the attempt's lease runs out, 0 if it has."""
+        heard = self._attempts.get(attempt_id)
+        return 0.0 if heard is None else max(0.0, heard + self.lease_s - now)
 
     def heard(self, node_id: str, now: float) -> None:
         """The node answered."""

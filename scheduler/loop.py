@@ -35,6 +35,7 @@ from scheduler.lessons import Lessons
 from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
 from scheduler.outlook import Outlook
 from scheduler.policy import Pick, Policy, requirements
+from scheduler.telemetry import Telemetry
 from scheduler.watch import Watch, Work
 
 log = logging.getLogger(__name__)
@@ -101,10 +102,12 @@ class Scheduler:
             previews,
             self._checkpoints,
             rivals=self._rivals,
+            kept=lambda card_id: self._watch.kept(card_id),  # noqa: PLW0108 - the watch is made below
         )
         self._late = LateResults(
             cluster, writer, reader, artifacts, clock, taken=self._taken_late, over=self._forget
         )
+        self._telemetry = Telemetry(writer, reader, clock, self._holders.__contains__)
         self._outlook = Outlook(
             self._policy,
             self._board,
@@ -123,7 +126,7 @@ class Scheduler:
             holder=self._holders.get,
             work=self._work,
             attended=lambda: frozenset(self._attending),
-            spooled=self._clear_spool,
+            spooled=self._heard,
             changed=self._wake.set,
         )
 
@@ -222,7 +225,7 @@ class Scheduler:
     def _take_new_jobs(self) -> None:
         for seq, job in self._reader.queued_after(self._last_seq):
             self._last_seq = seq
-            self._policy.add_job(job, seq)
+            self._policy.add_job(job, seq, job.batch)
             self._unjudged.append(job.id)
             self._feed.publish(JobChanged(LiveJob(job.id, JobStatus.QUEUED)))
 
@@ -232,7 +235,7 @@ class Scheduler:
         except NotFoundError:
             return
         if job.status == JobStatus.QUEUED:
-            self._policy.add_job(job, self._reader.seq(job_id))
+            self._policy.add_job(job, self._reader.seq(job_id), job.batch)
             self._unjudged.append(job_id)
             self._board.ended(job_id, JobStatus.QUEUED)
 
@@ -360,6 +363,7 @@ class Scheduler:
     # --- attempts ---
     def _attend(self, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
         self._holders[attempt.card_id] = job.id
+        self._telemetry.begin(attempt, handed_over=handed_over)
         attendant = Attendant(self._desk, attempt, job, handed_over=handed_over)
         self._working[attempt.card_id] = attendant
         self._watch.refresh(attempt.card_id)
@@ -383,6 +387,7 @@ class Scheduler:
                 log.exception("how attempt %s ended could not be written down; trying again", attempt.id)
                 await asyncio.sleep(TICK_S)
         del self._attending[attempt.id]
+        self._telemetry.end(attempt.id)
         self._holders.pop(attempt.card_id, None)
         self._working.pop(attempt.card_id, None)
         self._after(ended)
@@ -426,6 +431,10 @@ class Scheduler:
             self._outlook.forget(card_id)
             self._policy.forget_verdicts(card_id)
             self._placed_with = None  # what fits where may have changed: judge all that wait
+
+    def _heard(self, report: NodeReport) -> None:
+        self._telemetry.take(report)
+        self._clear_spool(report)
 
     def _clear_spool(self, report: NodeReport) -> None:
         """Every live attempt is attended, so whatever else a node keeps has ended; the clip of a lost one may still be wanted."""

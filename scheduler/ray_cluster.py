@@ -7,7 +7,13 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.exceptions import (
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from farm.events import Event, from_dict
@@ -166,7 +172,7 @@ async def _answer(reference: Any, patience_s: float = CALL_S) -> Any:
         # Not wait_for: Python 3.11's swallows a cancel that comes together with the answer.
         async with asyncio.timeout(patience_s):
             return await reference
-    except (TimeoutError, GetTimeoutError, ActorUnavailableError) as error:
+    except (TimeoutError, GetTimeoutError, ActorUnavailableError, ActorUnschedulableError) as error:
         raise NodeGoneError(str(error) or "no answer") from error
     except RayActorError as error:
         raise WorkerGoneError(str(error)) from error

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 """Pause between two rounds, and the longest that a round waits: a node that takes longer is heard when it answers."""
+LOOK_EVERY_S = 1.0
 STORE_EVERY_S = 10.0
 """How often an unchanged node's `last_seen` is written."""
 GONE_AFTER_S = 7 * 86400.0
@@ -144,6 +145,7 @@ class Watch:
 
     async def run(self) -> None:
         """Watches until cancelled."""
+        looking = asyncio.create_task(self._look_for_silence())
         try:
             while True:
                 try:
@@ -152,8 +154,15 @@ class Watch:
                     log.exception("a round of watching the nodes failed")
                 await asyncio.sleep(EVERY_S)
         finally:
-            for task in self._asking.values():
+            for task in (looking, *self._asking.values()):
                 task.cancel()
+
+    async def _look_for_silence(self) -> None:
+        """Beside the rounds, which may take seconds: a node that vanished is shown in time, whatever the others do."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            for card_id in list(self._cards):
+                self.refresh(card_id)
 
     async def round(self) -> None:
         """Asks every connected node that does not still owe an answer. One that hangs keeps none of the others waiting."""
@@ -253,6 +262,11 @@ class Watch:
         """The card's worker may be gone or busy: no work for it until its node has reported that it is idle."""
         self._doubts.add(card_id, why)
 
+    def kept(self, card_id: str) -> str | None:
+        """Why a card is kept for its owner, as its node last said; None if it is not."""
+        card = self._cards.get(card_id)
+        return None if card is None else card.kept
+
     def refresh(self, card_id: str) -> None:
         """Tells policy and board how a card stands now."""
         card = self._cards.get(card_id)
@@ -264,7 +278,7 @@ class Watch:
         job_id = self._holder(card_id)
         doubt = self._doubts.about(card_id)
         paused, drained = self._pauses.about(card_id), card.node_id in self._drained
-        kept_from_work = card.trouble is not None or paused is not None or drained
+        kept_from_work = card.trouble is not None or card.kept is not None or paused is not None or drained
         free = answering and doubt is None and job_id is None and not kept_from_work
         work = self._work(card_id) if answering and not kept_from_work else None
         self._policy.set_card(
@@ -284,6 +298,8 @@ class Watch:
             )
         elif card.trouble is not None:
             state, why = "trouble", card.trouble
+        elif card.kept is not None:
+            state, why = "kept", f"kept for its owner: {card.kept}"
         elif job_id is not None:
             state, why = "busy", DRAINED if drained else paused
         elif paused is not None:
@@ -315,4 +331,7 @@ def _card(node_id: str, said: CardReport) -> Card:
         bus_gb_s=said.bus_gb_s,
         ram_gib=said.ram_gib,
         notice=said.notice,
+        kept=said.kept,
+        others_gib=said.others_gib,
+        facts=said.facts,
     )

@@ -66,6 +66,7 @@ class FakeTorch:
     peak_gib: float = 0.0
     called: list[str] = field(default_factory=list)
     on_empty_cache: Callable[[], None] = lambda: None
+    initialized: bool = True
     broken: bool = False
     """A broken context: every call ends with its first error."""
 
@@ -76,6 +77,7 @@ class FakeTorch:
             version=SimpleNamespace(cuda=self.cuda_version),
             cuda=SimpleNamespace(
                 init=self._init,
+                is_initialized=lambda: self.initialized,
                 get_device_capability=lambda _device=None: self.capability,
                 get_arch_list=lambda: list(self.architectures),
                 mem_get_info=self._mem_get_info,

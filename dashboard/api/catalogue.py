@@ -1,4 +1,4 @@
-"""What can be chosen: presets and models."""
+"""What can be chosen, and how cards did: presets, models and the evaluation."""
 
 from typing import Annotated
 
@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented
 from dashboard.views import model_view, preset_view
-from farm.answers import ModelView, PresetView
+from farm.answers import BenchView, ModelView, PresetView
+from farm.bench_results import kept_results, published_results
 
 router = APIRouter(tags=["catalogue"], responses=documented(401))
 
@@ -24,3 +25,9 @@ def presets(farm: Farm) -> list[PresetView]:
 def models(farm: Farm) -> list[ModelView]:
     """The models and what each accepts."""
     return [model_view(model) for model in farm.models.values()]
+
+
+@router.get("/benchmarks", summary="List the evaluation's results")
+def benchmarks(farm: Farm) -> list[BenchView]:
+    """What `farm bench` last measured of each card, model and setting, then the article's published rows (`published`)."""
+    return [*kept_results(farm.data.bench_results), *published_results()]

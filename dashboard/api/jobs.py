@@ -16,6 +16,7 @@ from farm.auth import Credential
 from farm.errors import BadInputError, ConflictError
 from farm.model import JobStatus
 from farm.states import ENDED_JOBS
+from farm.store.reader import JobSort
 from farm.store.requests import RequestKind
 from farm.submit import MAX_PRIORITY, MAX_SEED
 
@@ -61,6 +62,9 @@ async def submit(
             "Without `image`: the picture to take, which must be some job's input. With it: what the picture must come to"
         ),
     ] = None,
+    batch: Annotated[
+        str | None, Form(description="A name for many jobs; `GET /batches/{id}` counts them")
+    ] = None,
     idempotency_key: Annotated[
         str | None, Header(description="Makes a repeat safe: the same key and request give the same job")
     ] = None,
@@ -79,6 +83,7 @@ async def submit(
         by=me.name,
         idempotency_key=idempotency_key,
         input_sha256=input_sha256,
+        batch=batch,
     )
     job, is_new = await to_thread.run_sync(take_in, farm, upload, limiter=farm.intake)
     if is_new:
@@ -90,18 +95,39 @@ async def submit(
     return job_view(farm, job)
 
 
-@router.get("/jobs", summary="List jobs, newest first", responses=documented(401, 422))
+@router.get("/jobs", summary="List jobs", responses=documented(401, 422))
 def list_jobs(
     farm: Farm,
     status: Annotated[JobStatus | None, Query()] = None,
     model: Annotated[str | None, Query()] = None,
     card: Annotated[str | None, Query(description="the id of a card that tried the job")] = None,
     q: Annotated[str | None, Query(max_length=200, description="words of the prompt")] = None,
+    batch: Annotated[str | None, Query(description="the id of a batch")] = None,
+    ended_since: Annotated[
+        float | None, Query(ge=0, le=2**40, description="ended at or after, seconds since 1970")
+    ] = None,
+    sort: Annotated[
+        JobSort,
+        Query(
+            description="`ended`: last ended first, only ended ones; `rating`: best first, only rated ones"
+        ),
+    ] = "newest",
     cursor: Annotated[int | None, Query(ge=1, le=2**53, description="from the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobPage:
-    """Jobs with their newest attempt. A page's `cursor` asks for the next; it stays right while jobs are added."""
-    return show_jobs(farm, status=status, model=model, card=card, q=q, cursor=cursor, limit=limit)
+    """Jobs with their newest attempt. A page's `cursor` asks for the next of the same sort; it stays right while jobs are added."""
+    return show_jobs(
+        farm,
+        status=status,
+        model=model,
+        card=card,
+        q=q,
+        batch=batch,
+        ended_since=ended_since,
+        sort=sort,
+        cursor=cursor,
+        limit=limit,
+    )
 
 
 @router.get("/jobs/{job_id}", summary="Show a job", responses=documented(401, 404))

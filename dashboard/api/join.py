@@ -98,6 +98,14 @@ def hello(
     return _ticket(farm, me.node_id, "", ray)
 
 
+@router.post("/nodes/bye", status_code=204, summary="Leave the farm", responses=documented(401))
+def bye(farm: Farm, me: Annotated[Credential, Depends(who)]) -> None:
+    """Ends the credential of a PC that leaves (bearer: its own token). What it rendered stays in the history."""
+    if me.node_id is None:
+        raise SignInError("This token belongs to no node.", "Only `farm leave` on a node calls this.")
+    farm.registry.revoke(TokenKind.NODE, farm.now(), node_id=me.node_id)
+
+
 @router.post("/tokens", status_code=201, summary="Make a join code", responses=documented(401, 422))
 def make_token(farm: Farm, me: Annotated[Credential, Depends(who)], wish: TokenWish) -> TokenView:
     """A code that makes one PC a node, once. It is shown now and never again."""

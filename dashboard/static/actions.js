@@ -3,15 +3,15 @@
 import { refresh } from "./live.js";
 import { prose } from "./words.js";
 
-/** Posts to the API; throws an Error whose message is a sentence for a person. */
-export async function post(path, body) {
+/** Posts JSON to the API; throws an Error whose message is a sentence for a person. */
+export function post(path, body) {
+  return send(path, body === undefined ? undefined : JSON.stringify(body), { "content-type": "application/json" });
+}
+
+async function send(path, body, headers = {}) {
   let answer;
   try {
-    answer = await fetch(path, {
-      method: "POST",
-      headers: { "content-type": "application/json", accept: "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
-    });
+    answer = await fetch(path, { method: "POST", headers: { accept: "application/json", ...headers }, body });
   } catch {
     throw new Error("The farm does not answer. Nothing was changed; try again when it is back.");
   }
@@ -24,7 +24,8 @@ export function listen() {
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-do]");
     if (!button) return;
-    if (button.dataset.ask) ask(button);
+    if (button.dataset.do === "promote") promote(button).catch((error) => tell(error.message));
+    else if (button.dataset.ask) ask(button);
     else act(button).catch((error) => tell(error.message));
   });
   document.addEventListener("change", (event) => {
@@ -38,6 +39,36 @@ async function act(button) {
   try {
     await post(`/api/v1/jobs/${encodeURIComponent(button.dataset.jobId)}/${button.dataset.do}`);
     await refresh();
+  } finally {
+    button.disabled = false;
+  }
+}
+
+/** Asks a question in the page's dialog; whether the answer was yes. */
+export function confirm(title, text, yesText) {
+  const dialog = document.getElementById("ask");
+  const yes = document.getElementById("ask-yes");
+  document.getElementById("ask-title").textContent = title;
+  document.getElementById("ask-text").textContent = text;
+  document.getElementById("ask-error").hidden = true;
+  yes.textContent = yesText;
+  return new Promise((answered) => {
+    yes.onclick = () => dialog.close("yes");
+    dialog.returnValue = "";
+    dialog.addEventListener("close", () => answered(dialog.returnValue === "yes"), { once: true });
+    dialog.showModal();
+  });
+}
+
+/** Makes a new job of a job's picture, prompt and seed under another preset, and goes there. */
+async function promote(button) {
+  button.disabled = true;
+  try {
+    const body = new FormData();
+    body.append("input_sha256", button.dataset.input);
+    body.append("settings", button.dataset.settings);
+    const job = await send("/api/v1/jobs", body);
+    location.assign(`/jobs/${encodeURIComponent(job.id)}`);
   } finally {
     button.disabled = false;
   }

@@ -7,6 +7,7 @@ import { progressLine } from "./words.js";
 
 const REFRESH_EVERY_MS = 1000; // at most: on a busy farm jobs end many times a second
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
+const UNSEEN_KEPT = 5000;
 const PARTS = ["main", "#farm-word"];
 
 let source = null;
@@ -17,6 +18,7 @@ let planned = 0;
 let refreshing = false;
 let again = false;
 let last = 0;
+const unseen = new Map(); // what the feed last said of jobs that are not on the page
 const jobs = new Map(); // what the feed last said of each running job, to show again after a refresh
 
 export function follow() {
@@ -114,13 +116,21 @@ function someJobEnded(live) {
 /** Whether the page shows a job otherwise than the feed tells it, or should show it and does not. */
 function jobDiffers(job) {
   const there = [...document.querySelectorAll(`[data-job="${CSS.escape(job.id)}"]`)];
-  if (there.length === 0) return document.querySelector('[data-holds="all"]') !== null;
+  if (there.length === 0) return isNews(job) && [...document.querySelectorAll("[data-holds]")].some((list) => ["all", job.status].includes(list.dataset.holds));
   return there.some((element) => element.dataset.status !== job.status);
+}
+
+/** Whether the feed tells this status of a job for the first time: of one that the page has no room for it goes on telling. */
+function isNews(job) {
+  const news = unseen.get(job.id) !== job.status;
+  if (unseen.size > UNSEEN_KEPT) unseen.clear();
+  unseen.set(job.id, job.status);
+  return news;
 }
 
 function cardDiffers(card) {
   const there = [...document.querySelectorAll(`[data-card="${CSS.escape(card.id)}"]`)];
-  if (there.length === 0) return document.querySelector("#nodes, #cards") !== null;
+  if (there.length === 0) return document.querySelector("#nodes, #cards") !== null && isNews({ id: card.id, status: `${card.state} ${card.job_id}` });
   return there.some((one) => one.dataset.state !== card.state || one.dataset.doing !== (card.job_id || ""));
 }
 
@@ -206,6 +216,7 @@ export async function refresh() {
     }
     showTimes();
     document.title = fresh.title;
+    document.dispatchEvent(new Event("farm:refreshed"));
     say();
   } catch {
     // The event stream says when the head is back, and then everything is fetched again.

@@ -1,109 +1,38 @@
-// The form of a new clip: picture by choosing, dropping or pasting; upload with progress; each error at its field.
+// The form of a new clip: one job for each picture, upload with progress, each error at its field.
 
-import { refresh } from "./live.js";
+import { pictures, put, takePictures } from "./pictures.js";
+import { keepPlan } from "./plan.js";
 import { prose, size } from "./words.js";
 
-const WHOLE = ["width", "height", "frames", "steps", "fps", "smooth", "seed"];
+const WHOLE = ["width", "height", "frames", "steps", "fps", "smooth", "seed", "priority"];
 const NUMBERS = [...WHOLE, "guidance", "strength"];
 const TEXTS = ["prompt", "negative_prompt", "model", "motion"];
+const SEED = "farm-seed";
 
 let form;
-let key = "";
+let keys = new Map(); // picture -> the name of its request, so that a repeat makes no second job
 
 export function offerSubmit() {
   form = document.getElementById("submit");
   if (!form) return;
-  form.image.addEventListener("change", () => takePicture(form.image.files[0]));
-  document.getElementById("picture-away").addEventListener("click", removePicture);
-  takeDrops();
-  document.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files || [])].find((one) => one.type.startsWith("image/"));
-    if (!file) return;
-    event.preventDefault();
-    give(file);
+  takePictures(form, () => {
+    keys.clear();
+    clearError("image");
   });
   form.addEventListener("change", (event) => {
     if (event.target.name === "preset" || event.target.name === "model") showPreset();
   });
   form.addEventListener("input", (event) => {
-    key = ""; // another request than the last one
+    keys.clear(); // another request than the last one
     clearError(event.target.name);
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     send();
   });
+  lockSeed();
   showPreset();
-  if (form.image.files[0]) takePicture(form.image.files[0]); // a browser may restore the form after a reload
-}
-
-// --- the picture
-
-function takeDrops() {
-  const zone = document.getElementById("drop");
-  const holdsFiles = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
-  // The whole page takes the drop: a miss would make the browser leave the page and open the picture.
-  addEventListener("dragover", (event) => {
-    if (!holdsFiles(event)) return;
-    event.preventDefault();
-    event.dataTransfer.dropEffect = "copy";
-    zone.toggleAttribute("data-over", true);
-  });
-  addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) zone.removeAttribute("data-over");
-  });
-  addEventListener("drop", (event) => {
-    if (!holdsFiles(event)) return;
-    event.preventDefault();
-    zone.removeAttribute("data-over");
-    const files = [...event.dataTransfer.files];
-    if (!files.length) return;
-    give(files[0]);
-    if (files.length > 1) facts(`${files[0].name}: the first of ${files.length}; one clip is made of one picture`);
-  });
-}
-
-/** Puts a dropped or pasted file into the file field, as if it had been chosen there. */
-function give(file) {
-  const box = new DataTransfer();
-  box.items.add(file);
-  form.image.files = box.files;
-  takePicture(file);
-}
-
-function takePicture(file) {
-  key = "";
-  clearError("image");
-  const picture = document.getElementById("picture");
-  URL.revokeObjectURL(picture.src);
-  if (!file) return removePicture();
-  const zone = document.getElementById("drop");
-  document.getElementById("picture-away").hidden = false;
-  picture.onload = () => facts(`${file.name}: ${picture.naturalWidth} × ${picture.naturalHeight} px, ${size(file.size)}`);
-  picture.onerror = () => {
-    picture.hidden = true;
-    zone.removeAttribute("data-full");
-    facts(`${file.name}, ${size(file.size)}: this browser cannot show it`);
-  };
-  picture.src = URL.createObjectURL(file);
-  picture.hidden = false;
-  zone.toggleAttribute("data-full", true);
-  facts(`${file.name}, ${size(file.size)}`);
-}
-
-function removePicture() {
-  form.image.value = "";
-  key = "";
-  const picture = document.getElementById("picture");
-  picture.hidden = true;
-  picture.removeAttribute("src");
-  document.getElementById("drop").removeAttribute("data-full");
-  document.getElementById("picture-away").hidden = true;
-  facts("");
-}
-
-function facts(text) {
-  document.getElementById("picture-facts").textContent = text;
+  keepPlan(form, () => settings([]), showRefused);
 }
 
 // --- preset and settings
@@ -117,9 +46,30 @@ function showPreset() {
   const model = form.model.value || preset.dataset.model;
   const option = form.model.querySelector(`option[value="${CSS.escape(model)}"]`);
   const needed = option?.hasAttribute("data-prompt-needed");
+  document.getElementById("model-facts").textContent = option?.dataset.facts || "";
   document.getElementById("prompt-needed").textContent = needed
     ? "needed: what should move, and how"
     : "optional, such as “zoom” or “pan left”";
+}
+
+/** A locked seed stays from clip to clip and from visit to visit; else each clip gets a new one. */
+function lockSeed() {
+  const lock = document.getElementById("seed-lock");
+  const kept = localStorage.getItem(SEED);
+  if (kept !== null && form.seed.value === "") {
+    form.seed.value = kept;
+    lock.checked = true;
+  }
+  const keep = () => (lock.checked && form.seed.value !== "" ? localStorage.setItem(SEED, form.seed.value) : localStorage.removeItem(SEED));
+  lock.addEventListener("change", keep);
+  form.seed.addEventListener("change", keep);
+}
+
+function afterSeed(job) {
+  if (document.getElementById("seed-lock").checked) {
+    form.seed.value = job.settings.seed;
+    localStorage.setItem(SEED, form.seed.value);
+  } else form.seed.value = "";
 }
 
 function settings(wrong) {
@@ -139,76 +89,114 @@ function settings(wrong) {
 
 // --- sending
 
-function send() {
+async function send() {
   const button = document.getElementById("send");
   if (button.disabled) return;
   clearErrors();
   const wrong = [];
-  const body = new FormData();
-  const picture = form.image.files[0];
+  const files = pictures();
   const most = Number(form.dataset.maxMib) * 1024 * 1024;
-  if (!picture) wrong.push({ field: "image", message: "A picture is needed.", remedy: "Choose one, drop it here or paste it." });
-  else if (picture.size > most) {
+  if (!files.length && !form.dataset.input) {
+    wrong.push({ field: "image", message: "A picture is needed.", remedy: "Choose one, drop it here or paste it." });
+  }
+  for (const file of files.filter((one) => one.size > most)) {
     wrong.push({
       field: "image",
-      message: `The picture has ${size(picture.size)}; the farm takes up to ${size(most)}.`,
+      message: `${file.name || "The picture"} has ${size(file.size)}; the farm takes up to ${size(most)}.`,
       remedy: "Scale it down: 1920 pixels a side is plenty.",
     });
   }
-  body.append("settings", JSON.stringify(settings(wrong)));
+  const wanted = JSON.stringify(settings(wrong));
   if (wrong.length) return showErrors(wrong);
-  body.append("image", picture, picture.name || "picture");
-  key ||= newKey();
 
   const bar = document.getElementById("sending");
   button.disabled = true;
-  button.textContent = "Sending…";
   bar.hidden = false;
-  bar.value = 0;
-  const request = new XMLHttpRequest(); // fetch cannot say how much of an upload has gone
-  request.open("POST", "/api/v1/jobs");
-  request.setRequestHeader("Idempotency-Key", key);
-  request.setRequestHeader("Accept", "application/json");
-  request.upload.addEventListener("progress", (event) => {
-    if (event.lengthComputable) bar.value = (100 * event.loaded) / event.total;
-  });
-  request.addEventListener("loadend", () => {
-    button.disabled = false;
-    button.textContent = "Render";
-    bar.hidden = true;
-    answered(request);
-  });
-  request.send(body);
+  const made = [];
+  const todo = files.length ? files : [null];
+  const batch = files.length > 1 ? form.dataset.batch || newBatch() : ""; // what is left of one after an error stays of it
+  form.dataset.batch = batch;
+  let failed = null;
+  for (const [index, file] of todo.entries()) {
+    button.textContent = todo.length > 1 ? `Sending ${index + 1} of ${todo.length}…` : "Sending…";
+    const request = await post(wanted, file, batch, (part) => (bar.value = (100 * (index + part)) / todo.length));
+    if (request.status !== 200 && request.status !== 201) {
+      failed = request;
+      break;
+    }
+    made.push(JSON.parse(request.responseText));
+  }
+  button.disabled = false;
+  button.textContent = "Render";
+  bar.hidden = true;
+  if (made.length) done(made, batch);
+  if (!failed) {
+    form.dataset.batch = "";
+    return keys.clear();
+  }
+  const rest = files.slice(made.length);
+  if (made.length) {
+    const kept = new Map(keys); // the first of the rest may have arrived
+    put(rest);
+    keys = kept;
+  }
+  refused(failed, todo.length > 1 ? rest[0].name : "");
 }
 
-function answered(request) {
+/** Sends one picture, or the name of the one that the farm has; the request, once it has ended. */
+function post(wanted, file, batch, progress) {
+  const body = new FormData();
+  if (batch) body.append("batch", batch);
+  body.append("settings", wanted);
+  if (file) body.append("image", file, file.name || "picture");
+  else body.append("input_sha256", form.dataset.input);
+  if (!keys.has(file)) keys.set(file, newKey());
+  return new Promise((ended) => {
+    const request = new XMLHttpRequest(); // fetch cannot say how much of an upload has gone
+    request.open("POST", "/api/v1/jobs");
+    request.setRequestHeader("Idempotency-Key", keys.get(file));
+    request.setRequestHeader("Accept", "application/json");
+    request.upload.addEventListener("progress", (event) => {
+      if (event.lengthComputable) progress(event.loaded / event.total);
+    });
+    request.addEventListener("loadend", () => ended(request));
+    request.send(body);
+  });
+}
+
+function refused(request, name) {
   let answer = {};
   try {
     answer = JSON.parse(request.responseText);
   } catch {
     // no answer, or one of a proxy in between
   }
-  if (request.status === 200 || request.status === 201) return done(answer);
   if (request.status === 0) {
     return trouble("The farm did not answer. Press Render again: the same picture is not rendered twice.");
   }
   if (request.status === 401) return location.assign(`/signin?next=${encodeURIComponent(location.pathname)}`);
-  if (request.status === 413) return showErrors([{ field: "image", message: answer.detail, remedy: answer.remedy }]);
-  if (answer.errors?.length) return showErrors(answer.errors);
+  const at = (errors) => errors.map((one) => (name && one.field === "image" ? { ...one, message: `${name}: ${one.message}` } : one));
+  if (request.status === 413) return showErrors(at([{ field: "image", message: answer.detail, remedy: answer.remedy }]));
+  if (answer.errors?.length) return showErrors(at(answer.errors));
   trouble([answer.detail || `The farm answered ${request.status}.`, answer.remedy].filter(Boolean).join(" "));
 }
 
-function done(job) {
-  key = "";
+function done(jobs, batch) {
   const line = document.getElementById("sent");
   const link = document.createElement("a");
-  link.href = `/jobs/${encodeURIComponent(job.id)}`;
-  link.textContent = "Open it";
-  line.replaceChildren("The job is in the queue. ", link);
-  refresh();
+  link.href = batch ? `/jobs?batch=${encodeURIComponent(batch)}` : `/jobs/${encodeURIComponent(jobs[0].id)}`;
+  link.textContent = batch ? "See the jobs" : "Open it";
+  const said = jobs.length === 1 ? "The job is in the queue. " : `${jobs.length} jobs are in the queue. `;
+  line.replaceChildren(said, link);
+  afterSeed(jobs[jobs.length - 1]);
 }
 
-/** A name for this request. Not crypto.randomUUID: that exists on https and localhost only, and farms are on plain LANs. */
+/** A name for many pictures sent at once: when it was, and something that tells two of the same second apart. */
+function newBatch() {
+  return `${new Date().toISOString().slice(0, 19).replaceAll(":", "").replace("T", " ")} ${newKey().slice(0, 4)}`;
+}
+
+/** A name for a request. Not crypto.randomUUID: that exists on https and localhost only, and farms are on plain LANs. */
 function newKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -220,26 +208,38 @@ function fieldOf(name) {
 }
 
 function showErrors(errors) {
-  const unplaced = [];
-  for (const { field, message, remedy } of errors) {
-    const name = field.replace(/^settings\./, "");
-    const text = [message, remedy].filter(Boolean).join(" ");
-    const place = fieldOf(name);
-    if (!place) {
-      unplaced.push(text);
-      continue;
-    }
-    const line = place.querySelector(".error");
-    prose(line, text);
-    line.hidden = false;
-    for (const control of place.querySelectorAll("input, select, textarea")) control.setAttribute("aria-invalid", "true");
-    const folded = place.closest("details");
-    if (folded) folded.open = true;
-  }
+  const unplaced = place(errors);
   if (unplaced.length) trouble(unplaced.join(" "), false);
   const first = form.querySelector('[aria-invalid="true"]');
   if (first) first.focus();
   else document.getElementById("submit-error").focus();
+}
+
+/** Says each error at its field; those that have none come back. */
+function place(errors) {
+  const unplaced = [];
+  for (const { field, message, remedy } of errors) {
+    const name = field.replace(/^settings\./, "");
+    const text = [message, remedy].filter(Boolean).join(" ");
+    const where = fieldOf(name);
+    if (!where) {
+      unplaced.push(text);
+      continue;
+    }
+    const line = where.querySelector(".error");
+    prose(line, text);
+    line.hidden = false;
+    for (const control of where.querySelectorAll("input, select, textarea")) control.setAttribute("aria-invalid", "true");
+    const folded = where.closest("details");
+    if (folded) folded.open = true;
+  }
+  return unplaced;
+}
+
+/** What the planner refuses, said at its fields without taking the focus from whoever is typing. */
+function showRefused(errors) {
+  for (const name of ["preset", "model", ...NUMBERS, "motion"]) clearError(name);
+  place(errors);
 }
 
 function trouble(text, focus = true) {

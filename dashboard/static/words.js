@@ -60,6 +60,17 @@ export function prose(element, text) {
   );
 }
 
+/** Memory: "5.4 GiB", "12 GiB". */
+export function gib(value) {
+  return value == null ? "" : `${value.toFixed(1).replace(/\.0$/, "")}${THIN}GiB`;
+}
+
+/** A rate with three digits at most. */
+export function rate(value) {
+  if (value == null) return "";
+  return value < 1 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : String(Math.round(value));
+}
+
 export function size(bytes) {
   if (bytes < 1024 * 1024) return `${Math.max(1, Math.round(bytes / 1024))}${THIN}KiB`;
   return `${(bytes / 1024 / 1024).toFixed(1)}${THIN}MiB`;

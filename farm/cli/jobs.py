@@ -281,6 +281,7 @@ def show(
         + f"seed {settings.seed}",
         "Submitted": ago(job.created_at),
         "Rating": f"{job.rating} of 5" if job.rating else None,
+        "Energy": f"{job.energy_wh:.2f} Wh" if job.energy_wh is not None else None,
         "Page": address,
     }
     table(["", ""], [[name, value] for name, value in lines.items() if value])

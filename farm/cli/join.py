@@ -1,9 +1,12 @@
 """`farm join`: this PC as a node."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from node_agent.owner import OwnerRules
 
 
 def join(
@@ -21,6 +24,28 @@ def join(
         int | None,
         typer.Option(min=1024, max=65400, help="Where to look for 120 free ports for Ray. FARM_RAY_PORT."),
     ] = None,
+    only_idle: Annotated[
+        bool | None,
+        typer.Option(
+            "--only-idle/--always",
+            help="Work only while nobody uses the PC: no other program on the card, no keyboard or mouse, no load.",
+        ),
+    ] = None,
+    hours: Annotated[
+        str | None,
+        typer.Option(
+            help="When it may work, by this PC's clock: 'mon-fri 22:00-08:00, sat-sun all'; 'all' lifts it."
+        ),
+    ] = None,
+    max_temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=120.0, help="Degrees Celsius above which a card takes no new work; 0 lifts it."
+        ),
+    ] = None,
+    card: Annotated[
+        list[str] | None, typer.Option(help="Only this card (its UUID); may be given several times.")
+    ] = None,
 ) -> None:
     """Makes this PC a node of a farm and keeps it one: it comes back after every interruption. Ctrl-C ends it."""
     import os
@@ -36,6 +61,7 @@ def join(
     settings = FarmSettings()
     console = Console(highlight=False, soft_wrap=True, markup=False)
     place = (home or settings.node_home or default_home()).expanduser().absolute()
+    rules = _rules(place, only_idle, hours, max_temperature, card)
     node = Node(
         NodeOptions(
             head=head,
@@ -44,6 +70,7 @@ def join(
             name=name,
             first_port=ray_port or settings.ray_port,
             object_store_mib=settings.object_store_mib,
+            rules=rules,
         ),
         os.environ,
         lambda line: console.print(line),  # noqa: PLW0108 - print itself takes more than a line
@@ -58,3 +85,29 @@ def join(
     ):
         node.run(bell)
         console.print("This PC has left the farm for now; `farm join` without a token brings it back.")
+
+
+def _rules(
+    home: Path,
+    only_idle: bool | None,
+    hours: str | None,
+    max_temperature: float | None,
+    cards: list[str] | None,
+) -> "OwnerRules":
+    """The owner's rules: those kept from the last time, with what was said now in their place."""
+    from dataclasses import replace
+
+    from node_agent.availability import parse_hours
+    from node_agent.owner import OwnerRules
+
+    rules = OwnerRules.load(home)
+    if only_idle is not None:
+        rules = replace(rules, only_idle=only_idle)
+    if hours is not None:
+        parse_hours(hours)
+        rules = replace(rules, hours=None if hours.strip().lower() == "all" else hours)
+    if max_temperature is not None:
+        rules = replace(rules, max_temperature_c=max_temperature or None)
+    if cards:
+        rules = replace(rules, cards=tuple(cards))
+    return rules

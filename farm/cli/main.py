@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from farm.cli import bench, calibrate, demo, jobs, join, machines, plan, simulate, token, up
+from farm.cli import batch, bench, calibrate, demo, jobs, join, local, machines, plan, simulate, token, up
 
 app = typer.Typer(
     name="farm",
@@ -28,6 +28,7 @@ for verb in (
     machines.forget,
 ):
     app.command(verb.__name__)(verb)
+app.command("batch")(batch.batch)
 app.command("plan")(plan.plan)
 app.command("simulate")(simulate.simulate)
 app.command("up")(up.up)
@@ -36,6 +37,8 @@ app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(token.token, name="token")
+app.add_typer(local.local, name="local")
+app.command("leave")(local.leave)
 
 
 def main() -> None:

@@ -92,7 +92,8 @@ def device_allowed(job: Job, card: Card, view: FarmView) -> str | None:
 
 
 def memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
-    """Some memory plan fits into what the card has free for us, if its PC can hold the rest."""
+    """Some memory plan fits into what the card has for us when its owner is away, if its PC can hold the rest."""
+    card = without_its_owner(card)
     row = view.models.get(job.settings.model)
     if row is None or _plan(job, replace(card, ram_gib=None), row, view) is not None:
         return None
@@ -106,6 +107,7 @@ def memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
 
 def host_memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
     """The PC's memory holds the weights that the card cannot: they stream from there."""
+    card = without_its_owner(card)
     row = view.models.get(job.settings.model)
     if row is None or card.ram_gib is None or _plan(job, card, row, view) is not None:
         return None
@@ -143,6 +145,21 @@ def not_resting(_job: Job, card: Card, view: FarmView) -> str | None:
     return f"{card.name} {why}" if why else None
 
 
+def not_kept(_job: Job, card: Card, _view: FarmView) -> str | None:
+    """Its owner does not want it just now."""
+    return f"{card.name} is kept for its owner: {card.kept}" if card.kept is not None else None
+
+
+def memory_is_left(job: Job, card: Card, view: FarmView) -> str | None:
+    """Other programs leave enough of the card's memory for some plan."""
+    row = view.models.get(job.settings.model)
+    if row is None or not card.others_gib or job.stage is not StageKind.GENERATE:
+        return None
+    if _plan(job, card, row, view) is not None or memory_fits(job, card, view) is not None:
+        return None
+    return f"{card.name} has {card.usable_gib or 0.0:.1f} GiB usable while other programs hold {card.others_gib:.1f}"
+
+
 LASTING: tuple[Filter, ...] = (
     model_known,
     device_allowed,
@@ -153,7 +170,7 @@ LASTING: tuple[Filter, ...] = (
     not_failed_here,
 )
 """What does not change by waiting, in the order in which a person should read it."""
-PASSING: tuple[Filter, ...] = (not_resting,)
+PASSING: tuple[Filter, ...] = (not_resting, not_kept, memory_is_left)
 """What ends by itself, or when a person ends it: a job may wait for that."""
 FILTERS: tuple[Filter, ...] = LASTING + PASSING
 
@@ -287,7 +304,7 @@ def _nobody(job: Job, found: Sequence[tuple[Card, Verdict]], view: FarmView) -> 
 def unplaceable(job: Job, cards: Iterable[Card], view: FarmView) -> str | None:
     """Why no card could ever serve this job, or None if one could, or if there is no card yet.
 
-    `cards` are all that the farm knows, also those that are away, busy or drained: those may come back.
+    `cards` are all that the farm knows, also those that are away, busy, drained or kept for their owners: those may come back.
     """
     found = [(card, check(job, card, view)) for card in cards]
     if not found or any(verdict.able for _, verdict in found):
@@ -295,8 +312,17 @@ def unplaceable(job: Job, cards: Iterable[Card], view: FarmView) -> str | None:
     return _nobody(job, found, view)
 
 
+def without_its_owner(card: Card) -> Card:
+    """The card as it is when its owner is away: the farm's, with all of its memory."""
+    usable = card.usable_gib
+    if usable is not None and card.others_gib:
+        usable = round(usable + card.others_gib, 2)
+    return replace(card, usable_gib=usable, others_gib=None, kept=None)
+
+
 def what_helps(job: Job, card: Card, view: FarmView) -> str:
     """What to change so that the card would take the job; empty where nothing is known to help."""
+    card = without_its_owner(card)
     if job.stage is not StageKind.GENERATE:
         return _what_helps_later(job, card, view)
     row = view.models.get(job.settings.model)

@@ -93,7 +93,6 @@ def _of_video(job: RowMapping, artifacts: ArtifactStore) -> list[str]:
     try:
         if hashlib.sha256(artifacts.read(sha256)).hexdigest() != sha256:
             return [f"the video of job {job['id']} is not the one that was stored"]
-        shape = delivered(settings, stages_of(settings)[-1])
         verify(
             artifacts.path(sha256),
             width=shape.width,

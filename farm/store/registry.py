@@ -1,6 +1,7 @@
 """The farm's machines and credentials: nodes, cards, tokens and facts."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -61,6 +62,9 @@ class Registry:
                         "bus_gb_s": card.bus_gb_s,
                         "ram_gib": card.ram_gib,
                         "notice": card.notice,
+                        "kept": card.kept,
+                        "others_gib": card.others_gib,
+                        "facts": asdict(card.facts) if card.facts is not None else None,
                     },
                 )
 

@@ -50,6 +50,7 @@ class NewJob:
     submitted_by: str = ""
     idempotency_key: str | None = None
     request_sha256: str | None = None
+    batch: str | None = None
 
 
 class KeyReusedError(Exception):
@@ -90,6 +91,7 @@ class Requests:
                             submitted_by=new.submitted_by,
                             idempotency_key=new.idempotency_key,
                             request_sha256=new.request_sha256,
+                            batch=new.batch,
                         )
                         .returning(schema.jobs)
                     )

@@ -20,9 +20,11 @@ from farm.model import (
     StageKind,
     Tier,
 )
+from farm.vitals import CardFacts
 
 _SETTINGS: TypeAdapter[RenderSettings] = TypeAdapter(RenderSettings)
 _PLAN: TypeAdapter[MemoryPlan] = TypeAdapter(MemoryPlan)
+_FACTS: TypeAdapter[CardFacts] = TypeAdapter(CardFacts)
 
 
 def settings_to_json(settings: RenderSettings) -> dict[str, Any]:
@@ -72,6 +74,7 @@ def job_from_row(row: RowMapping) -> Job:
         failure=row["failure"],
         draft=bool(row["draft"]),
         rating=row["rating"],
+        batch=row["batch"],
         stage=StageKind(row["stage"]),
     )
 
@@ -100,6 +103,7 @@ def attempt_from_row(row: RowMapping) -> Attempt:
         disturbed=bool(row["disturbed"]),
         predicted_s=row["predicted_s"],
         predicted_gib=row["predicted_gib"],
+        energy_wh=row["energy_wh"],
         predicted_low_s=row["predicted_low_s"],
         predicted_high_s=row["predicted_high_s"],
         predicted_basis=row["predicted_basis"],
@@ -147,5 +151,8 @@ def card_from_row(row: RowMapping) -> Card:
         bus_gb_s=row["bus_gb_s"],
         ram_gib=row["ram_gib"],
         notice=row["notice"],
+        kept=row["kept"],
+        others_gib=row["others_gib"],
+        facts=_FACTS.validate_python(row["facts"]) if row["facts"] else None,
         paused=row["paused"],
     )

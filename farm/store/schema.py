@@ -12,6 +12,7 @@ metadata = sa.MetaData(
 )
 
 LIVE = sa.text("status IN ('assigned', 'loading', 'running')")
+"""Of attempts that hold a card. Said in these very words in queries too, or SQLite reads all attempts instead of the index of these."""
 
 facts = sa.Table(
     "facts",
@@ -49,10 +50,17 @@ jobs = sa.Table(
     sa.Column("thumbnail_sha256", sa.Text),
     sa.Column("failure", sa.Text),
     sa.Column("rating", sa.Integer),
+    sa.Column("batch", sa.Text),
     # The stage that the job is at: what its next attempt is of.
     sa.Column("stage", sa.Text, nullable=False, default="generate", server_default="generate"),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
     sa.Index("ix_jobs_status_seq", "status", "seq"),
+    # What the list of jobs is narrowed to and sorted by.
+    sa.Index("ix_jobs_model_seq", "model", "seq"),
+    sa.Index("ix_jobs_batch_seq", "batch", "seq"),
+    sa.Index("ix_jobs_finished_at", "finished_at"),
+    sa.Index("ix_jobs_status_finished_at", "status", "finished_at"),
+    sa.Index("ix_jobs_rating", "rating"),
     sqlite_autoincrement=True,
 )
 
@@ -93,6 +101,9 @@ cards = sa.Table(
     sa.Column("bus_gb_s", sa.Float),
     sa.Column("ram_gib", sa.Float),
     sa.Column("notice", sa.Text),
+    sa.Column("kept", sa.Text),
+    sa.Column("others_gib", sa.Float),
+    sa.Column("facts", sa.JSON),
     # Why the farm gives it no work until it has passed a test, and since when; failures before `cleared_at` count no longer.
     sa.Column("paused", sa.Text),
     sa.Column("paused_at", sa.Float),
@@ -123,6 +134,7 @@ attempts = sa.Table(
     sa.Column("disturbed", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("predicted_s", sa.Float),
     sa.Column("predicted_gib", sa.Float),
+    sa.Column("energy_wh", sa.Float),
     sa.Column("predicted_low_s", sa.Float),
     sa.Column("predicted_high_s", sa.Float),
     sa.Column("predicted_basis", sa.Text),
@@ -136,6 +148,21 @@ attempts = sa.Table(
     ),
     sa.Index("ix_attempts_card_id_finished_at", "card_id", "finished_at"),
     sa.Index("ix_attempts_finished_at", "finished_at"),
+)
+
+# How a card fared from `at` on for `span_s` seconds: means, of the temperature the highest. `scheduler.telemetry` bounds it.
+telemetry = sa.Table(
+    "telemetry",
+    metadata,
+    sa.Column("card_id", sa.ForeignKey("cards.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("span_s", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Float, primary_key=True),
+    sa.Column("utilization", sa.Float),
+    sa.Column("memory_used_gib", sa.Float),
+    sa.Column("temperature_c", sa.Float),
+    sa.Column("power_w", sa.Float),
+    sa.Column("clock_mhz", sa.Float),
+    sa.Column("memory_clock_mhz", sa.Float),
 )
 
 # What each finished stage that has another one after it left for that.

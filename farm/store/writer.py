@@ -23,6 +23,7 @@ from farm.model import (
 from farm.states import LIVE_ATTEMPTS, AttemptMove, JobMove, after, sources
 from farm.store import schema
 from farm.store.rows import attempt_from_row, plan_to_json
+from farm.store.telemetry import TelemetryWriter
 
 _LIVE = tuple(str(status) for status in LIVE_ATTEMPTS)
 
@@ -74,6 +75,7 @@ class Writer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.telemetry = TelemetryWriter(engine)
 
     def assign(self, assignments: Sequence[Assignment], now: float) -> list[Attempt]:
         """Claims each assignment's job and card; returns the attempts that won. One transaction, and a handful of statements, for all.
@@ -391,9 +393,24 @@ class Writer:
             told="withdrawn",
         )
 
+    def yielded(self, attempt_id: str, reason: str, now: float) -> bool:
+        """The card's owner wanted it back; the job is queued again, to go on from what the attempt had done."""
+        return self._end(
+            attempt_id, AttemptMove.YIELD, {"reason": reason}, now, JobMove.REQUEUE, reason, told="yielded"
+        )
+
     def cancelled(self, attempt_id: str, now: float) -> bool:
         """The attempt stopped because its job was asked to."""
         return self._end(attempt_id, AttemptMove.CANCEL, {}, now, JobMove.CANCEL, "as asked")
+
+    def drew(self, attempt_id: str, energy_wh: float) -> None:
+        """What an attempt that has ended drew, watt-hours: known seconds after its end, by the card's next reading."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(schema.attempts)
+                .where(schema.attempts.c.id == attempt_id)
+                .values(energy_wh=energy_wh)
+            )
 
     def cancel_queued(self, job_id: str, now: float) -> bool:
         """Ends a job that no card has begun."""

@@ -1,7 +1,7 @@
 """Motion-compensated interpolation by ffmpeg (`minterpolate`, mode `mci`), on the PC's processor.
 
 The motion of each block between two frames is estimated both ways, and the new frame is put together of blocks moved along a part of it.
-Against in-between frames that were really rendered it is 7 dB nearer than cross-fading (docs/decisions/0014).
+Against in-between frames that were really rendered it is 7 dB nearer than cross-fading (docs/decisions/0012).
 """
 
 import os

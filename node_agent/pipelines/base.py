@@ -57,6 +57,10 @@ class Report(Protocol):
         """Says something that a person should know of this render, in a sentence; it goes on."""
         ...
 
+    def leaving(self) -> bool:
+        """Whether the next `step` ends the render because the card's owner wants it: a checkpoint before that loses nothing."""
+        ...
+
     def checkpoint(self, step: int, state: bytes) -> None:
         """Keeps what the render needs to go on after `step`, here or on another card (`RenderRequest.resume`)."""
         ...

@@ -86,7 +86,10 @@ def picture(name: str, side: int = 640) -> bytes:
 
 @cache
 def video(name: str, side: int = 512, frames: int = 16, fps: int = 8) -> bytes:
-    """A real clip (H.264, yuv420p; fragmented, since a pipe cannot seek back): a slow zoom into the picture."""
+    """A real clip (H.264, yuv420p; fragmented, since a pipe cannot seek back): a slow zoom into the picture.
+
+    Without B-frames, with which a fragmented file begins late; the farm's own clips begin at 0.
+    """
     image = Image.open(io.BytesIO(picture(name)))
     raw = b"".join(
         np.asarray(
@@ -95,7 +98,20 @@ def video(name: str, side: int = 512, frames: int = 16, fps: int = 8) -> bytes:
         for i in range(frames)
     )
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
-    command += ["-s", f"{side}x{side}", "-r", str(fps), "-i", "-", "-c:v", "libx264", "-pix_fmt", "yuv420p"]
+    command += [
+        "-s",
+        f"{side}x{side}",
+        "-r",
+        str(fps),
+        "-i",
+        "-",
+        "-c:v",
+        "libx264",
+        "-bf",
+        "0",
+        "-pix_fmt",
+        "yuv420p",
+    ]
     command += ["-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-"]
     return subprocess.run(command, input=raw, capture_output=True, check=True).stdout
 
@@ -149,7 +165,16 @@ class FarmInUse:
     def start(self, job: Job, card: Card, *, ago_s: float = 0.0) -> Attempt:
         """The job renders on the card since `ago_s` seconds."""
         at = time.time() - ago_s
-        claim = Assignment(new_id(), job.id, card.node_id, card.id, card.name, MemoryPlan(parts="by_stage"))
+        claim = Assignment(
+            new_id(),
+            job.id,
+            card.node_id,
+            card.id,
+            card.name,
+            MemoryPlan(parts="by_stage"),
+            predicted_s=None if card.kind is CardKind.CPU else 104.0,
+            predicted_gib=None if card.kind is CardKind.CPU else 5.1,
+        )
         (attempt,) = self.farm.writer.assign([claim], at)
         self.farm.writer.progress(attempt.id, AttemptMove.LOAD, at + 0.2, 1)
         self.farm.writer.progress(attempt.id, AttemptMove.RUN, at + 6.5, 2)

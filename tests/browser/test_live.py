@@ -35,8 +35,6 @@ def test_progress_moves_without_a_reload(furnished: Furnished, visit: Visit, whe
     visit.mark()
     _, live = _live(furnished)
     block = page.locator(f'[data-progress="{live.id}"]').first
-    if where == "/":
-        block = page.locator("#going [data-progress]").first
     expect(block).to_contain_text("step 23 of 50")
     furnished.scheduler.publish(JobChanged(live))
     expect(block).to_contain_text("Rendering: step 24 of 50, 1.5\u202fs per step, about 39\u202fs left")
@@ -135,6 +133,20 @@ def test_cancelling_asks_first_and_names_the_consequence(furnished: Furnished, v
     asked.get_by_role("button", name="Cancel the job").click()
     expect(row).to_contain_text("Cancelling")
     assert furnished.farm.reader.job(job.id).cancel_requested
+
+
+def test_what_one_tab_does_the_other_shows(furnished: Furnished, visit: Visit) -> None:
+    page = visit.go("/jobs")
+    other = page.context.new_page()
+    other.goto(f"{visit.base_url}/jobs/{furnished.jobs['queued'].id}", wait_until="domcontentloaded")
+    expect(other.locator("#updated")).to_contain_text("Updated")
+    page.bring_to_front()
+    page.locator(f"#job-{furnished.jobs['queued'].id}").get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
+    expect(page.locator(f"#job-{furnished.jobs['queued'].id}")).to_contain_text("Cancelling")
+    other.bring_to_front()
+    expect(other.locator("#standing")).to_contain_text("Cancelling")
+    other.close()
 
 
 def test_a_failed_job_can_be_tried_again(furnished: Furnished, visit: Visit) -> None:

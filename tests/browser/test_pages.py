@@ -17,6 +17,10 @@ pytestmark = pytest.mark.browser
 
 PAGES = (
     "farm",
+    "submit",
+    "again",
+    "benchmarks",
+    "settings",
     "jobs",
     "no-match",
     "cards",
@@ -61,7 +65,16 @@ _CONTRAST = """() => {
 
 
 def path_of(name: str, furnished: Furnished) -> str:
-    fixed = {"farm": "/", "jobs": "/jobs", "no-match": "/jobs?q=zebra", "cards": "/cards"}
+    fixed = {
+        "farm": "/",
+        "submit": "/submit",
+        "again": f"/submit?again={furnished.jobs['finished'].id}",
+        "benchmarks": "/benchmarks",
+        "settings": "/settings",
+        "jobs": "/jobs",
+        "no-match": "/jobs?q=zebra",
+        "cards": "/cards",
+    }
     return fixed.get(name) or f"/jobs/{furnished.jobs[name].id}"
 
 
@@ -86,7 +99,7 @@ def test_no_page_scrolls_sideways_on_a_phone(shown: Furnished, browser: Browser)
         visit.sign_in(shown.farm)
         for name in PAGES:
             page = visit.go(path_of(name, shown))
-            if name == "farm":
+            if name == "submit":
                 page.get_by_text("Advanced settings").click()
             assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
 
@@ -150,16 +163,18 @@ def test_counters_and_filters_are_links_that_keep_each_other(shown: Furnished, b
     with visiting(browser, shown.farm.base_url) as visit:
         page = visit.page
         visit.sign_in(shown.farm)
-        page.locator(".counts a", has_text="failed").click()
-        expect(page).to_have_url(f"{shown.farm.base_url}/jobs?status=failed")
-        expect(page.locator(".job")).to_have_count(1)
+        page.locator(".counts a", has_text="queued").click()
+        expect(page).to_have_url(f"{shown.farm.base_url}/jobs?status=queued")
+        expect(page.locator(".job-row")).to_have_count(3)
+        page.get_by_role("link", name="Failed").click()
+        expect(page.locator(".job-row")).to_have_count(1)
         page.get_by_role("searchbox").fill("roofs")
         page.keyboard.press("Enter")
-        expect(page.locator(".job")).to_have_count(1)
+        expect(page.locator(".job-row")).to_have_count(1)
         page.get_by_role("link", name="Finished").click()
         expect(page.locator(".empty")).to_contain_text("There is no finished job with “roofs” in its prompt.")
         page.get_by_role("link", name="Show all jobs").click()
-        expect(page.locator(".job")).to_have_count(13)
+        expect(page.locator(".job-row")).to_have_count(13)
 
 
 def test_an_empty_farm_says_how_to_begin(empty: RunningDashboard, browser: Browser) -> None:
@@ -179,9 +194,9 @@ def test_older_jobs_are_a_link_away(furnished: Furnished, browser: Browser) -> N
     with visiting(browser, furnished.farm.base_url) as visit:
         visit.sign_in(furnished.farm)
         page = visit.go("/jobs?model=animatic")
-        expect(page.locator(".job")).to_have_count(30)
+        expect(page.locator(".job-row")).to_have_count(30)
         page.get_by_role("link", name="Older").click()
-        expect(page.locator(".job")).to_have_count(5)
+        expect(page.locator(".job-row")).to_have_count(5)
         assert "model=animatic" in page.url
 
 
@@ -221,7 +236,8 @@ def test_a_card_tells_in_words_what_decides_over_its_work(shown: Furnished, brow
 def test_pages_can_be_read_without_javascript(shown: Furnished, browser: Browser) -> None:
     with visiting(browser, shown.farm.base_url, java_script_enabled=False) as visit:
         visit.sign_in(shown.farm)
-        expect(visit.page.locator("#going")).to_contain_text("step 23 of 50")
+        expect(visit.page.locator("#cards")).to_contain_text("step 23 of 50")
+        visit.go("/submit")
         expect(visit.page.locator("#new noscript p")).to_be_visible()
         expect(visit.page.locator("#send")).to_be_hidden()
         visit.go(f"/jobs/{shown.jobs['failed'].id}")
@@ -293,7 +309,15 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
 def test_write_the_pictures_of_the_documentation(shown: Furnished, browser: Browser) -> None:
     folder = Path(__file__).parents[2] / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {"farm": "farm", "jobs": "jobs", "job": "finished", "draft": "draft", "cards": "cards"}
+    pages = {
+        "farm": "farm",
+        "submit": "again",
+        "jobs": "jobs",
+        "job": "finished",
+        "cards": "cards",
+        "benchmarks": "benchmarks",
+        "settings": "settings",
+    }
     for scheme in ("light", "dark"):
         with visiting(
             browser, shown.farm.base_url, color_scheme=scheme, viewport={"width": 1280, "height": 860}
@@ -301,7 +325,12 @@ def test_write_the_pictures_of_the_documentation(shown: Furnished, browser: Brow
             visit.sign_in(shown.farm)
             for image, name in pages.items():
                 visit.go(path_of(name, shown)).wait_for_load_state("load")
-                until(visit.page, "[...document.images].every((shown) => shown.complete)")
+                if image == "submit":
+                    expect(visit.page.locator("#can-draft")).not_to_be_empty()
+                until(
+                    visit.page,
+                    "[...document.images].every((shown) => shown.complete || shown.loading === 'lazy')",
+                )
                 visit.page.screenshot(path=folder / f"{image}-{scheme}.png")
     with visiting(browser, shown.farm.base_url, viewport=PHONE, device_scale_factor=2) as visit:
         visit.sign_in(shown.farm)

@@ -52,7 +52,7 @@ def test_the_page_of_a_smoothed_job_tells_each_stage_and_moves_with_the_second(
     expect(stages.nth(1)).to_contain_text("Interpolating")
     expect(stages.nth(1)).to_contain_text(CPU.name)
     expect(page.locator(".attempts .attempt-head h3").filter(has_text="Interpolate on")).to_have_count(1)
-    expect(page.locator("dl.settings")).to_contain_text(
+    expect(page.locator(".side dl.settings")).to_contain_text(
         "8 frames at 8 fps, smoothed to 24 at 24 fps: 1.0\u202fs"
     )
     line = page.locator(f'[data-progress="{job.id}"] .progress-line')
@@ -66,8 +66,8 @@ def test_the_page_of_a_smoothed_job_tells_each_stage_and_moves_with_the_second(
 def test_the_form_asks_for_smoothing_and_shows_what_is_wrong_with_it(
     furnished: Furnished, visit: Visit
 ) -> None:
-    visit.expected.append("/api/v1/jobs")
-    page = visit.go("/")
+    visit.expected.extend(["/api/v1/jobs", "/api/v1/plan"])
+    page = visit.go("/submit")
     page.get_by_text("Advanced settings").click()
     smooth = page.get_by_label("Smooth to")
     expect(smooth).to_have_attribute("placeholder", "as made")

@@ -1,7 +1,9 @@
 """The form: a picture chosen, dropped or pasted becomes a job; what is wrong is said at its field."""
 
 import base64
+import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import FileChooser, Page, expect
@@ -19,6 +21,13 @@ def furnished(template: Template, tmp_path_factory: pytest.TempPathFactory) -> I
     """One farm for the whole file: a submit only adds to it."""
     with furnished_farm(template, tmp_path_factory.mktemp("submitting")) as furnished:
         yield furnished
+
+
+@pytest.fixture
+def visit(visit: Visit) -> Visit:
+    """At the form."""
+    visit.go("/submit")
+    return visit
 
 
 _GIVE = """([name, type, data, target]) => {
@@ -61,7 +70,7 @@ def test_a_chosen_picture_becomes_a_job_that_shows_up_at_once(furnished: Furnish
     page.locator("#f-prompt").fill("Cars pass by")
     page.locator("label.preset", has_text="Standard").click()
     page.get_by_role("button", name="Render").click()
-    expect(page.locator("#going")).to_contain_text("Cars pass by")
+    expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
     job = newest(furnished)
     assert (job.preset, job.settings.prompt, job.settings.steps) == ("standard", "Cars pass by", 50)
     assert visit.never_reloaded()
@@ -75,7 +84,7 @@ def test_a_dropped_or_pasted_picture_is_taken(furnished: Furnished, visit: Visit
     data = base64.b64encode(picture("product")).decode()
     page.evaluate(_GIVE, ["bottle.jpg", "image/jpeg", data, target])
     expect(page.locator("#picture-facts")).to_contain_text("bottle.jpg: 640 \u00d7 640 px")
-    page.locator("label.preset", has_text="no diffusion").click()
+    page.locator("label.preset", has_text="DRAFT").click()
     page.get_by_role("button", name="Render").click()
     expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
     job = newest(furnished)
@@ -87,7 +96,7 @@ def test_what_the_farm_refuses_is_said_at_the_field_which_gets_the_focus(
     furnished: Furnished, visit: Visit
 ) -> None:
     page = visit.page
-    visit.expected.append("/api/v1/jobs")
+    visit.expected.extend(["/api/v1/jobs", "/api/v1/plan"])
     before = newest(furnished).id
     choose(page)
     page.locator("#f-prompt").fill("Cars pass by")
@@ -197,9 +206,9 @@ def test_a_half_filled_form_survives_what_happens_meanwhile(furnished: Furnished
     choose(page)
     page.locator("#f-prompt").fill("Half a sen")
     page.locator("label.preset", has_text="Quality").click()
-    furnished.farm.writer.cancel_queued(furnished.jobs["queued"].id, 1.0)
+    page.evaluate("document.querySelector('.page-head').append('to be gone after the refresh')")
     page.evaluate("import('/static/live.js').then((live) => live.refresh())")
-    expect(page.locator("#going")).not_to_contain_text("Condensation")
+    expect(page.locator(".page-head")).not_to_contain_text("to be gone")
     assert page.locator("#f-prompt").input_value() == "Half a sen"
     assert page.locator('input[name="preset"]:checked').get_attribute("value") == "quality"
     assert page.locator("#f-image").evaluate("(field) => field.files.length") == 1
@@ -208,7 +217,7 @@ def test_a_half_filled_form_survives_what_happens_meanwhile(furnished: Furnished
 def test_the_settings_sent_are_those_that_were_typed(furnished: Furnished, visit: Visit) -> None:
     page = visit.page
     choose(page)
-    page.locator("label.preset", has_text="no diffusion").click()
+    page.locator("label.preset", has_text="DRAFT").click()
     page.get_by_text("Advanced settings").click()
     for label, value in (
         ("Width", "640"),
@@ -230,3 +239,124 @@ def test_the_settings_sent_are_those_that_were_typed(furnished: Furnished, visit
         "pan-left",
         1.5,
     )
+
+
+def test_every_change_of_the_settings_asks_the_planner(furnished: Furnished, visit: Visit) -> None:
+    page = visit.page
+    best = page.locator("#plan-best")
+    expect(best).to_contain_text("on RTX 3060 of desk, peak")
+    expect(page.locator(".forecast")).to_have_count(3)
+    preview = best.inner_text()
+    page.locator("label.preset", has_text="Quality").click()
+    expect(best).not_to_have_text(preview)
+    expect(page.locator(".forecast", has_text="RTX 2060")).to_contain_text("it is quality work")
+    expect(best).to_contain_text("Faster: the preset")
+    page.locator("label.preset", has_text="Stable Video Diffusion").click()
+    expect(best).to_contain_text("No card of this farm can run it")
+    page.locator("label.preset", has_text="DRAFT").click()
+    expect(page.locator(".forecast", has_text="Ryzen 5 3600")).to_contain_text("measured on this card")
+
+
+def test_each_preset_says_which_cards_can_do_it(furnished: Furnished, visit: Visit) -> None:
+    can = visit.page.locator("#can-preview")
+    expect(can).to_contain_text("RTX 3060")
+    expect(can).to_contain_text("RTX 2060")
+    svd = visit.page.locator("#can-svd")
+    expect(svd).to_have_text("No card here can run it")
+    assert "not installed" in (svd.get_attribute("title") or "")
+
+
+def test_the_model_tells_its_licence_and_the_size_of_its_download(furnished: Furnished, visit: Visit) -> None:
+    page = visit.page
+    page.get_by_text("Advanced settings").click()
+    page.get_by_role("combobox", name="Model").select_option("svd-xt")
+    expect(page.locator("#model-facts")).to_have_text(
+        "Stable Video Diffusion XT: 4.2\u202fGiB to download; licence: Stability AI Community License"
+    )
+
+
+def test_many_pictures_make_as_many_jobs(furnished: Furnished, visit: Visit) -> None:
+    page = visit.page
+    before = newest(furnished).id
+    files = [
+        {"name": f"{n}.jpg", "mimeType": "image/jpeg", "buffer": picture(n)}
+        for n in ("street", "person", "product")
+    ]
+    page.locator("#f-image").set_input_files(files)  # type: ignore[arg-type]  # the keys are those of FilePayload
+    expect(page.locator("#pictures li")).to_have_count(3)
+    page.get_by_role("button", name="Remove person.jpg").click()
+    expect(page.locator("#picture-facts")).to_contain_text("2 pictures")
+    data = base64.b64encode(picture("person", 480)).decode()
+    page.evaluate(_GIVE, ["more.jpg", "image/jpeg", data, "body"])
+    expect(page.locator("#pictures li")).to_have_count(3)
+    page.locator("label.preset", has_text="DRAFT").click()
+    page.get_by_role("button", name="Render").click()
+    expect(page.locator("#sent")).to_contain_text("3 jobs are in the queue.")
+    made = []
+    for job in furnished.farm.reader.jobs(limit=10).jobs:
+        if job.id == before:
+            break
+        made.append(job.input_sha256)
+    sent = [picture("street"), picture("product"), picture("person", 480)]
+    assert made[::-1] == [hashlib.sha256(one).hexdigest() for one in sent]
+    page.get_by_role("link", name="See the jobs").click()
+    expect(page.locator(".job-row")).to_have_count(3)
+    expect(page.get_by_role("link", name="Remove: batch")).to_be_visible()
+
+
+def test_one_bad_picture_of_many_is_named_and_the_good_ones_before_it_are_sent(
+    furnished: Furnished, visit: Visit
+) -> None:
+    page = visit.page
+    visit.expected.append("/api/v1/jobs")
+    files = [
+        {"name": "good.jpg", "mimeType": "image/jpeg", "buffer": picture("street")},
+        {"name": "bad.jpg", "mimeType": "image/jpeg", "buffer": b"%PDF-1.7 not a picture"},
+        {"name": "later.jpg", "mimeType": "image/jpeg", "buffer": picture("person")},
+    ]
+    page.locator("#f-image").set_input_files(files)  # type: ignore[arg-type]  # the keys are those of FilePayload
+    page.locator("label.preset", has_text="DRAFT").click()
+    page.get_by_role("button", name="Render").click()
+    expect(page.locator("#e-image")).to_contain_text("bad.jpg: ")
+    expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
+    expect(page.locator("#pictures li")).to_have_count(2)
+
+
+def test_a_job_is_made_again_with_one_thing_changed(furnished: Furnished, visit: Visit) -> None:
+    before = furnished.jobs["finished"]
+    page = visit.go(f"/jobs/{before.id}")
+    page.get_by_role("link", name="Render again with").click()
+    expect(page.locator("#f-prompt")).to_have_value(before.settings.prompt)
+    assert (
+        page.locator("#picture").evaluate("(shown) => shown.decode().then(() => shown.naturalWidth)") == 640
+    )
+    page.get_by_text("Advanced settings").click()
+    page.get_by_role("spinbutton", name="Steps").fill("20")
+    page.get_by_role("button", name="Render").click()
+    expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
+    job = newest(furnished)
+    assert job.settings == replace(before.settings, steps=20)
+    assert job.input_sha256 == before.input_sha256
+
+
+def test_a_locked_seed_stays_and_an_unlocked_one_is_new_each_time(furnished: Furnished, visit: Visit) -> None:
+    page = visit.page
+
+    def render() -> int:
+        last = newest(furnished).id
+        page.get_by_role("button", name="Render").click()
+        wait_until(lambda: newest(furnished).id != last, what="the job")
+        expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
+        return newest(furnished).settings.seed
+
+    choose(page)
+    page.locator("label.preset", has_text="DRAFT").click()
+    page.get_by_text("Advanced settings").click()
+    assert render() != render()
+    page.get_by_role("checkbox", name="Lock the seed").check()
+    locked = render()
+    assert page.locator("#f-seed").input_value() == str(locked)
+    assert render() == locked
+    page.reload()
+    expect(page.locator("#f-seed")).to_have_value(str(locked))
+    expect(page.locator("#seed-lock")).to_be_checked()

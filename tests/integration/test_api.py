@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -20,7 +21,9 @@ from farm.model import Card, CardKind, FailureClass, Job, MemoryPlan, Node
 from farm.states import AttemptMove, JobMove
 from farm.store.engine import open_engine
 from farm.store.requests import RequestKind, Requests
+from farm.store.telemetry import Figures, Row
 from farm.store.writer import Assignment, Result
+from farm.vitals import CardFacts
 from tests.integration.dashboard_server import (
     FakeScheduler,
     RunningDashboard,
@@ -469,3 +472,58 @@ def test_the_description_has_a_summary_per_route_and_our_own_errors(
     )
     for reference in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
         assert reference in described["components"]["schemas"]
+
+
+def test_a_job_tells_what_its_attempts_drew_and_a_card_how_it_fared(
+    farm: RunningDashboard, http: httpx.Client
+) -> None:
+    job_id = send(http).json()["id"]
+    attempt = assign(farm, job_id)
+    assert http.get(f"/jobs/{job_id}").json()["energy_wh"] is None
+    farm.writer.yielded(attempt, "The card is kept for its owner: a game.", 1100.0)
+    farm.writer.drew(attempt, 1.5)
+    second = assign(farm, job_id)
+    farm.writer.fail(second, FailureClass.BAD_INPUT, "No picture.", 1200.0, then=JobMove.GIVE_UP)
+    farm.writer.drew(second, 0.25)
+    told = http.get(f"/jobs/{job_id}").json()
+    assert told["energy_wh"] == 1.75
+    assert [one["energy_wh"] for one in told["attempts"]] == [1.5, 0.25]
+    assert told["attempts"][0]["reason"] == "The card is kept for its owner: a game."
+
+    now = time.time()
+    farm.writer.telemetry.keep(
+        [
+            Row(CARD.id, 10, now - 30, Figures(power_w=120.0, temperature_c=66.0)),
+            Row(CARD.id, 10, now - 20, Figures(utilization=0.97)),
+        ]
+    )
+    first, then = http.get(f"/cards/{CARD.id}/telemetry").json()
+    assert (first["power_w"], first["temperature_c"], first["utilization"], first["span_s"]) == (
+        120,
+        66,
+        None,
+        10,
+    )
+    assert (then["power_w"], then["utilization"]) == (None, 0.97)
+    assert http.get(f"/cards/{CARD.id}/telemetry", params={"window": "7d"}).json() == []
+    assert http.get("/cards/GPU-nobody/telemetry").status_code == 404
+    assert http.get(f"/cards/{CARD.id}/telemetry", params={"window": "2h"}).status_code == 422
+
+
+def test_a_kept_card_says_so(farm: RunningDashboard, http: httpx.Client) -> None:
+    facts = CardFacts("00000000:01:00.0", (12, 4), 160.0)
+    gpu = replace(
+        CARD, id="GPU-1", kind=CardKind.CUDA, name="RTX 2060", usable_gib=1.1, others_gib=4.25, facts=facts
+    )
+    farm.registry.see_node(Node("n1", "attic", "10.0.0.7"), [gpu], 1.0)
+    live = LiveCard(
+        "GPU-1", "n1", "attic", "RTX 2060", "kept", why="kept for its owner: a game uses the card"
+    )
+    with FakeScheduler(farm.data, Snapshot(cards=(live,))) as scheduler:
+        wait_until(lambda: scheduler.connected, what="the dashboard to follow the feed")
+        wait_until(
+            lambda: http.get("/cards").json()[0]["state"] == "kept", what="the card to be shown as kept"
+        )
+        (card,) = http.get("/cards").json()
+        assert (card["why"], card["others_gib"]) == ("kept for its owner: a game uses the card", 4.25)
+        assert card["facts"]["bus_id"] == "00000000:01:00.0"

@@ -1,8 +1,11 @@
 """Renders on another PC: no folder is shared, only the network; and the head may die while it renders."""
 
+import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,3 +113,53 @@ def test_a_clip_that_was_completed_while_its_cable_was_pulled_counts_once(pair: 
     assert set(others) <= {("cancelled",)}, "an attempt that had begun meanwhile is stopped"
     assert rows(head, "SELECT count(*) FROM story WHERE what = 'finished'") == [(1,)]
     wait_until(lambda: not list(spool.iterdir()), 30, lambda: "nothing of it stays on the node")
+
+
+def test_a_node_that_vanishes_is_shown_within_ten_seconds_and_its_job_goes_on_at_the_lease_s_end(
+    pair: tuple[Head, Node],
+) -> None:
+    head, node = pair
+    picture = head.machine.directory / "street.png"
+    street(640, 480).image.save(picture)
+    joined = node.join("--token", head.code())
+    joined.wait_for("Connected", 60)
+    exit_code, said = submit(head, picture, *LONG)
+    assert exit_code == 0, said
+    wait_until(lambda: rows(head, "SELECT status FROM attempts") == [("running",)], 60, lambda: "it renders")
+    node.machine.power_cut()
+    cut = time.monotonic()
+    # One look takes a second or two to start; the head's own figure tells how long it had heard nothing when it was first asked.
+    wait_until(lambda: card(head)["state"] == "not answering", 14, lambda: "it is shown as silent")
+    shown = card(head)
+    seen_after_s = time.monotonic() - cut
+    assert shown["silent_s"] is not None
+    print(f"shown {seen_after_s:.1f} s after the cut, with {shown['silent_s']:.1f} s of silence")
+    assert shown["why"] == "its PC does not answer"
+    assert rows(head, "SELECT status FROM jobs") == [("running",)], "its lease still runs"
+    wait_until(lambda: rows(head, "SELECT status FROM attempts") == [("lost",)], 40, lambda: "it is lost")
+    lost_after_s = time.monotonic() - cut
+    print(f"lost {lost_after_s:.1f} s after the cut")
+    # Ray's word that the node is gone counted as a surprise of the scheduler's own, which held the lease for 15 s more.
+    assert lost_after_s < 37, "a lease of 30 s, the last question of 2 s, and a look at the database"
+    assert rows(head, "SELECT status FROM jobs") == [("queued",)]
+    node.machine.power_on()
+    node.join().wait_for("Connected", 90)
+    wait_until(
+        lambda: rows(head, "SELECT status FROM jobs") == [("finished",)], 120, lambda: "another attempt ends"
+    )
+    assert rows(head, "SELECT number, status FROM attempts ORDER BY number") == [(1, "lost"), (2, "finished")]
+
+
+def card(head: Head) -> dict[str, Any]:
+    """The farm's only card, as `farm cards` on the head tells it."""
+    client = (
+        "--head",
+        f"http://{head.machine.address}:{PORT}",
+        "--token",
+        head.data.admin_token.read_text().strip(),
+    )
+    exit_code, said = head.machine.run([*FARM, "cards", "--json", *client], 60.0)
+    assert exit_code == 0, said
+    (only,) = json.loads(said)
+    found: dict[str, Any] = only
+    return found

@@ -207,6 +207,11 @@ class Farm(RuleBasedStateMachine):
             self._end(attempt, moved, AttemptStatus.CANCELLED, JobStatus.QUEUED)
 
     @rule(attempt=attempts)
+    def owner_came(self, attempt: str) -> None:
+        moved = self.store.writer.yielded(attempt, "The card is kept for its owner: a game.", self._time())
+        self._end(attempt, moved, AttemptStatus.CANCELLED, JobStatus.QUEUED)
+
+    @rule(attempt=attempts)
     def stopped(self, attempt: str) -> None:
         self._end(
             attempt,

@@ -250,3 +250,24 @@ def test_a_waiting_job_that_is_cancelled_leaves_no_checkpoint(run: Run) -> None:
         assert kept_of(bench, job) is None
 
     run(story)
+
+
+def test_a_job_whose_card_s_owner_came_goes_on_from_the_step_at_which_it_stopped(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    """The last checkpoint and the last word come in one breath, and after that word the node forgets the attempt."""
+
+    async def story(bench: Bench) -> None:
+        job, (first, _other) = await running(bench, cards=2)
+        reach(bench, first, 8)
+        bench.cluster.say(
+            first, lambda name, seq: events.Yielded(name, seq, 0.0, "The card is kept for its owner: a game.")
+        )
+        card = await second(bench)
+        assert card != first
+        assert given(bench) == [(None, None), (1, b"after 8")]
+        bench.cluster.done(card, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished")
+        assert bench.tries(job) == [AttemptStatus.CANCELLED, AttemptStatus.FINISHED]
+
+    run(story)

@@ -18,6 +18,7 @@ from farm.planning.eligibility import (
     unplaceable,
     why_pending,
     why_waiting,
+    without_its_owner,
 )
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.memory import peak_gib, smallest_peak_gib
@@ -274,6 +275,24 @@ def test_eligible_exactly_where_no_filter_objects(job: Job, card: Card, farm: Fa
             assert card.usable_gib is not None
             row = builtin_models()["i2vgen-xl"]
             assert peak_gib(row, job.settings, verdict.plan) <= card.usable_gib
+
+
+def test_an_owner_s_program_makes_no_job_unplaceable_but_keeps_it_waiting() -> None:
+    """A game on the only card made the farm say that no card could ever run the job."""
+    in_use = replace(RTX_2060, usable_gib=1.1, others_gib=4.25, kept="a game uses the card")
+    farm = view(in_use)
+    verdict = check(job(), in_use, farm)
+    assert not verdict.eligible
+    assert verdict.able
+    assert verdict.reasons == (
+        "RTX 2060 is kept for its owner: a game uses the card",
+        "RTX 2060 has 1.1 GiB usable while other programs hold 4.2",
+    )
+    assert why_pending(job(), [in_use], farm) == (
+        "Waits for RTX 2060, which is kept for its owner: a game uses the card."
+    )
+    assert unplaceable(job(), [in_use], farm) is None
+    assert without_its_owner(in_use) == replace(RTX_2060, usable_gib=5.35)
 
 
 SMOOTH = replace(STANDARD, frames=8, steps=30, smooth=24)

@@ -57,9 +57,10 @@ SETTINGS = RenderSettings(
 
 @dataclass
 class Recorder:
-    """A report that writes down what it is told; `cancel_at` cancels when that step is reported."""
+    """A report that writes down what it is told; `cancel_at` cancels when that step is reported, for the card's owner if it `leaves`."""
 
     cancel_at: int | None = None
+    leaves: bool = False
     parts: list[str] = field(default_factory=list)
     steps: list[tuple[int, int]] = field(default_factory=list)
     previews: list[bytes] = field(default_factory=list)
@@ -81,6 +82,10 @@ class Recorder:
 
     def preview(self, jpeg: bytes) -> None:
         self.previews.append(jpeg)
+
+    def leaving(self) -> bool:
+        """Asked once before each step's word; the one of `cancel_at` is the last."""
+        return self.leaves and len(self.steps) + 1 == self.cancel_at
 
     def checkpoint(self, step: int, state: bytes) -> None:
         self.checkpoints.append((step, state))

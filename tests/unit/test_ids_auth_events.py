@@ -135,12 +135,12 @@ def test_what_is_no_event_is_refused(data: dict[str, Any]) -> None:
 
 
 def test_every_kind_of_event_and_message_is_sent_in_these_tests() -> None:
-    assert len(get_args(events.Event)) == 10
-    assert len(get_args(feed.FeedMessage)) == 3
+    assert len(get_args(events.Event)) == 12
+    assert len(get_args(feed.FeedMessage)) == 4
 
 
-def test_the_last_words_are_three() -> None:
-    assert frozenset({"done", "failed", "cancelled"}) == events.FINAL_KINDS
+def test_the_last_words_are_four() -> None:
+    assert frozenset({"done", "failed", "cancelled", "yielded"}) == events.FINAL_KINDS
 
 
 # --- orders, reports, tickets ---

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,3 +131,17 @@ def test_a_gpu_s_peak_without_torch_is_not_known(monkeypatch: pytest.MonkeyPatch
     peak = PeakMemory("cuda:0")
     peak.reset()
     assert peak.gib() is None
+
+
+def test_what_a_worker_holds_is_told_without_making_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = FakeTorch(reserved_gib=2.0, initialized=False)
+    memory = CardMemory("cuda:0")
+    monkeypatch.delitem(meter.sys.modules, "torch", raising=False)
+    assert memory.held_gib() is None
+    monkeypatch.setitem(meter.sys.modules, "torch", torch.module())
+    assert memory.held_gib() is None
+    torch.initialized = True
+    assert memory.held_gib() == 2.0
+    assert CardMemory("cpu").held_gib() is None
+    monkeypatch.setitem(meter.sys.modules, "torch", ModuleType("torch"))
+    assert memory.held_gib() is None, "the attempt's thread is in the middle of importing it"

@@ -99,6 +99,18 @@ def test_checkpoints_come_every_five_steps_and_after_the_last(case: Case) -> Non
     assert np.array_equal(frames, straight)
 
 
+def test_a_render_that_leaves_its_card_goes_on_from_that_very_step(case: Case) -> None:
+    settings = replace(case.settings, steps=6, frames=2)
+    straight, _ = case.run(settings=settings)
+    left = Recorder(cancel_at=3, leaves=True)
+    with pytest.raises(CancelledRenderError):
+        case.run(settings=settings, report=left)
+    assert [step for step, _ in left.checkpoints] == [3]
+    frames, rest = case.run(left.checkpoints[0][1], settings=settings)
+    assert rest.steps[0] == (3, 6)
+    assert np.array_equal(frames, straight)
+
+
 def test_another_card_s_memory_plan_does_not_matter(case: Case) -> None:
     settings = replace(case.settings, steps=6, frames=2)
     straight, report = case.run(settings=settings)

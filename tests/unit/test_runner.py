@@ -386,6 +386,57 @@ def test_a_checkpoint_is_whole_in_the_spool_before_it_is_told(workshop: Workshop
     assert not list(workshop.spool.directory("A1").glob("*.half"))
 
 
+def test_a_worker_that_makes_way_ends_after_the_last_word_of_its_attempt(
+    workshop: Workshop, picture: bytes
+) -> None:
+    """A clip that was complete lost its last word to the end of the process, and was rendered again."""
+    ends: list[bool] = []
+    workshop.runner.end = lambda: ends.append(workshop.spool.ended("A1"))
+    reached = threading.Event()
+
+    def wait_for_the_owner(_request: RenderRequest, report: Report) -> None:
+        reached.set()
+        while not report.leaving():
+            time.sleep(0.001)
+        report.checkpoint(1, b"here")
+
+    workshop.script = wait_for_the_owner
+    workshop.runner.start(order(picture, model="one"), picture)
+    assert reached.wait(LIMIT_S)
+    workshop.runner.make_way("The card is kept for its owner: a game.")
+    assert ends == [True]
+    told = workshop.spool.events("A1", 0)
+    assert isinstance(told[-1], events.Yielded)
+    assert told[-1].reason == "The card is kept for its owner: a game."
+    assert workshop.spool.read("A1", "checkpoint.safetensors") == b"here"
+    with pytest.raises(Busy):
+        workshop.runner.start(order(picture, "A2", model="one"), picture)
+    assert workshop.spool.events("A2", 0) == []
+
+
+def test_an_idle_worker_makes_way_at_once(workshop: Workshop) -> None:
+    workshop.runner.make_way("The card is kept for its owner: a game.")
+    assert workshop.ends == [1]
+
+
+def test_a_job_that_was_cancelled_stays_cancelled_though_the_owner_came(
+    workshop: Workshop, picture: bytes
+) -> None:
+    reached = threading.Event()
+
+    def wait_for_the_stop(_request: RenderRequest, report: Report) -> None:
+        reached.set()
+        while workshop.runner._current is not None and not workshop.runner._current.stop.is_set():
+            time.sleep(0.001)
+
+    workshop.script = wait_for_the_stop
+    workshop.runner.start(order(picture, model="one"), picture)
+    assert reached.wait(LIMIT_S)
+    assert workshop.runner.cancel("A1")
+    workshop.runner.make_way("The card is kept for its owner: a game.")
+    assert isinstance(workshop.spool.events("A1", 0)[-1], events.Cancelled)
+
+
 def stage_order(stage: StageKind, source: bytes, picture: bytes, name: str, **changes: object) -> Order:
     """An order of a smoothed job; `source` is what the stage before left."""
     return dataclasses.replace(

@@ -18,14 +18,16 @@ from farm.catalogue.models import builtin_models
 from farm.errors import FarmError
 from farm.feed import from_line
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan, StageKind
+from farm.states import JobMove
 from farm.store.audit import audit
 from farm.store.requests import RequestKind
 from farm.wire import Order
 from node_agent.encode import encode
 from scheduler import attend
-from scheduler.cluster import NodeGoneError
+from scheduler.cluster import NodeGoneError, WorkerGoneError
 from scheduler.doubts import STOP_LEASES
 from scheduler.loop import Scheduler
+from scheduler.outcomes import after_loss
 from tests.fakes import FakeCluster, MovedClock
 from tests.storage import SETTINGS, Storage, open_storage
 
@@ -926,5 +928,73 @@ def test_a_scheduler_that_cannot_queue_a_job_again_ends_and_its_successor_does(r
         await bench.start()
         await bench.until(lambda: len(bench.cluster.starts) == 2, "its successor gives the job to a card")
         assert bench.status(job) == JobStatus.RUNNING
+
+    run(story)
+
+
+def test_a_job_whose_card_s_owner_came_goes_on_elsewhere_and_nothing_is_held_against_either(
+    run: Run, clip: tuple[bytes, bytes]
+) -> None:
+    async def story(bench: Bench) -> None:
+        (first,) = bench.cluster.add_node("n1")
+        job = bench.submit()
+        await bench.start()
+        for turn in range(2):
+            await bench.until(lambda turn=turn: len(bench.cluster.starts) > turn, "given to the card")  # type: ignore[misc]
+            bench.cluster.say(first, lambda name, seq: events.Rendering(name, seq, 1.0))
+            bench.cluster.say(
+                first,
+                lambda name, seq: events.Yielded(name, seq, 2.0, "The card is kept for its owner: a game."),
+            )
+        await bench.until(lambda: len(bench.cluster.starts) == 3, "the same card takes it up again")
+        bench.cluster.done(first, *clip)
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "the job finishes")
+        attempts = bench.store.reader.attempts(job.id)
+        assert [attempt.status for attempt in attempts] == [AttemptStatus.CANCELLED] * 2 + [
+            AttemptStatus.FINISHED
+        ]
+        assert attempts[0].reason == "The card is kept for its owner: a game."
+        assert attempts[0].failure_class is None
+        assert after_loss("gone", attempts[:2] * 3).then == JobMove.REQUEUE, "however often, it is no loss"
+        story = [line.what for line in bench.store.reader.story(job.id)]
+        assert story.count("yielded") == 2
+
+    run(story)
+
+
+def test_a_cancelled_job_is_not_queued_again_by_its_card_s_owner(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        bench.cluster.stubborn.add(card)
+        job = bench.submit()
+        await bench.start()
+        await bench.until(lambda: bool(bench.cluster.starts), "given to the card")
+        bench.store.requests.ask(RequestKind.CANCEL, job.id, 5.0)
+        await bench.until(lambda: bool(bench.cluster.workers[card].cancelled), "the card is told to stop")
+        bench.cluster.say(card, lambda name, seq: events.Yielded(name, seq, 2.0, "Kept."))
+        await bench.until(lambda: bench.status(job) == JobStatus.CANCELLED, "the job is cancelled")
+
+    run(story)
+
+
+def test_a_card_that_its_owner_takes_just_when_it_gets_a_job_gives_it_back_unharmed(run: Run) -> None:
+    """The job counted as lost, and after five such chances as given up."""
+
+    async def story(bench: Bench) -> None:
+        (card,) = bench.cluster.add_node("n1")
+        (report,) = bench.cluster.cards["n1"]
+
+        def owner_comes(_card: str, _order: Order) -> None:
+            bench.cluster.cards["n1"] = [replace(report, kept="paused on that PC")]
+            bench.cluster.workers[card].alive = False
+            bench.cluster.workers[card].order = None
+            raise WorkerGoneError(card)
+
+        bench.cluster.on_start = owner_comes
+        job = bench.submit()
+        await bench.start()
+        await bench.until(lambda: bench.tries(job) == [AttemptStatus.CANCELLED], "it is given back")
+        assert bench.status(job) == JobStatus.QUEUED
+        assert bench.free() == set()
 
     run(story)

@@ -1,5 +1,6 @@
 """A card's first computation, with another torch in the real one's place: only its edge is faked."""
 
+import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from node_agent import selftest
-from node_agent.selftest import ask, card_trouble, computes
+from node_agent.selftest import ask, card_trouble, card_trouble_apart, computes
 from tests.fake_torch import FakeTorch
 
 PASCAL = ("GTX 1080", "550.120", (6, 1))
@@ -116,3 +117,30 @@ def test_the_fake_has_no_name_that_the_real_library_lacks() -> None:
     compare(fake.version, sys.modules["torch"].version)
     for name in ("reshape", "float", "to", "cpu", "__matmul__", "__mod__"):
         assert hasattr(torch.Tensor, name)
+
+
+@pytest.mark.torch
+def test_the_test_runs_apart_and_leaves_no_torch_behind() -> None:
+    """An idle worker held half a gigabyte of the card, and as much of the PC's memory, for a test that was over."""
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from node_agent.selftest import card_trouble_apart\n"
+            "print(card_trouble_apart('GTX 1080', '550.120', (6, 1)))\nprint('torch' in sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    expected = card_trouble("GTX 1080", "550.120", (6, 1))
+    assert expected is not None
+    assert said == [*expected.splitlines(), "False"]
+
+
+@pytest.mark.torch
+def test_a_test_that_ends_without_an_answer_is_the_card_s_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert card_trouble_apart("GTX 1080", None, None) == (
+        "GTX 1080 could not be tested: the test ended with 1. The worker's log has the rest."
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.events import Cancelled, Done, Event, Failed, Loading, Rendering, SpooledFile
+from farm.events import Cancelled, Done, Event, Failed, Loading, Rendering, SpooledFile, Yielded
 from farm.model import FailureClass, MemoryPlan, StageKind
 from farm.wire import Order, order_from_dict
 from node_agent.spool import Spool
@@ -172,3 +172,19 @@ def test_another_process_sees_what_is_spooled(spool: Spool) -> None:
     spool.append(Loading("A1", 1, 1.0))
     assert Spool(spool.root).events("A1", 0) == [Loading("A1", 1, 1.0)]
     assert Spool(spool.root).attempts() == ("A1",)
+
+
+def test_a_process_that_was_killed_in_the_middle_of_a_line_leaves_room_for_the_last_word(
+    spool: Spool,
+) -> None:
+    """The last word was glued to half a line, and could not be read any more."""
+    name = ORDER.attempt_id
+    assert spool.left_by(os.getpid()) == (name,)
+    spool.append(Loading(name, 1, 1.0))
+    with (spool.directory(name) / "events.jsonl").open("ab") as file:
+        file.write(b'{"attempt_id": "A1", "se')
+    spool.end(name, lambda seq: Yielded(name, seq, 2.0, "Kept."))
+    assert spool.events(name, 0) == [Loading(name, 1, 1.0), Yielded(name, 2, 2.0, "Kept.")]
+    assert spool.ended(name)
+    assert spool.left_by(os.getpid()) == ()
+    assert spool.left_by(1) == ()

@@ -51,6 +51,7 @@ def test_a_card_in_trouble_is_tried_again_after_a_while_and_not_before() -> None
 
 def test_words_come_from_what_a_worker_answers() -> None:
     said = {"pid": 7, "attempt_id": None, "tested": True, "trouble": "No kernels for it.", "spills": 0}
+    said["held_gib"] = None
     assert WorkerWord.of(said) == SICK
 
 

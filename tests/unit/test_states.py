@@ -24,15 +24,15 @@ JOB_TABLE = {
     "failed": "- - - - - - queued finished",
     "cancelled": "- - - - - - queued -",
 }
-# columns: load, run, finish, fail, lose, cancel, withdraw, return
+# columns: load, run, finish, fail, lose, cancel, withdraw, yield, return
 ATTEMPT_TABLE = {
-    "assigned": "loading running finished failed lost cancelled cancelled -",
-    "loading": "- running finished failed lost cancelled - -",
-    "running": "- - finished failed lost cancelled - -",
-    "finished": "- - - - - - - -",
-    "failed": "- - - - - - - -",
-    "lost": "- - - - - - - finished",
-    "cancelled": "- - - - - - - -",
+    "assigned": "loading running finished failed lost cancelled cancelled cancelled -",
+    "loading": "- running finished failed lost cancelled - cancelled -",
+    "running": "- - finished failed lost cancelled - cancelled -",
+    "finished": "- - - - - - - - -",
+    "failed": "- - - - - - - - -",
+    "lost": "- - - - - - - - finished",
+    "cancelled": "- - - - - - - - -",
 }
 
 

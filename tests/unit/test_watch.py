@@ -11,6 +11,7 @@ import pytest
 from farm.feed import FeedMessage, LiveCard
 from farm.model import Card, Job, MemoryPlan, StageKind
 from farm.planning.eligibility import Verdict
+from farm.vitals import CardFacts
 from farm.wire import NodeReport, Order
 from scheduler import watch
 from scheduler.board import Board
@@ -337,3 +338,54 @@ def test_a_card_is_told_of_only_when_something_changed(post: Post) -> None:
     post.clock.move(1.0)
     post.round()
     assert len(post.told) == told
+
+
+def test_a_card_that_is_kept_for_its_owner_gets_no_work_and_says_why(post: Post) -> None:
+    (card,) = post.cluster.add_node("n1")
+    (report,) = post.cluster.cards["n1"]
+    post.cluster.cards["n1"] = [replace(report, kept="space.x86_64 uses the card")]
+    post.round()
+    assert post.free() == set()
+    assert (post.live(card).state, post.live(card).why) == (
+        "kept",
+        "kept for its owner: space.x86_64 uses the card",
+    )
+    assert post.watch.kept(card) == "space.x86_64 uses the card"
+    (stored,) = post.store.reader.cards()
+    assert stored.kept == "space.x86_64 uses the card"
+    post.cluster.cards["n1"] = [report]
+    post.round()
+    assert post.free() == {card}
+    assert post.watch.kept(card) is None
+
+
+def test_what_others_hold_and_what_nvml_tells_reach_the_store(post: Post) -> None:
+    post.cluster.add_node("n1")
+    (report,) = post.cluster.cards["n1"]
+    facts = CardFacts("00000000:01:00.0", (12, 4), 160.0, ecc=False, retired_pages=0)
+    post.cluster.cards["n1"] = [replace(report, usable_gib=1.15, others_gib=4.25, facts=facts)]
+    post.round()
+    (stored,) = post.store.reader.cards()
+    assert (stored.usable_gib, stored.others_gib, stored.facts) == (1.15, 4.25, facts)
+
+
+def test_silence_is_shown_within_ten_seconds_while_the_round_still_waits(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that vanished was shown up to fourteen seconds later: only rounds looked, and a round waits for who does not answer."""
+    assert SILENT_AFTER_S + watch.LOOK_EVERY_S < 10
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(watch, "EVERY_S", 600.0)
+    (card,) = post.cluster.add_node("n1")
+
+    async def story() -> None:
+        running = asyncio.create_task(post.watch.run())
+        try:
+            await _until(lambda: post.free() == {card})
+            post.clock.move(SILENT_AFTER_S + 0.5)
+            await _until(lambda: post.live(card).state == "not answering")
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(story())

@@ -85,14 +85,18 @@ def denoise(
         result = scheduler.step(predicted, timestep, latents, **draws)
         latents = result.prev_sample
         check_latents(latents, number)
-        report.step(number, len(timesteps))
-        due = number % CHECKPOINT_EVERY == 0 or number == len(timesteps)
+        leaving = report.leaving()
+        if not leaving:
+            report.step(number, len(timesteps))
+        due = leaving or number % CHECKPOINT_EVERY == 0 or number == len(timesteps)
         if due or monotonic() - kept_at >= CHECKPOINT_S:
             kept_at = monotonic()
             kept = resume.changes(scheduler, untouched)
             kind = type(scheduler).__name__
             reached = resume.State(number, latents, generator.get_state(), kind, kept)
             report.checkpoint(number, resume.pack(reached, stamp))
+        if leaving:
+            report.step(number, len(timesteps))  # ends the render, whose checkpoint is kept now
         if number % PREVIEW_EVERY == 1:
             clean = getattr(result, "pred_original_sample", None)
             report.preview(work.preview(latents if clean is None else clean))

@@ -1,0 +1,133 @@
+"""What an idle node costs its owner: processor time and memory of the farm's own processes, and of Ray's, with no model loaded.
+
+A real head and a real `farm join` beside it on this PC. Only what belongs to the node counts.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.record import record
+from farm.auth import TokenKind, new_token
+from farm.client import Farm
+from farm.store.engine import open_engine
+from farm.store.registry import Registry
+from tests.farm_process import FarmProcess, free_ray_port, wait_until
+
+SETTLE_S = 20.0
+MEASURE_S = 60.0
+MIB = 1024**2
+OURS: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("`farm join`", lambda line: "farm.cli.main join" in line),
+    ("node agent", lambda line: "NodeAgent" in line),
+    ("card worker", lambda line: "CardWorker" in line),
+)
+
+
+@dataclass
+class Cost:
+    """Seconds of processor time; MiB resident, and of that what counts when shared pages are shared out (PSS)."""
+
+    cpu_s: float = 0.0
+    rss_mib: float = 0.0
+    pss_mib: float = 0.0
+    processes: int = 0
+
+
+def run(root: Path) -> None:
+    """Measures a minute."""
+    with FarmProcess(root / "data") as farm:
+        join = _join(farm, root)
+        try:
+            with farm.client() as client:
+                wait_until(lambda: _state(client) == "idle", 120, "the node's card is idle")
+            time.sleep(SETTLE_S)
+            before = _costs(join.pid)
+            began = time.monotonic()
+            time.sleep(MEASURE_S)
+            took, after = time.monotonic() - began, _costs(join.pid)
+        finally:
+            join.terminate()
+            join.wait(30)
+    missing = [name for name, _ in OURS if name not in after]
+    assert not missing, f"not all of the node ran: {missing}"
+    _record({name: _during(before.get(name), cost, took) for name, cost in after.items()})
+
+
+def _join(farm: FarmProcess, root: Path) -> subprocess.Popen[bytes]:
+    engine = open_engine(farm.data.database_url, writes=True)
+    code = new_token()
+    Registry(engine).add_token(code, TokenKind.JOIN, "benchmark", time.time(), expires_at=time.time() + 600)
+    engine.dispose()
+    words = [
+        "join",
+        farm.address,
+        "--token",
+        code,
+        "--name",
+        "idle",
+        "--home",
+        str(root / "node"),
+    ]
+    with (root / "join.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "farm.cli.main", *words, "--ray-port", str(free_ray_port() + 480)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _state(client: Farm) -> str | None:
+    return next((card.state for card in client.cards() if card.node_name == "idle"), None)
+
+
+def _costs(pid: int) -> dict[str, Cost]:
+    """By part: ours by name, and all else that the node runs as Ray's."""
+    found: dict[str, Cost] = {}
+    join = psutil.Process(pid)
+    for process in [join, *join.children(recursive=True)]:
+        try:
+            line, times, memory = " ".join(process.cmdline()), process.cpu_times(), process.memory_full_info()
+        except psutil.Error:
+            continue
+        name = next((name for name, matches in OURS if matches(line)), "Ray")
+        cost = found.setdefault(name, Cost())
+        cost.cpu_s += times.user + times.system
+        cost.rss_mib += memory.rss / MIB
+        cost.pss_mib += memory.pss / MIB
+        cost.processes += 1
+    return found
+
+
+def _during(before: Cost | None, after: Cost, seconds: float) -> tuple[Cost, float]:
+    """The cost at the end, and the share of a core in between."""
+    return after, (after.cpu_s - (before.cpu_s if before is not None else 0.0)) / seconds
+
+
+def _record(costs: dict[str, tuple[Cost, float]]) -> None:
+    ours = [costs[name] for name, _ in OURS if name in costs]
+    rows = [(name, *costs[name]) for name, _ in OURS if name in costs]
+    total = Cost(
+        rss_mib=sum(cost.rss_mib for cost, _ in ours),
+        pss_mib=sum(cost.pss_mib for cost, _ in ours),
+        processes=sum(cost.processes for cost, _ in ours),
+    )
+    rows.append(("**the farm's own**", total, sum(share for _, share in ours)))
+    if "Ray" in costs:
+        rows.append(("Ray's own", *costs["Ray"]))
+    lines = "\n".join(
+        f"| {name} | {cost.processes} | {share * 100:.1f} % | {cost.rss_mib:.0f} | {cost.pss_mib:.0f} |"
+        for name, cost, share in rows
+    )
+    record(
+        "idle-node",
+        f"## An idle node\n\nA PC that joined and has nothing to do, over {MEASURE_S:.0f} s, no model loaded, no graphics card "
+        "(`benchmarks/idle_node.py`). Must, Ray's own apart: 3 % of a core, 400 MB.\n\n"
+        f"| what | processes | of a core | MiB resident | MiB, shared pages shared out |\n|---|---|---|---|---|\n{lines}",
+    )

@@ -1,0 +1,65 @@
+"""How the farm is set up: tiers, storage, models on each PC, and what it is made of. Read-only; each part says how to change it."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from dashboard.frame import Farm, page
+from dashboard.views import model_view, show_nodes
+from farm import __version__
+from farm.answers import NodeView
+
+router = APIRouter(include_in_schema=False)
+
+TIERS = {
+    "soft": "A job goes to cards of its band. Larger cards take preview work only while no quality work waits that they could start, and "
+    "a job for whose band there is no card goes to any card that has the memory.",
+    "strict": "A job goes only to cards of its band.",
+    "off": "Any card that has the memory takes any job.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The data directory and its disk; bytes."""
+
+    folder: Path
+    database: int
+    disk_free: int
+    disk_all: int
+
+
+@router.get("/settings")
+def settings_page(request: Request, farm: Farm) -> Response:
+    """What holds, and how to change it."""
+    nodes = show_nodes(farm)
+    context = {
+        "counts": farm.reader.counts(),
+        "settings": farm.settings,
+        "tiers": TIERS[farm.settings.tiers],
+        "storage": storage(farm.data.root, farm.data.database),
+        "nodes": [(node, models_of(node)) for node in nodes],
+        "cards": [card for node in nodes for card in node.cards],
+        "models": [model_view(row) for row in farm.models.values()],
+        "version": __version__,
+    }
+    return page(request, "settings.html", context)
+
+
+def storage(folder: Path, database: Path) -> Storage:
+    """What lies there now. The write-ahead log counts to the database."""
+    disk = shutil.disk_usage(folder)
+    files = (database, database.with_name(f"{database.name}-wal"))
+    return Storage(folder, sum(file.stat().st_size for file in files if file.exists()), disk.free, disk.total)
+
+
+def models_of(node: NodeView) -> dict[str, list[str]]:
+    """Each model that a PC has, with the names of its cards that can run it."""
+    found: dict[str, list[str]] = {}
+    for card in node.cards:
+        for model in card.models:
+            found.setdefault(model, []).append(card.name)
+    return dict(sorted(found.items()))

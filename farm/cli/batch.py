@@ -1,0 +1,130 @@
+"""`farm batch DIR`: every picture of a folder."""
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from farm.cli.options import (
+    Anywhere,
+    Fps,
+    Frames,
+    Guidance,
+    Height,
+    Model,
+    Motion,
+    NegativePrompt,
+    Preset,
+    Prompt,
+    Seed,
+    Steps,
+    Strength,
+    Width,
+)
+from farm.cli.show import Head, Token
+
+LOOK_S = 2.0
+"""Between two looks at the folder and at the jobs."""
+
+
+def batch(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", exists=True, file_okay=False, show_default=False, help="PNG, JPEG and WebP files."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Wait, and put the clips here, named as their pictures."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="The batch's name; default: the folder's. The same name goes on with the same batch."
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with pictures that come later, until Ctrl-C.")
+    ] = False,
+    prompt: Prompt = None,
+    negative_prompt: NegativePrompt = None,
+    preset: Preset = None,
+    model: Model = None,
+    width: Width = None,
+    height: Height = None,
+    frames: Frames = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    fps: Fps = None,
+    seed: Seed = None,
+    motion: Motion = None,
+    strength: Strength = None,
+    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    anywhere: Anywhere = False,
+    head: Head = None,
+    token: Token = None,
+) -> None:
+    """Send every picture of a folder with the same settings. Run it again to go on where it was broken off."""
+    from farm.client import Farm
+    from farm.folders import FolderBatch
+
+    settings: dict[str, Any] = {
+        "prompt": prompt, "negative_prompt": negative_prompt, "preset": preset, "model": model,
+        "width": width, "height": height, "frames": frames, "steps": steps, "guidance": guidance,
+        "fps": fps, "seed": seed, "motion": motion, "strength": strength, "priority": priority,
+        "anywhere": anywhere or None,
+    }  # fmt: skip
+    with Farm.local(head, token) as farm:
+        work = FolderBatch(farm, folder, name or _named(folder), settings, out)
+        try:
+            _go(work, wait=out is not None, watch=watch)
+        except KeyboardInterrupt:
+            typer.echo(
+                "\nStopped watching; the farm goes on. Run the same line again to fetch the rest.", err=True
+            )
+            raise typer.Exit(130) from None
+        failed = [path for path, job in work.ended.items() if job.status != "finished"]
+    if failed or work.refused:
+        raise typer.Exit(1)
+
+
+def _named(folder: Path) -> str:
+    """The folder's own name, in the letters that a batch's name may have."""
+    return re.sub(r"[^\w .-]", "-", folder.absolute().name).lstrip(" .-")[:80] or "batch"
+
+
+def _go(work: Any, *, wait: bool, watch: bool) -> None:
+    """Sends, and while there is something to wait for fetches; each picture is a line."""
+    settled = False
+    while True:
+        refused = set(work.refused)
+        for path in work.send_new(settled=settled):
+            typer.echo(f"{path.name}: job {work.jobs[path]}")
+        for path in work.refused.keys() - refused:
+            typer.echo(
+                f"{path.name}: {work.refused[path].message} {work.refused[path].remedy}".rstrip(), err=True
+            )
+        if not settled:
+            typer.echo(
+                f"Batch {work.name}: {len(work.jobs)} jobs, {work.farm.head}/jobs?batch={_quoted(work.name)}"
+            )
+        settled = True  # from now on a file that appears may still be growing
+        if wait or watch:
+            for path in work.fetch_ended():
+                job = work.ended[path]
+                said = f"in {work.clip_of(path)}" if job.status == "finished" and wait else job.failure or ""
+                typer.echo(f"{path.name}: {job.status} {said}".rstrip(), err=job.status != "finished")
+        if not watch and (not wait or work.done):
+            return
+        time.sleep(LOOK_S)
+
+
+def _quoted(name: str) -> str:
+    from urllib.parse import quote
+
+    return quote(name, safe="")

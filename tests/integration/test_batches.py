@@ -1,0 +1,191 @@
+"""Many pictures under one name: in one request, and by `farm batch` from a folder, broken off and gone on with."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from farm.client import Farm
+from farm.errors import BadInputError, NotFoundError
+from farm.folders import FolderBatch
+from tests.browser.farm_in_use import picture
+from tests.integration.dashboard_server import RunningDashboard, running_dashboard, wait_until
+from tests.integration.test_client import VIDEO, finish
+
+FARM = [sys.executable, "-m", "farm.cli.main"]
+DRAFT = '{"preset": "draft", "prompt": "zoom in"}'
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[RunningDashboard]:
+    with running_dashboard(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures, and a file that is none of the farm's business."""
+    made = tmp_path / "Ann's pictures"
+    made.mkdir()
+    for name in ("person", "product", "street"):
+        (made / f"{name}.jpg").write_bytes(picture(name, 128))
+    (made / "notes.txt").write_text("later")
+    return made
+
+
+def post(
+    farm: RunningDashboard, pictures: list[bytes], key: str | None = None, **fields: str
+) -> httpx.Response:
+    return httpx.post(
+        f"{farm.base_url}/api/v1/batches",
+        headers=farm.headers | ({"idempotency-key": key} if key else {}),
+        files=[("image", (f"{index}.jpg", data)) for index, data in enumerate(pictures)],
+        data=fields,
+        timeout=30,
+    )
+
+
+def get(farm: RunningDashboard, path: str) -> httpx.Response:
+    return httpx.get(f"{farm.base_url}/api/v1{path}", headers=farm.headers)
+
+
+def test_many_pictures_in_one_request(farm: RunningDashboard) -> None:
+    answer = post(farm, [picture("person", 128), picture("street", 128)], settings=DRAFT, batch="holiday 1")
+    assert answer.status_code == 201
+    made = answer.json()
+    assert made | {"created_at": 0, "job_ids": []} == {
+        "id": "holiday 1",
+        "jobs": 2,
+        "counts": {"queued": 2, "running": 0, "finished": 0, "failed": 0, "cancelled": 0},
+        "created_at": 0,
+        "ended": False,
+        "job_ids": [],
+    }
+    jobs = [farm.reader.job(one) for one in made["job_ids"]]
+    assert [
+        farm.data.artifacts.joinpath(job.input_sha256[:2], job.input_sha256).read_bytes() for job in jobs
+    ] == [
+        picture("person", 128),
+        picture("street", 128),
+    ]
+    listed = get(farm, "/jobs?batch=holiday%201").json()["jobs"]
+    assert [(job["id"], job["batch"]) for job in listed] == [
+        (one, "holiday 1") for one in made["job_ids"][::-1]
+    ]
+    assert get(farm, "/jobs?batch=another").json()["jobs"] == []
+    for job in jobs:
+        farm.writer.cancel_queued(job.id, 9.0)
+    shown = get(farm, "/batches/holiday%201").json()
+    assert (shown["counts"]["cancelled"], shown["ended"]) == (2, True)
+    assert get(farm, "/batches/none").status_code == 404
+
+
+def test_one_bad_picture_is_named_and_nothing_is_stored(farm: RunningDashboard) -> None:
+    answer = post(farm, [picture("person", 128), b"%PDF-1.7"], settings=DRAFT)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "image[1]"
+    assert error["message"].startswith("1.jpg: ")
+    assert farm.reader.jobs().jobs == []
+    assert farm.stored_files == []
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", " blank", "x" * 81, "a\nb"])
+def test_a_name_that_cannot_be_used_is_refused(farm: RunningDashboard, name: str) -> None:
+    answer = post(farm, [picture("person", 128)], settings=DRAFT, batch=name)
+    assert [error["field"] for error in answer.json()["errors"]] == ["batch"]
+    assert farm.reader.jobs().jobs == []
+
+
+def test_a_repeat_under_the_same_key_makes_no_second_job(farm: RunningDashboard) -> None:
+    pictures = [picture("person", 128), picture("street", 128)]
+    first, again = (post(farm, pictures, key="K", settings=DRAFT).json() for _ in range(2))
+    assert first == again
+    assert len(farm.reader.jobs().jobs) == 2
+    assert post(farm, pictures[:1], key="K", settings='{"preset": "draft"}').status_code == 409
+
+
+def test_a_folder_is_sent_once_however_often_it_is_begun_again(farm: RunningDashboard, folder: Path) -> None:
+    settings = {"preset": "draft", "prompt": "zoom in", "seed": None}
+    with Farm(farm.base_url, farm.admin_token) as client:
+        first = FolderBatch(client, folder, "one", settings)
+        assert [path.name for path in first.send_new()] == ["person.jpg", "product.jpg", "street.jpg"]
+        assert first.send_new() == []
+        again = FolderBatch(client, folder, "one", settings)
+        again.send_new()
+        assert again.jobs == first.jobs
+        assert client.batch("one").jobs == 3
+        other = FolderBatch(client, folder, "one", settings | {"prompt": "zoom out"})
+        other.send_new()
+        assert not set(other.jobs.values()) & set(first.jobs.values())
+        with pytest.raises(NotFoundError):
+            client.batch("two")
+
+
+def test_a_bad_picture_of_a_folder_stops_no_other_and_a_bad_setting_all(
+    farm: RunningDashboard, folder: Path
+) -> None:
+    (folder / "a-bad-one.png").write_bytes(b"no picture")
+    with Farm(farm.base_url, farm.admin_token) as client:
+        work = FolderBatch(client, folder, "one", {"preset": "draft"})
+        assert len(work.send_new()) == 3
+        assert [path.name for path in work.refused] == ["a-bad-one.png"]
+        with pytest.raises(BadInputError) as wrong:
+            FolderBatch(client, folder, "two", {"preset": "draft", "frames": 0}).send_new()
+    assert wrong.value.field == "settings.frames"
+
+
+def test_a_file_that_still_grows_waits_for_the_next_look(farm: RunningDashboard, folder: Path) -> None:
+    """A watched folder's picture was sent while it was being copied: half of it."""
+    with Farm(farm.base_url, farm.admin_token) as client:
+        work = FolderBatch(client, folder, "one", {"preset": "draft"})
+        work.send_new()
+        late = folder / "late.jpg"
+        whole = picture("person", 256)
+        late.write_bytes(whole[:500])
+        assert work.send_new(settled=True) == []
+        late.write_bytes(whole)
+        assert work.send_new(settled=True) == []
+        assert work.send_new(settled=True) == [late]
+    job = farm.reader.job(work.jobs[late])
+    assert farm.data.artifacts.joinpath(job.input_sha256[:2], job.input_sha256).read_bytes() == whole
+
+
+def test_the_command_fetches_the_clips_and_tells_of_a_failure(
+    farm: RunningDashboard, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "clips"
+    command = [*FARM, "batch", str(folder), "--out", str(out), "--preset", "draft"]
+    environment = {**os.environ, "FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        wait_until(lambda: len(farm.reader.jobs().jobs) == 3, limit_s=30, what="the jobs")
+        product, person = (
+            next(job for job in farm.reader.jobs().jobs if _is(farm, job.input_sha256, name))
+            for name in ("product", "person")
+        )
+        finish(farm, product.id)
+        farm.writer.cancel_queued(person.id, 9.0)
+        wait_until((out / "product.mp4").exists, limit_s=30, what="the first clip")
+        running.send_signal(signal.SIGINT)
+        said, wrong = running.communicate(timeout=30)
+        assert running.returncode == 130, wrong
+    assert "Batch Ann-s pictures: 3 jobs" in said
+    assert (out / "product.mp4").read_bytes() == VIDEO
+    street = next(job for job in farm.reader.jobs().jobs if job.status == "queued")
+    finish(farm, street.id)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1  # one was cancelled
+    assert "person.jpg: cancelled" in done.stderr
+    assert {path.name for path in out.iterdir()} == {"product.mp4", "street.mp4"}
+    assert len(farm.reader.jobs().jobs) == 3
+
+
+def _is(farm: RunningDashboard, sha256: str, name: str) -> bool:
+    return farm.data.artifacts.joinpath(sha256[:2], sha256).read_bytes() == picture(name, 128)

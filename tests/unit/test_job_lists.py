@@ -1,0 +1,84 @@
+"""Lists of jobs as the store gives them: words of prompts, batches, and what a card is at."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from farm.errors import NotFoundError
+from farm.model import JobStatus, MemoryPlan, Tier
+from farm.store.requests import NewJob
+from farm.store.writer import Assignment
+from tests.storage import PICTURE, SETTINGS, open_storage
+
+PROMPTS = ("Waves roll in", 'He says "stop"', "50 % of it_all", "Über die Brücke", "back\\slash", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("waves", [0]),
+        ("WAVES ROLL", [0]),
+        ("roll waves", []),
+        ('"stop"', [1]),
+        ("%", [2]),
+        ("_", [2]),
+        ("50 % of", [2]),
+        ("Über die", [3]),
+        ("cke", [3]),
+        ("\\", [4]),
+        ("seed", []),  # a setting's name, and what is not to be seen, are no words of the prompt
+        ("fog", []),
+        ("i", [0, 2, 3]),
+    ],
+)
+def test_words_are_looked_for_in_the_prompt_alone(tmp_path: Path, words: str, found: list[int]) -> None:
+    store = open_storage(tmp_path)
+    jobs = [store.submit(replace(SETTINGS, prompt=prompt, negative_prompt="fog")).id for prompt in PROMPTS]
+    assert {jobs.index(job.id) for job in store.reader.jobs(q=words).jobs} == set(found)
+
+
+def test_a_batch_is_counted_by_status(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    made = [
+        store.requests.submit(
+            NewJob(SETTINGS, Tier.PREVIEW, draft=True, picture=PICTURE, batch=name), now=10.0 + index
+        )[0]
+        for index, name in enumerate(("one", "one", "two", None))
+    ]
+    store.writer.cancel_queued(made[1].id, 20.0)
+    began, counts = store.reader.batch("one")
+    assert began == 10.0
+    assert {status: count for status, count in counts.items() if count} == {
+        JobStatus.QUEUED: 1,
+        JobStatus.CANCELLED: 1,
+    }
+    assert [job.id for job in store.reader.jobs(batch="two").jobs] == [made[2].id]
+    assert store.reader.job(made[2].id).batch == "two"
+    with pytest.raises(NotFoundError):
+        store.reader.batch("three")
+
+
+def test_what_cards_are_at_is_found_by_card(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    first, second = store.add_cards(2)
+    job = store.submit()
+    store.writer.assign([Assignment("A1", job.id, "n1", first.id, first.name, MemoryPlan())], 1.0)
+    found = store.reader.running_on([first.id, second.id])
+    assert found.keys() == {first.id}
+    attempt, of = found[first.id]
+    assert (attempt.id, of.id, of.status) == ("A1", job.id, JobStatus.RUNNING)
+    assert store.reader.running_on([]) == {}
+    store.writer.cancelled("A1", 2.0)
+    assert store.reader.running_on([first.id]) == {}
+
+
+def test_open_jobs_are_counted_without_the_others(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    jobs = [store.submit() for _ in range(3)]
+    store.writer.cancel_queued(jobs[0].id, 2.0)
+    assert store.reader.counts((JobStatus.QUEUED, JobStatus.RUNNING)) == {
+        JobStatus.QUEUED: 2,
+        JobStatus.RUNNING: 0,
+    }
+    assert store.reader.counts()[JobStatus.CANCELLED] == 1

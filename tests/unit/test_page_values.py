@@ -1,0 +1,92 @@
+"""What pages say, from values alone: the farm's state in a word, a form filled in from a job, the evaluation by setting."""
+
+from dataclasses import replace
+
+import pytest
+
+from dashboard.frame import farm_state
+from dashboard.pages.evaluation import by_setting
+from dashboard.pages.jobs import Filters, promoted
+from farm.answers import BenchSettingView, BenchView, CardView, JobUrls, JobView
+from farm.model import CardKind, JobStatus, Tier
+from tests.storage import SETTINGS
+
+STANDARD = BenchSettingView(name="standard", width=512, height=512, frames=16, steps=50, guidance=9.0)
+SHORT = STANDARD.model_copy(update={"frames": 14})
+
+
+def card(state: str) -> CardView:
+    return CardView(
+        id=state, node_id="n", node_name="n", kind=CardKind.CUDA, name="RTX", band=Tier.POST, state=state
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "queued", "running", "word", "reason"),
+    [
+        ([], 3, 0, "No cards", "Nothing can render until a PC has joined: add one on the Cards page."),
+        (["idle", "idle"], 0, 0, "Idle", "2 of 2 cards ready."),
+        (["idle", "trouble"], 0, 0, "Idle", "1 of 2 cards ready; 1 card not answering or in trouble."),
+        (["busy", "idle"], 1, 1, "Rendering", "1 job on 1 of 2 cards, 1 job waiting."),
+        (["idle"], 1, 0, "Waiting", "1 job waits for a card that can run it."),
+        (["starting", "starting"], 0, 0, "Starting", "2 cards starting."),
+        (
+            ["not answering"],
+            2,
+            0,
+            "No card answers",
+            "1 card known, 2 jobs waiting; the Cards page says why.",
+        ),
+    ],
+)
+def test_the_farms_state_in_a_word_with_its_reason(
+    states: list[str], queued: int, running: int, word: str, reason: str
+) -> None:
+    counts = {JobStatus.QUEUED: queued, JobStatus.RUNNING: running}
+    found = farm_state(connected=True, cards=[card(state) for state in states], counts=counts)
+    assert (found.word, found.reason) == (word, reason)
+    lost = farm_state(connected=False, cards=[card(state) for state in states], counts=counts)
+    assert (lost.word, lost.tone) == ("Scheduler not answering", "bad")
+
+
+def test_filters_keep_each_other_and_begin_at_the_first_page() -> None:
+    filters = Filters(status="failed", q="a b&c", sort="ended")
+    assert filters.link() == "/jobs?status=failed&q=a+b%26c&sort=ended"
+    assert filters.link(status=None) == "/jobs?q=a+b%26c&sort=ended"
+    assert filters.link(sort=None, cursor=7) == "/jobs?status=failed&q=a+b%26c&cursor=7"
+    assert Filters().link() == "/jobs"
+    assert not Filters(sort="rating").any
+
+
+def test_only_a_finished_preview_with_a_prompt_is_made_again_in_quality() -> None:
+    job = JobView(
+        id="J",
+        status=JobStatus.FINISHED,
+        settings=SETTINGS,
+        tier=Tier.PREVIEW,
+        model="animatic",
+        created_at=1.0,
+        urls=JobUrls(input="", log="", page=""),
+    )
+    assert promoted(job) == '{"preset": "quality", "prompt": "pan left", "seed": 7}'
+    for change in (
+        {"status": JobStatus.FAILED},
+        {"tier": Tier.QUALITY},
+        {"settings": replace(SETTINGS, prompt="")},
+    ):
+        assert promoted(job.model_copy(update=change)) is None
+
+
+def test_the_evaluation_is_laid_out_by_setting_own_rows_first() -> None:
+    rows = [
+        BenchView(card="A", model="m", setting=STANDARD, total_s=90.0),
+        BenchView(card="B", model="m", setting=STANDARD, total_s=60.0),
+        BenchView(card="C", model="m", setting=STANDARD, failure="out of memory"),
+        BenchView(card="D", model="m", setting=SHORT, total_s=10.0),
+        BenchView(card="E", model="m", setting=STANDARD, total_s=120.0, published=True),
+    ]
+    first, second = by_setting(rows)
+    assert (first.shape, second.shape) == (STANDARD, SHORT)
+    assert [row.card for row in first.rows] == ["B", "A", "C", "E"]
+    assert [(bar.row.card, bar.share) for bar in first.bars] == [("B", 50.0), ("A", 75.0), ("E", 100.0)]
+    assert by_setting([]) == []
