@@ -162,7 +162,8 @@ class Card:
     `usable_gib` is what a render's allocator may reserve. `driver` is the driver's version, `bus_gb_s` what a copy from the PC's memory
     reaches (GB/s, one direction), `ram_gib` all memory of its PC. `trouble` keeps it from work; `notice` is worth knowing and does not.
     `kept` says why its owner has it for now; `others_gib` is what other programs hold of it, already taken off `usable_gib`.
-    `paused` is why the farm itself gives it no work until it has passed a test. `coming` are models on their way to its PC.
+    `paused` is why the farm itself gives it no work until it has passed a test. `tags` are the words with which its owner marked its PC.
+    `coming` are models on their way there.
     """
 
     id: str
@@ -186,6 +187,7 @@ class Card:
     facts: CardFacts | None = None
     paused: str | None = None
     coming: tuple[Coming, ...] = ()
+    tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ class Node:
 class Job:
     """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with.
 
-    `batch` names the many that it was submitted with, if any.
+    `batch` names the many that it was submitted with, if any; `needs` the tags that its card's PC must have.
     """
 
     id: str
@@ -232,6 +234,7 @@ class Job:
     rating: int | None = None
     stage: StageKind = StageKind.GENERATE
     batch: str | None = None
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

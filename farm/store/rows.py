@@ -77,6 +77,7 @@ def job_from_row(row: RowMapping) -> Job:
         rating=row["rating"],
         batch=row["batch"],
         stage=StageKind(row["stage"]),
+        needs=tuple(row["needs"] or ()),
     )
 
 
@@ -157,4 +158,5 @@ def card_from_row(row: RowMapping) -> Card:
         facts=_FACTS.validate_python(row["facts"]) if row["facts"] else None,
         paused=row["paused"],
         coming=tuple(Coming(**one) for one in row["coming"] or ()),
+        tags=frozenset(row["tags"] or ()),
     )
