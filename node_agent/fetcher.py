@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from farm.catalogue.models import ModelRow
@@ -87,21 +87,21 @@ class Fetcher:
                 log.info("%s", error)
                 return
             self._drop(offer.removed)
-            due = self._due(offer.models)
+            wanted = self._wanted()
+            due = self._due([model for model in offer.models if model.name in wanted])
             self._coming = {model.name: self._as_known(model) for model in due}
             for model in due:
                 if time.monotonic() < self._trials.setdefault(model.name, _Trial()).not_before:
                     continue
-                if not self._fetch(line, model):
+                if not self._fetch(line, model, wanted[model.name]):
                     return
 
-    def _due(self, offered: tuple[OfferedModel, ...]) -> list[OfferedModel]:
+    def _due(self, offered: Iterable[OfferedModel]) -> list[OfferedModel]:
         """What is to be fetched, the one that is nearest to its end first."""
-        wanted = self._wanted()
         due = []
         for model in offered:
             here = self._shelf.manifest(model.name)
-            if model.name in wanted and (here is None or here.digest != model.digest):
+            if here is None or here.digest != model.digest:
                 due.append(model)
         return sorted(due, key=lambda model: (model.bytes - half_there(self._shelf, model.name), model.name))
 
@@ -118,10 +118,9 @@ class Fetcher:
                 self._shelf.remove(name)
                 self._fetched()
 
-    def _fetch(self, line: HeadShelf, model: OfferedModel) -> bool:
+    def _fetch(self, line: HeadShelf, model: OfferedModel, row: ModelRow) -> bool:
         """Fetches one; False if no other should be tried now."""
         trial = self._trials[model.name]
-        row = self._wanted()[model.name]
         try:
             if self._pace() == 0:
                 return False

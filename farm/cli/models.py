@@ -8,6 +8,8 @@ import typer
 from farm.cli.show import Head, Json, Token
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from farm.catalogue.models import ModelRow
     from farm.settings import DataDirectory
     from farm.weights import Manifest, Shelf
@@ -74,7 +76,6 @@ def pull(
 ) -> None:
     """Fetch a model's weights to this PC, the head, for all PCs of the farm. Run again, it goes on where it stopped."""
     from farm.settings import FarmSettings
-    from farm.single import only_one
     from farm.weights import Shelf, size_text
 
     row = _row(model)
@@ -82,11 +83,7 @@ def pull(
     token = _token(place, hf_token_file, FarmSettings().hf_token)
     shelf = Shelf(place.models)
     try:
-        with only_one(
-            place.models / f".{row.name}.lock",
-            f"{row.name} is being pulled already (process {{pid}}).",
-            "Wait for that, or end it with `kill {pid}`.",
-        ):
+        with _alone(place, row.name):
             made = _pulled(row, directory, shelf, token)
     except KeyboardInterrupt:
         typer.echo("\nStopped; what came so far is kept, and the same command goes on from there.", err=True)
@@ -105,7 +102,8 @@ def remove(model: Named, data: Data = None) -> None:
 
     place = _place(data)
     shelf = Shelf(place.models)
-    freed = shelf.remove(model)
+    with _alone(place, model):
+        freed = shelf.remove(model)
     if not freed:
         raise NotFoundError(f"The head has no weights of {model}.", "`farm models list` shows what there is.")
     shelf.mark_removed(model)
@@ -132,6 +130,19 @@ def _place(data: Path | None) -> "DataDirectory":
     from farm.settings import DataDirectory, FarmSettings
 
     return DataDirectory((data or FarmSettings().data).expanduser().absolute())
+
+
+def _alone(place: "DataDirectory", model: str) -> "AbstractContextManager[None]":
+    """One command at a time may change a model."""
+    from farm.single import only_one
+    from farm.weights import check_name
+
+    check_name(model)
+    return only_one(
+        place.models / f".{model}.lock",
+        f"{model} is being pulled or removed already (process {{pid}}).",
+        "Wait for that, or end it with `kill {pid}`.",
+    )
 
 
 def _token(place: "DataDirectory", file: Path | None, told: str) -> str:

@@ -384,7 +384,7 @@ def test_only_a_node_gets_at_the_weights_and_only_at_them(
             (f"/api/v1/models/{NAME}/files/{UNET}", 422),
             (f"/api/v1/models/{NAME}/files/unet/other.json?sha256=00", 404),
             (f"/api/v1/models/{NAME}/files/..%2f..%2fsecrets%2fadmin-token?sha256=00", 404),
-            ("/api/v1/models/..%2fsecrets/manifest", 404),
+            ("/api/v1/models/..%2fsecrets/manifest", 401),
             ("/api/v1/models/svd/manifest", 404),
         ):
             assert http.get(path, headers=node).status_code == status, path
