@@ -79,7 +79,7 @@ def model_on_node(job: Job, card: Card, _view: FarmView) -> str | None:
     coming = _coming(job, card)
     if model in card.models or (coming is not None and coming.trouble is None):
         return None
-    if coming is not None:
+    if coming is not None and coming.trouble is not None:
         return f"{model} cannot be fetched to the PC of {card.name}: {coming.trouble.rstrip('.')}"
     return f"{model} is not installed on the PC of {card.name}"
 
