@@ -69,7 +69,9 @@ class NodeAgent:
         self._shelf = Shelf(settings.shelf)
         self._fetch_limit = settings.fetch_mib_s * 2**20 or None
         self._at_work = False
-        self._fetcher = Fetcher(self._shelf, self._head_shelf, self._wanted, self._pace, self._look_again)
+        self._fetcher = Fetcher(
+            self._shelf, self._head_shelf, self._wanted, self._pace, self._look_again, self._models.keys()
+        )
         self._fetcher.watch()
 
     def report(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from farm.catalogue.models import ModelRow
@@ -21,6 +21,7 @@ LOOK_EVERY_S = 10.0
 """How often the head is asked for what it has: a question of one short answer."""
 DAMAGED_TRIES = 3
 """A bit that flips once is fetched anew; what comes damaged so often in a row is said."""
+UNKNOWN = "that PC's catalogue has no such model. Update the farm there, or give it the models file that the head has (FARM_MODELS_FILE)."
 REST_S = 600.0
 """How long a model is left alone that could not be taken."""
 
@@ -37,7 +38,8 @@ class Fetcher:
     """One per PC; `look` is one look, `watch` a thread that looks for ever.
 
     `connect` opens the head's shelf (None on the head's own PC, which needs nothing fetched); `wanted` are the models that some card here
-    could run and that lie nowhere else on this PC; `fetched` is called when the shelf has changed.
+    could run and that lie nowhere else on this PC; `fetched` is called when the shelf has changed. `known` are the models of this PC's
+    catalogue, whether it can run them or not.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Fetcher:
         wanted: Callable[[], Mapping[str, ModelRow]],
         pace: Pace,
         fetched: Callable[[], None],
+        known: Collection[str],
         kept_free: int = KEPT_FREE,
     ) -> None:
         self._shelf = shelf
@@ -54,6 +57,7 @@ class Fetcher:
         self._wanted = wanted
         self._pace = pace
         self._fetched = fetched
+        self._known = known
         self._kept_free = kept_free
         self._coming: dict[str, Coming] = {}
         self._trials: dict[str, _Trial] = {}
@@ -89,7 +93,10 @@ class Fetcher:
             self._drop(offer.removed)
             wanted = self._wanted()
             due = self._due([model for model in offer.models if model.name in wanted])
-            self._coming = {model.name: self._as_known(model) for model in due}
+            strange = [model for model in offer.models if model.name not in self._known]
+            self._coming = {model.name: self._as_known(model) for model in due} | {
+                model.name: Coming(model.name, 0, model.bytes, UNKNOWN) for model in strange
+            }
             for model in due:
                 if time.monotonic() < self._trials.setdefault(model.name, _Trial()).not_before:
                     continue

@@ -139,9 +139,7 @@ def _preset(farm: "Farm", console: "Console") -> str:
         console.print(
             "The graphics card is there, the weights of I2VGen-XL are not. To fetch them (about 6 GB):"
         )
-        console.print(
-            "  .venv/bin/hf download ali-vilab/i2vgen-xl --include '*.json' '*.txt' '*.fp16.safetensors'"
-        )
+        console.print("  .venv/bin/farm models pull i2vgen-xl")
     return "draft"
 
 

@@ -7,9 +7,10 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -51,6 +52,7 @@ class Pc:
         root: Path,
         pace: Callable[[], float | None] = lambda: None,
         head: str | None = None,
+        rows: Mapping[str, ModelRow] = MappingProxyType({NAME: ROW}),
     ) -> None:
         self.token = new_token()
         farm.registry.see_node(Node("n1", "attic", "127.0.0.1"), [], time.time())
@@ -58,9 +60,14 @@ class Pc:
         self.shelf = Shelf(root)
         self.fetched = 0
         self.head = head or farm.base_url
-        rows: dict[str, ModelRow] = {NAME: ROW}
         self.fetcher = Fetcher(
-            self.shelf, lambda: HeadShelf(self.head, self.token), lambda: rows, pace, self._came, kept_free=0
+            self.shelf,
+            lambda: HeadShelf(self.head, self.token),
+            lambda: rows,
+            pace,
+            self._came,
+            known=rows.keys(),
+            kept_free=0,
         )
 
     def _came(self) -> None:
@@ -245,6 +252,18 @@ def test_pickles_in_a_manifest_are_refused_before_any_byte(
         HeadShelf(pc.head, pc.token) as line,
     ):
         line.manifest(NAME)
+
+
+def test_a_model_that_the_pc_does_not_know_is_named(
+    farm: RunningDashboard, tmp_path: Path, source: Path
+) -> None:
+    pull(farm, source)
+    pc = Pc(farm, tmp_path / "pc", rows={})
+    pc.fetcher.look()
+    (coming,) = pc.fetcher.coming
+    assert coming.trouble is not None
+    assert coming.trouble.startswith("that PC's catalogue has no such model")
+    assert pc.shelf.directory(NAME) is None
 
 
 def test_an_incomplete_model_of_the_head_is_not_taken(
