@@ -9,7 +9,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,25 +57,24 @@ class NodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What lies in the node home about the farm: its head and this PC's credential there."""
+    """What lies in the node home about the farm: its head, this PC's credential there, and the farm's id (empty in files of old)."""
 
     head: str
     node_token: str
+    farm_id: str = ""
 
     @classmethod
     def load(cls, home: Path) -> "Membership | None":
         """The membership, None where this PC never joined (or its file is broken, which a new code mends)."""
         try:
             data = json.loads((home / "farm.json").read_text())
-            return cls(head=str(data["head"]), node_token=str(data["node_token"]))
+            return cls(str(data["head"]), str(data["node_token"]), str(data.get("farm_id", "")))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def save(self, home: Path) -> None:
         """Writes it, readable by its owner only."""
-        write_secret(
-            home / "farm.json", json.dumps({"head": self.head, "node_token": self.node_token}) + "\n"
-        )
+        write_secret(home / "farm.json", json.dumps(asdict(self)) + "\n")
 
 
 class HeadLine:

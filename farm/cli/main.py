@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from farm.cli import batch, bench, calibrate, demo, jobs, join, local, machines, plan, simulate, token, up
+from farm.cli import (
+    batch,
+    bench,
+    calibrate,
+    demo,
+    doctor,
+    jobs,
+    join,
+    local,
+    machines,
+    plan,
+    simulate,
+    token,
+    up,
+)
 
 app = typer.Typer(
     name="farm",
@@ -39,6 +53,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.add_typer(token.token, name="token")
 app.add_typer(local.local, name="local")
 app.command("leave")(local.leave)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
