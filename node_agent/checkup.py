@@ -20,7 +20,8 @@ from farm.single import holder
 from farm.video import ffmpeg_path
 from farm.wire import CardReport
 from node_agent import probe
-from node_agent.join import Membership, head_url
+from node_agent.head_line import head_url
+from node_agent.join import Membership
 from node_agent.selftest import card_trouble_apart
 from node_agent.spill import can_spill
 
