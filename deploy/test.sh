@@ -24,6 +24,6 @@ if [ "${1:-}" = "--network" ]; then
 fi
 # All of it: in two processes, one of which has the tests with a whole farm to itself (tests/conftest.py).
 if [ "$#" = 0 ]; then
-    exec .venv/bin/python -m pytest tests -n 2 --dist loadgroup
+    exec .venv/bin/python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder
 fi
 exec .venv/bin/python -m pytest "$@"

@@ -1,7 +1,7 @@
 """When each job will be done and what it waits for, told at a bounded rate. The playing forward itself is `farm.planning.queue`.
 
-The order is the policy's. Which card takes what is played by speed alone: what else the policy weighs, such as models that are loaded, may
-move a job by some places; the next telling shows it.
+The order is the policy's. What it weighs besides once a card is free (models that are loaded, how batches are spread) moves a job by some
+places; the next telling shows it.
 """
 
 import asyncio
@@ -62,8 +62,8 @@ class _Now:
     """What is looked at, copied, so that the looking may take its time in a thread while the scheduler goes on."""
 
     at: float
-    waiting: int
     first: list[Job]
+    waiting: int
     cards: list[Card]
     states: dict[str, str]
     running: list[tuple[Attempt, Job, Pace]]
@@ -128,8 +128,8 @@ class Outlook:
         now = self._clock.now()
         return _Now(
             now,
+            self._policy.in_order(now, min(MOST, max(EXACT, 2 * len(self._policy.cards)))),
             self._policy.waiting,
-            self._policy.in_order(now, MOST),
             self._policy.cards,
             {card_id: live.state for card_id, live in self._board.cards.items()},
             [(attempt, job, self._left(attempt)) for attempt, job in self._running()],
@@ -139,8 +139,7 @@ class Outlook:
 
     def _look(self, now: _Now) -> QueueChanged:
         able = [card for card in now.cards if now.states.get(card.id) in WORKING]
-        exact = min(MOST, max(EXACT, 2 * len(able)))
-        first = now.first[:exact]
+        first, exact = now.first, len(now.first)
         kinds, labels = self._kinds(first)
         self._judge_new(now, kinds)
         busy = {card.id: Pace(0.0) for card in able}

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -38,18 +39,25 @@ SIDE_BY_SIDE = ("integration", "network", "unit", "property", "gpu", "docs", "br
 FARM = ("integration", "network")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sorts the tests by folder; within a folder they keep their order. In several processes each file is one process's."""
-    order = ORDER if config.getoption("dist", "no") == "no" else SIDE_BY_SIDE
-    here = Path(__file__).parent
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
-    def folder(item: pytest.Item) -> str:
-        return item.path.relative_to(here).parts[0]
 
-    items.sort(key=lambda item: order.index(folder(item)))
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        part = folder(item)
-        group = "farm" if part in FARM else part if part == "browser" else str(item.path.relative_to(here))
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the tests by folder; within a folder they keep their order."""
+    order = SIDE_BY_SIDE if "PYTEST_XDIST_WORKER" in os.environ else ORDER
+    items.sort(key=lambda item: order.index(_folder(item)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which tests stay together in one of several processes: those of a file, all that have a whole farm, all with a browser."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", maxsplit=1)[0]
+            folder = file.split("/")[1]
+            return "farm" if folder in FARM else folder if folder == "browser" else file
+
+    return Together(config, log)
