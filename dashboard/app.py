@@ -16,10 +16,12 @@ from dashboard.api import (
     events,
     files,
     health,
+    install,
     jobs,
     join,
     machines,
     plan,
+    reach,
     stats,
     weights,
 )
@@ -71,10 +73,12 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         calibration,
         events,
         join,
+        reach,
         weights,
     ):
         app.include_router(module.router, prefix=API)
     app.include_router(join.open_router)
+    app.include_router(install.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(signin.router)

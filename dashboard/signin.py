@@ -24,7 +24,7 @@ COOKIE = "farm_session"
 SESSION_S = 30 * 24 * 3600
 OPEN = ("/healthz", "/signin", "/join/")
 """Served without a token, with what lies under `/static/`."""
-NODE_PATHS = ("/api/v1/nodes/hello", "/api/v1/nodes/bye")
+NODE_PATHS = ("/api/v1/nodes/hello", "/api/v1/nodes/bye", "/api/v1/nodes/reach")
 """With those of `dashboard.api.weights` the only place where a node's own token is good."""
 _PEOPLE = frozenset({TokenKind.ADMIN, TokenKind.SESSION})
 _NODES = frozenset({TokenKind.NODE})

@@ -393,8 +393,13 @@ class ModelView(Answer):
 
 
 class TokenView(Answer):
-    """A fresh token, shown this once; the farm keeps only its hash."""
+    """A fresh token, shown this once; the farm keeps only its hash.
+
+    `linux` and `windows` are the lines to paste on a PC that is to join; empty where this head has no package to give.
+    """
 
     token: str
     kind: str
     expires_at: float | None = None
+    linux: str = ""
+    windows: str = ""

@@ -113,9 +113,18 @@ class JoinTicket:
     python_version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Head to node: which of its ports did not answer the head, and why; `seen_as` is the address that its calls come from."""
+
+    failed: dict[int, str]
+    seen_as: str
+
+
 _ORDER: TypeAdapter[Order] = TypeAdapter(Order)
 _REPORT: TypeAdapter[NodeReport] = TypeAdapter(NodeReport)
 _TICKET: TypeAdapter[JoinTicket] = TypeAdapter(JoinTicket)
+_REACH: TypeAdapter[Reach] = TypeAdapter(Reach)
 
 
 def order_to_dict(order: Order) -> dict[str, Any]:
@@ -149,6 +158,11 @@ def ticket_to_dict(ticket: JoinTicket) -> dict[str, Any]:
 def ticket_from_dict(data: dict[str, Any]) -> JoinTicket:
     """The ticket again."""
     return _TICKET.validate_python(data)
+
+
+def reach_from_dict(data: dict[str, Any]) -> Reach:
+    """The answer of the head that dialled."""
+    return _REACH.validate_python(data)
 
 
 def worker_name(card_id: str, ray_node_id: str) -> str:

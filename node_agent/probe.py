@@ -155,8 +155,8 @@ def _why_no_nvml(code: int | None) -> str | None:
         )
     if code == pynvml.NVML_ERROR_NO_PERMISSION:
         return (
-            "The farm may not use this PC's graphics cards (no permission). Put its user into the group that owns /dev/nvidia0, "
-            "often `video`, and start it again."
+            "The farm may not use this PC's graphics cards (no permission). Put its user into the group that owns /dev/nvidia0 and "
+            "start it again: `sudo usermod -aG $(stat -c %G /dev/nvidia0) $USER`"
         )
     return None
 

@@ -9,6 +9,7 @@ from farm.cli import (
     bench,
     calibrate,
     demo,
+    doctor,
     jobs,
     join,
     local,
@@ -54,6 +55,7 @@ app.add_typer(token.token, name="token")
 app.add_typer(local.local, name="local")
 app.add_typer(models.models, name="models")
 app.command("leave")(local.leave)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
