@@ -42,6 +42,7 @@ CardState = Literal["idle", "busy", "starting", "kept", "not answering", "troubl
 class LiveCard:
     """A card as it is now; `why` says more.
 
+    `fetching` is as in `farm.answers.NodeView`.
     "kept": its owner has it for now; "drained": a person wants no new work for its PC; "paused": the farm gives it none until it has passed
     a test.
     """
@@ -54,6 +55,7 @@ class LiveCard:
     job_id: str | None = None
     silent_s: float | None = None
     why: str | None = None
+    fetching: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from farm.feed import CardState, LiveCard
 from farm.model import Card, Node
 from farm.planning.tiers import band_of
 from farm.store.registry import Registry
+from farm.weights import coming_text
 from farm.wire import CardReport, NodeReport
 from scheduler.board import Board
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
@@ -310,7 +311,8 @@ class Watch:
             state, why = "starting", doubt.why
         name = self._node_names.get(card.node_id, card.node_id)
         silent_s = None if answering else silence
-        live = LiveCard(card.id, card.node_id, name, card.name, state, job_id, silent_s, why)
+        fetching = tuple(coming_text(one) for one in card.coming)
+        live = LiveCard(card.id, card.node_id, name, card.name, state, job_id, silent_s, why, fetching)
         self._board.card(live)
 
 

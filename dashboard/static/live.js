@@ -131,7 +131,13 @@ function isNews(job) {
 function cardDiffers(card) {
   const there = [...document.querySelectorAll(`[data-card="${CSS.escape(card.id)}"]`)];
   if (there.length === 0) return document.querySelector("#nodes, #cards") !== null && isNews({ id: card.id, status: `${card.state} ${card.job_id}` });
-  return there.some((one) => one.dataset.state !== card.state || one.dataset.doing !== (card.job_id || ""));
+  return there.some((one) => one.dataset.state !== card.state || one.dataset.doing !== (card.job_id || "")
+    || (one.dataset.fetching ?? fetching(card)) !== fetching(card));
+}
+
+/** How far its PC is with the models that it fetches; only the page of cards tells. */
+function fetching(card) {
+  return card.fetching.join("; ");
 }
 
 function onJob(job) {

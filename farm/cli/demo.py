@@ -104,7 +104,7 @@ def _render(data: Path, port: int, console: "Console") -> Path:
     picture = write_sample(data / "sample.png")
     token = DataDirectory(data).admin_token.read_text().strip()
     with Farm(f"http://127.0.0.1:{port}", token) as farm:
-        preset = _preset(farm, console)
+        preset = _preset(farm, data, console)
         job = farm.submit(picture, preset=preset, prompt=PROMPT)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
@@ -126,7 +126,7 @@ def _render(data: Path, port: int, console: "Console") -> Path:
         return clip
 
 
-def _preset(farm: "Farm", console: "Console") -> str:
+def _preset(farm: "Farm", data: Path, console: "Console") -> str:
     """A real preview where a graphics card holds the weights; else the draft, saying what is missing."""
     end = time.monotonic() + 30.0
     cards = farm.cards()
@@ -139,7 +139,7 @@ def _preset(farm: "Farm", console: "Console") -> str:
         console.print(
             "The graphics card is there, the weights of I2VGen-XL are not. To fetch them (about 6 GB):"
         )
-        console.print("  .venv/bin/farm models pull i2vgen-xl")
+        console.print(f"  .venv/bin/farm models pull i2vgen-xl --data {data}")
     return "draft"
 
 

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from dashboard.app import create_app
 from farm.feed import CardChanged, Expected, JobChanged, LiveCard, LiveJob, QueueChanged, QueuePlace
-from farm.model import Attempt
+from farm.model import Attempt, Coming
 from farm.planning.kinds import kind_of
 from tests.browser.conftest import Furnished, Visit, until
 from tests.browser.farm_in_use import CPU, RTX_3060
@@ -117,6 +117,20 @@ def test_a_card_that_falls_silent_is_shown_so(furnished: Furnished, visit: Visit
     tile = page.locator(f'[data-card="{CPU.id}"]')
     expect(tile).to_contain_text("Not answering")
     expect(tile).to_contain_text("since")
+
+
+def test_weights_on_their_way_are_seen_coming(furnished: Furnished, visit: Visit) -> None:
+    page = visit.go("/cards")
+    visit.mark()
+    node = next(node for node in furnished.farm.reader.nodes() if node.id == CPU.node_id)
+    for done, line in ((430_000_000, "svd 43 %, 570 MB to go"), (440_000_000, "svd 44 %, 560 MB to go")):
+        cards = [replace(CPU, coming=(Coming("svd", done, 1_000_000_000),))]
+        furnished.farm.registry.see_node(node, cards, furnished.farm.reader.nodes()[0].last_seen or 0.0)
+        furnished.scheduler.publish(
+            CardChanged(LiveCard(CPU.id, CPU.node_id, "desk", CPU.name, "idle", fetching=(line,)))
+        )
+        expect(page.locator(f"#node-{CPU.node_id}")).to_contain_text(line)
+    assert visit.never_reloaded()
 
 
 def test_cancelling_asks_first_and_names_the_consequence(furnished: Furnished, visit: Visit) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from farm.feed import FeedMessage, LiveCard
-from farm.model import Card, Job, MemoryPlan, StageKind
+from farm.feed import CardChanged, FeedMessage, LiveCard
+from farm.model import Card, Coming, Job, MemoryPlan, StageKind
 from farm.planning.eligibility import Verdict
 from farm.vitals import CardFacts
 from farm.wire import NodeReport, Order
@@ -102,6 +102,19 @@ def test_a_card_that_its_worker_has_not_tested_gets_no_work_yet(post: Post) -> N
     post.cluster.cards["n1"] = [report]
     post.round()
     assert post.free() == {card}
+
+
+def test_a_model_on_its_way_is_stored_and_told_as_it_comes(post: Post) -> None:
+    (card,) = post.cluster.add_node("n1")
+    (report,) = post.cluster.cards["n1"]
+    for done, line in ((430, "svd 43 %, 1 kB to go"), (1000, "svd 100 %, 0 kB to go")):
+        coming = (Coming("svd", done, 1000),)
+        post.cluster.cards["n1"] = [replace(report, coming=coming)]
+        post.round()
+        assert post.store.reader.cards()[0].coming == coming
+        assert post.live(card).fetching == (line,)
+    assert len([told for told in post.told if isinstance(told, CardChanged)]) == 2
+    assert post.free() == {card}, "it works on what it has meanwhile"
 
 
 def test_a_node_that_falls_silent_gets_no_work_and_is_named(post: Post) -> None:
