@@ -23,6 +23,7 @@ from dashboard.api import (
     plan,
     reach,
     stats,
+    weights,
 )
 from dashboard.headers import SecurityHeaders
 from dashboard.limits import BodyLimit
@@ -61,7 +62,20 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     )
     app.state.parts = farm
     problems.add_handlers(app)
-    for module in (jobs, batches, files, machines, catalogue, stats, plan, calibration, events, join, reach):
+    for module in (
+        jobs,
+        batches,
+        files,
+        machines,
+        catalogue,
+        stats,
+        plan,
+        calibration,
+        events,
+        join,
+        reach,
+        weights,
+    ):
         app.include_router(module.router, prefix=API)
     app.include_router(join.open_router)
     app.include_router(install.router)

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from farm.model import CardKind, MemoryPlan, PcieLink, RenderSettings, StageKind, Tier
+from farm.model import CardKind, Coming, MemoryPlan, PcieLink, RenderSettings, StageKind, Tier
 from farm.vitals import CardFacts, Vitals
 
 
@@ -59,6 +59,7 @@ class CardReport:
     others_gib: float | None = None
     facts: CardFacts | None = None
     vitals: Vitals | None = None
+    coming: tuple[Coming, ...] = ()
     tags: tuple[str, ...] = ()
     pinned: Tier | None = None
 
@@ -76,6 +77,23 @@ class NodeReport:
     spooled: tuple[str, ...] = field(default=())
     ram_gib: float | None = None
     ram_free_gib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedModel:
+    """A model that the head has; `digest` changes with any of its files."""
+
+    name: str
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsOffer:
+    """Head to node: the models that it has, and those that a person removed and that nodes shall remove too."""
+
+    models: tuple[OfferedModel, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -35,8 +34,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 ORDER = ("unit", "property", "gpu", "docs", "integration", "network", "browser")
 """The quick ones first. The browser's driver comes last: it keeps an event loop running in the main thread until the session ends."""
 SIDE_BY_SIDE = ("integration", "network", "unit", "property", "gpu", "docs", "browser")
-"""In several processes those with a whole farm come first: they take longest, and one process has them all, so that no two farms run."""
-FARM = ("integration", "network")
+"""In several processes, each of which takes file after file: those with a whole farm, which take longest, come first."""
 
 
 def _folder(item: pytest.Item) -> str:
@@ -47,17 +45,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sorts the tests by folder; within a folder they keep their order."""
     order = SIDE_BY_SIDE if "PYTEST_XDIST_WORKER" in os.environ else ORDER
     items.sort(key=lambda item: order.index(_folder(item)))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Which tests stay together in one of several processes: those of a file, all that have a whole farm, all with a browser."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Together(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::", maxsplit=1)[0]
-            folder = file.split("/")[1]
-            return "farm" if folder in FARM else folder if folder == "browser" else file
-
-    return Together(config, log)

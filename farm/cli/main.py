@@ -14,6 +14,7 @@ from farm.cli import (
     join,
     local,
     machines,
+    models,
     plan,
     simulate,
     token,
@@ -52,6 +53,7 @@ app.command("bench")(bench.bench)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(token.token, name="token")
 app.add_typer(local.local, name="local")
+app.add_typer(models.models, name="models")
 app.command("leave")(local.leave)
 app.command("doctor")(doctor.doctor)
 
