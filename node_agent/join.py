@@ -235,7 +235,7 @@ class Node:
                     self._say(f"{error.message} What runs here goes on.")
                 silent = True
             else:
-                if (now.epoch, now.ray_address) != (ticket.epoch, ticket.ray_address):
+                if _ray_of(now) != _ray_of(ticket):
                     return "The head's Ray is another one now"
                 if silent:
                     self._say("The head answers again.")
@@ -297,3 +297,8 @@ class Node:
         if about != self._said:
             self._said = about
             self._say(line)
+
+
+def _ray_of(ticket: JoinTicket) -> tuple[str, str, str]:
+    """What must be as it was for Ray's daemons here to go on."""
+    return ticket.epoch, ticket.ray_address, ticket.ray_token
