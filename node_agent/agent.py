@@ -21,7 +21,7 @@ from farm.settings import FarmSettings
 from farm.weights import Shelf
 from farm.wire import CardReport, NodeReport, report_to_dict, worker_name
 from node_agent import probe
-from node_agent.fetcher import Fetcher
+from node_agent.fetcher import Fetcher, allowed_pace
 from node_agent.guard import Guard, Senses, WorkerSeen
 from node_agent.head_shelf import HeadShelf
 from node_agent.identity import load_identity
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 10.0
 """Reading the cards takes milliseconds and files of weights may come and go; more often would only warm the PC."""
-FETCH_WHILE_WORKING = 20 * 2**20
-"""Bytes a second of weights while a card here works or its owner has one: a fifth of a gigabit line, and little of an old disk."""
 WAY_S = 5.0
 """How long a question about a worker that is driven off its card waits for that to end; it takes less than 2 s."""
 STATE_TIMEOUT_S = 3.0
@@ -123,13 +121,8 @@ class NodeAgent:
         self._probed = float("-inf")
 
     def _pace(self) -> float | None:
-        """Nothing while its owner has the whole PC, little beside work, else all that the line gives."""
         kept = [self._guard.kept(card.id) is not None for card in self._cards]
-        if kept and all(kept):
-            return 0.0
-        if self._at_work or any(kept):
-            return min(self._fetch_limit or FETCH_WHILE_WORKING, FETCH_WHILE_WORKING)
-        return self._fetch_limit
+        return allowed_pace(kept, at_work=self._at_work, limit=self._fetch_limit)
 
     def _ask_workers(self, cards: tuple[CardReport, ...]) -> tuple[CardReport, ...]:
         """The cards, with what their workers say. Asks all at once, so that several slow ones take no longer than one."""

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from farm.catalogue.models import ModelRow
@@ -22,6 +22,8 @@ LOOK_EVERY_S = 10.0
 DAMAGED_TRIES = 3
 """A bit that flips once is fetched anew; what comes damaged so often in a row is said."""
 UNKNOWN = "that PC's catalogue has no such model. Update the farm there, or give it the models file that the head has (FARM_MODELS_FILE)."
+WHILE_WORKING = 20.0 * 2**20
+"""Bytes a second while a card here works or its owner has one: a fifth of a gigabit line, and little of an old disk."""
 REST_S = 600.0
 """How long a model is left alone that could not be taken."""
 
@@ -32,6 +34,18 @@ class _Trial:
 
     damaged: int = 0
     not_before: float = float("-inf")
+
+
+def allowed_pace(kept: Sequence[bool], *, at_work: bool, limit: float | None) -> float | None:
+    """How fast weights may come, bytes a second: 0 while the owner has the whole PC, little beside work, else all that the line gives.
+
+    `kept`: of each card, whether it is kept for its owner; `limit` is the owner's own, None for none.
+    """
+    if kept and all(kept):
+        return 0.0
+    if at_work or any(kept):
+        return min(limit or WHILE_WORKING, WHILE_WORKING)
+    return limit
 
 
 class Fetcher:

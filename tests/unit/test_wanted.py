@@ -10,6 +10,7 @@ from farm.model import CardKind, PcieLink
 from farm.weights import Manifest, Shelf
 from farm.wire import CardReport
 from node_agent import wanted
+from node_agent.fetcher import WHILE_WORKING, allowed_pace
 from node_agent.wanted import could_run, wanted_models
 from tests.unit.test_weights import write_checkpoint
 
@@ -77,3 +78,23 @@ def test_what_the_owner_has_is_not_fetched_again_but_what_came_from_the_head_is_
     shelf.half("i2vgen-xl").mkdir(parents=True)
     shelf.put(Manifest("i2vgen-xl", "head", ()))
     assert names([RTX_2060], shelf, models) == {"i2vgen-xl"}
+
+
+@pytest.mark.parametrize(
+    ("kept", "at_work", "limit", "allowed"),
+    [
+        ([False, False], False, None, None),
+        ([False, False], False, 5e6, 5e6),
+        ([False, False], True, None, WHILE_WORKING),
+        ([False, False], True, 5e6, 5e6),
+        ([False], True, 1e9, WHILE_WORKING),
+        ([True, False], False, None, WHILE_WORKING),
+        ([True, True], False, None, 0.0),
+        ([True], True, 5e6, 0.0),
+        ([], False, None, None),
+    ],
+)
+def test_how_fast_weights_may_come(
+    kept: list[bool], at_work: bool, limit: float | None, allowed: float | None
+) -> None:
+    assert allowed_pace(kept, at_work=at_work, limit=limit) == allowed
