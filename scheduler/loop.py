@@ -14,7 +14,7 @@ from farm.errors import NotFoundError
 from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
 from farm.model import Attempt, Card, Job, JobStatus, StageKind
-from farm.own_bench import Benched
+from farm.own_bench import BenchResult
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
 from farm.planning.learned import learned_for
 from farm.planning.loading import load_seconds
@@ -63,7 +63,7 @@ class Scheduler:
         checkpoints: Path,
         lease_s: float,
         tiers: TiersMode,
-        bench: Sequence[Benched] = (),
+        bench: Sequence[BenchResult] = (),
     ) -> None:
         """`bench` are the rows that `farm bench` kept, newest first."""
         self._cluster = cluster
