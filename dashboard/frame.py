@@ -30,6 +30,7 @@ templates.env.filters.update(
     phase=words.phase,
     progress_line=words.progress_line,
     rate=words.rate,
+    wh=words.wh,
     size=words.size,
 )
 templates.env.globals.update(

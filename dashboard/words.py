@@ -235,6 +235,11 @@ def rate(value: float | None) -> str:
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else number(_whole(value))
 
 
+def wh(value: float | None) -> str:
+    """Energy: "0.25 Wh", "4.2 Wh"; "" for not known."""
+    return "" if value is None else f"{rate(value)}{THIN}Wh"
+
+
 def number(value: float) -> str:
     """A number without useless digits, thousands apart."""
     return f"{value:,.10g}".replace(",", THIN)

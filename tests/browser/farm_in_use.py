@@ -198,6 +198,8 @@ class FarmInUse:
         self.farm.writer.finish(
             attempt.id, Result(clip.sha256, still.sha256, parts, peak_gib, rendered_at=at), at
         )
+        if attempt.card_id != CPU.id:  # a CPU tells no power
+            self.farm.writer.drew(attempt.id, 4.3)
 
     def preview(self, job: Job, name: str) -> None:
         """A first look into a running render."""

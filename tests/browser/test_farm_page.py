@@ -65,7 +65,9 @@ def test_the_chart_follows_window_and_card_and_both_live_in_the_address(
         row = page.locator("#chart-figures tr", has_text="RTX 3060")
         expect(row.locator("td").nth(0)).to_have_text("2")  # of the last day; the third is two days old
         expect(row.locator("td").nth(3)).to_have_text("2.4\u202fs")  # 189.6 s for 80 steps
-        expect(row.locator("td").nth(4)).to_have_text("none")  # no energy was measured: never nought
+        expect(row.locator("td").nth(4)).to_have_text("4.3")
+        silent = page.locator("#chart-figures tr", has_text="Ryzen 5 3600")
+        expect(silent.locator("td").nth(4)).to_have_text("none")  # it tells no power: never nought
         page.get_by_role("button", name="The last 7 days").click()
         expect(row.locator("td").nth(0)).to_have_text("3")
         page.get_by_role("combobox", name="Card").select_option(RTX_3060.id)

@@ -54,6 +54,10 @@ def test_rates_have_three_digits(value: float | None, said: str) -> None:
     assert words.rate(value) == said
 
 
+def test_energy_has_its_unit_and_none_is_nothing() -> None:
+    assert [words.wh(value) for value in (None, 0.254, 4.3)] == ["", "0.25\u202fWh", "4.3\u202fWh"]
+
+
 @pytest.mark.parametrize(
     ("count", "said"),
     [(0, "1 KiB"), (350_000, "342 KiB"), (3_500_000, "3.3 MiB"), (77_700_000_000, "72.4 GiB")],
