@@ -31,6 +31,7 @@ templates.env.filters.update(
     progress_line=words.progress_line,
     rate=words.rate,
     wh=words.wh,
+    vitals_line=words.vitals_line,
     size=words.size,
 )
 templates.env.globals.update(

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from dashboard.frame import Farm, page
+from dashboard.memory_bar import memory_bar
 from dashboard.views import show_calibration, show_nodes
 from farm.daemons import is_loopback, own_address_towards
 
@@ -15,10 +16,13 @@ def cards_page(request: Request, farm: Farm) -> Response:
     """The PCs and their cards, and how to add one."""
     nodes = show_nodes(farm)
     cards = [card for node in nodes for card in node.cards]
+    running = farm.reader.running_on([card.id for card in cards])
+    planned = {card_id: attempt.predicted_gib for card_id, (attempt, _) in running.items()}
     head, reachable = head_address(request, farm.settings.host, farm.settings.port)
     context = {
         "nodes": nodes,
         "cards": cards,
+        "memory": {card.id: memory_bar(card, planned.get(card.id)) for card in cards},
         "head": head,
         "reachable": reachable,
         "calibration": show_calibration(farm),
