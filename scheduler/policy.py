@@ -265,5 +265,6 @@ def requirements(job: Job) -> tuple[object, ...]:
         settings.guidance,
         job.tier,
         job.anywhere,
+        job.needs,
         job.draft,
     )

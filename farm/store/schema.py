@@ -51,6 +51,7 @@ jobs = sa.Table(
     sa.Column("failure", sa.Text),
     sa.Column("rating", sa.Integer),
     sa.Column("batch", sa.Text),
+    sa.Column("needs", sa.JSON),
     # The stage that the job is at: what its next attempt is of.
     sa.Column("stage", sa.Text, nullable=False, default="generate", server_default="generate"),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
@@ -92,6 +93,7 @@ cards = sa.Table(
     sa.Column("band", sa.Text, nullable=False),
     sa.Column("compute_capability", sa.Text),
     sa.Column("models", sa.JSON, nullable=False),
+    sa.Column("tags", sa.JSON),
     sa.Column("last_seen", sa.Float),
     sa.Column("trouble", sa.Text),
     sa.Column("driver", sa.Text),
