@@ -340,5 +340,6 @@ def _card(node_id: str, said: CardReport) -> Card:
         kept=said.kept,
         others_gib=said.others_gib,
         facts=said.facts,
+        coming=said.coming,
         tags=frozenset(said.tags),
     )

@@ -4,7 +4,22 @@ import sys
 
 import typer
 
-from farm.cli import batch, bench, calibrate, demo, jobs, join, local, machines, plan, simulate, token, up
+from farm.cli import (
+    batch,
+    bench,
+    calibrate,
+    demo,
+    doctor,
+    jobs,
+    join,
+    local,
+    machines,
+    models,
+    plan,
+    simulate,
+    token,
+    up,
+)
 
 app = typer.Typer(
     name="farm",
@@ -38,7 +53,9 @@ app.command("bench")(bench.bench)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(token.token, name="token")
 app.add_typer(local.local, name="local")
+app.add_typer(models.models, name="models")
 app.command("leave")(local.leave)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

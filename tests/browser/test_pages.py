@@ -211,15 +211,16 @@ def test_adding_a_pc_gives_the_line_and_says_when_nobody_can_reach_the_head(
         page = visit.go("/cards")
         expect(page.locator("#add")).to_contain_text("farm up --host ADDRESS")
         page.get_by_role("button", name="Make a join code").click()
-        line = page.locator("#line")
-        expect(line).to_be_visible()
-        words_of_line = line.input_value().split(" ")
+        expect(page.locator("#line-bare")).to_be_visible()
+        words_of_line = page.locator("#line-bare").input_value().split(" ")
         assert words_of_line[:2] == ["farm", "join"]
         assert words_of_line[2] == "http://ADDRESS:8000"
         assert words_of_line[3] == "--token"
         found = shown.farm.registry.token(words_of_line[4])
         assert found is not None
         assert found.kind == "join"
+        assert page.locator("#line").input_value().endswith(f"sh $f http://ADDRESS:8000 {words_of_line[4]}")
+        assert "-Head 'http://ADDRESS:8000'" in page.locator("#line-windows").input_value()
         expect(page.locator("#join-until")).to_contain_text("Good for one PC, until")
 
 

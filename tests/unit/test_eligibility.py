@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import builtin_models
-from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings, StageKind, Tier
+from farm.model import Card, CardKind, Coming, Job, JobStatus, MemoryPlan, RenderSettings, StageKind, Tier
 from farm.planning.eligibility import (
     FILTERS,
     LASTING,
@@ -125,6 +125,35 @@ def test_each_reason_in_words() -> None:
     assert not gone.eligible
 
 
+def test_a_job_waits_for_weights_that_are_on_their_way() -> None:
+    """And is unplaceable only where they cannot come, with the reason."""
+    bare = replace(RTX_2060, models=frozenset())
+    coming = replace(bare, coming=(Coming("svd", 1, 2), Coming("i2vgen-xl", 4_310_000, 10_000_000)))
+    verdict = check(job(), coming, view(coming))
+    assert (verdict.eligible, verdict.able) == (False, True)
+    assert verdict.reasons == ("RTX 2060 is still without i2vgen-xl: it is being fetched to its PC (43 %)",)
+    assert unplaceable(job(), [coming], view(coming)) is None
+    assert waits(job(), [coming], view(coming)) == (
+        "Waits for RTX 2060, which is still without i2vgen-xl: it is being fetched to its PC (43 %)."
+    )
+    here = replace(coming, models=frozenset({"i2vgen-xl"}))
+    assert check(job(), here, view(here)).eligible, (
+        "a newer version on its way keeps no job from the present one"
+    )
+
+    stuck = replace(bare, coming=(Coming("i2vgen-xl", 0, 10, "The disk of /m has 1.0 GB free."),))
+    assert unplaceable(job(), [stuck], view(stuck)) == (
+        "No card can run it. The nearest is RTX 2060: i2vgen-xl cannot be fetched to the PC of RTX 2060: "
+        "The disk of /m has 1.0 GB free. Mend that, and the PC fetches it by itself."
+    )
+
+
+def test_a_later_stage_waits_for_no_weights() -> None:
+    coming = replace(CPU, models=frozenset(), coming=(Coming("i2vgen-xl", 0, 10),))
+    later = replace(job(), stage=StageKind.INTERPOLATE)
+    assert check(later, coming, view(coming, tiers="off")).eligible
+
+
 def test_why_a_job_waits_in_words() -> None:
     assert waits(job(), [], view()) == "No card has joined the farm yet: start `farm join` on a PC."
     assert waits(job(), [RTX_3060], view(RTX_3060)) == "Waits for RTX 3060, which is busy."
@@ -137,9 +166,7 @@ def test_why_a_job_waits_in_words() -> None:
         "Choose the preset 'draft', or add a PC with an NVIDIA card."
     )
     bare = replace(H100, models=frozenset())
-    assert waits(job(), [bare], view(bare)).endswith(
-        "Fetch its weights on that PC with `hf download ali-vilab/i2vgen-xl`."
-    )
+    assert waits(job(), [bare], view(bare)).endswith("Run `farm models pull i2vgen-xl` on the head.")
     strict = view(RTX_2060, RTX_2070S, tiers="strict")
     assert waits(job(NATIVE), [H100], replace(strict, bands=frozenset({Tier.QUALITY}))) == (
         "Waits for H100, which is busy."
