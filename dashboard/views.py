@@ -290,6 +290,7 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
         notice=card.notice,
         others_gib=card.others_gib,
         facts=card.facts,
+        vitals=live.vitals if live and connected else None,
         fetching=[coming_text(one) for one in card.coming],
     )
 

@@ -16,7 +16,7 @@ from farm.model import (
     StageKind,
     Tier,
 )
-from farm.vitals import CardFacts
+from farm.vitals import CardFacts, Vitals
 
 
 class Answer(BaseModel):
@@ -177,7 +177,7 @@ class CardView(Answer):
     cannot be reached.
     `silent_s` is how long nothing was heard of the card; `why` says more in a sentence; `notice` is worth knowing whatever it does.
     `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it. `others_gib` is what other programs hold of it,
-    already taken off `usable_gib`. `facts` is what NVML tells beside that.
+    already taken off `usable_gib`. `facts` is what NVML tells beside that, `vitals` how the card is now; None where its PC does not answer.
     `fetching` is its PC's.
     """
 
@@ -204,6 +204,7 @@ class CardView(Answer):
     notice: str | None = None
     others_gib: float | None = None
     facts: CardFacts | None = None
+    vitals: Vitals | None = None
     fetching: list[str] = []
 
 

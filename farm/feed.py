@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from farm.vitals import Vitals
+
 WAKE = b"wake\n"
 
 
@@ -44,7 +46,7 @@ class LiveCard:
 
     `fetching` is as in `farm.answers.NodeView`.
     "kept": its owner has it for now; "drained": a person wants no new work for its PC; "paused": the farm gives it none until it has passed
-    a test.
+    a test. `vitals` and `others_gib`, what other programs hold of it, are of its PC's last report; None while that does not answer.
     """
 
     id: str
@@ -55,6 +57,8 @@ class LiveCard:
     job_id: str | None = None
     silent_s: float | None = None
     why: str | None = None
+    vitals: Vitals | None = None
+    others_gib: float | None = None
     fetching: tuple[str, ...] = ()
 
 

@@ -5,6 +5,7 @@ from starlette.responses import Response
 
 from dashboard.frame import Farm, page
 from dashboard.joining.address import head_address
+from dashboard.memory_bar import memory_bar
 from dashboard.views import show_calibration, show_nodes
 
 router = APIRouter(include_in_schema=False)
@@ -15,10 +16,13 @@ def cards_page(request: Request, farm: Farm) -> Response:
     """The PCs and their cards, and how to add one."""
     nodes = show_nodes(farm)
     cards = [card for node in nodes for card in node.cards]
+    running = farm.reader.running_on([card.id for card in cards])
+    planned = {card_id: attempt.predicted_gib for card_id, (attempt, _) in running.items()}
     head, reachable = head_address(request, farm.settings.host, farm.settings.port)
     context = {
         "nodes": nodes,
         "cards": cards,
+        "memory": {card.id: memory_bar(card, planned.get(card.id)) for card in cards},
         "head": head,
         "reachable": reachable,
         "calibration": show_calibration(farm),

@@ -9,8 +9,8 @@ from farm.cli.show import Json, table
 
 if TYPE_CHECKING:
     from farm.catalogue.models import ModelRow
+    from farm.own_bench import BenchResult
     from farm.wire import CardReport
-    from node_agent.bench import BenchResult
 
 STANDARD_MODEL = "i2vgen-xl"
 DRAFT_MODEL = "animatic"

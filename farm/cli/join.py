@@ -117,7 +117,7 @@ def _rules(
     """The owner's rules: those kept from the last time, with what was said now in their place."""
     from dataclasses import replace
 
-    from node_agent.availability import parse_hours
+    from farm.hours import parse_hours
     from node_agent.owner import OwnerRules
 
     rules = OwnerRules.load(home)

@@ -260,16 +260,6 @@ def _plan(job: Job, card: Card, row: ModelRow, view: FarmView) -> MemoryPlan | N
     return None if found is None else found.plan
 
 
-def why_pending(
-    job: Job, cards: Iterable[Card], view: FarmView, states: Mapping[str, str] | None = None
-) -> str:
-    """Why a queued job waits, and what would help. `cards` are all that the farm knows; `states` as in `why_waiting`."""
-    found = [(card, check(job, card, view)) for card in cards]
-    if found and not any(verdict.able for _, verdict in found):
-        return _nobody(job, found, view)
-    return why_waiting(found, {card.id: "is busy" for card, _ in found} if states is None else states)
-
-
 def why_waiting(found: Sequence[tuple[Card, Verdict]], states: Mapping[str, str]) -> str:
     """What a job waits for, from the verdicts on every card.
 
