@@ -6,7 +6,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from dashboard.problems import Problem
+from dashboard.access import NEEDS
+from dashboard.problems import Problem, documented
+from farm.auth import Scope
 
 
 def describe(app: FastAPI) -> None:
@@ -31,7 +33,18 @@ def describe(app: FastAPI) -> None:
             for path in ("/healthz", "/join/redeem"):
                 for route in made["paths"][path].values():
                     route["security"] = []
+            for path, methods in made["paths"].items():
+                for method, route in methods.items():
+                    _say_what_it_needs(route, NEEDS.get((method.upper(), path)))
             app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = complete  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _say_what_it_needs(route: dict[str, Any], need: Scope | None) -> None:
+    if need is None:
+        return
+    route["description"] = f"{route.get('description', '')}\n\nNeeds the scope `{need}`.".strip()
+    if need is not Scope.READ:
+        route["responses"] |= {str(status): said for status, said in documented(403).items()}

@@ -19,9 +19,11 @@ from farm.errors import (
     BodyTooLargeError,
     ConflictError,
     FarmError,
+    ForbiddenError,
     IllegalMoveError,
     NotFoundError,
     SignInError,
+    TooManyTriesError,
 )
 from farm.store.requests import KeyReusedError
 
@@ -36,6 +38,8 @@ STATUS: tuple[tuple[type[FarmError], int], ...] = (
     (IllegalMoveError, 409),
     (ConflictError, 409),
     (SignInError, 401),
+    (ForbiddenError, 403),
+    (TooManyTriesError, 429),
 )
 """What each kind of error is in HTTP; any other `FarmError` is the farm's own trouble: 503."""
 
@@ -124,6 +128,11 @@ async def on_farm_error(request: Request, error: Exception) -> Response:
     if found.status == 503:
         log.error("%s %s: %s", request.method, request.url.path, error)
     return _show(request, found)
+
+
+def refuse(request: Request, error: FarmError, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that an error of ours is, for those who refuse before any handler runs; a page where a person looks."""
+    return _show(request, of_error(error), headers)
 
 
 async def on_key_reused(request: Request, _error: Exception) -> Response:

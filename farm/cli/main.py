@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from farm.cli import batch, bench, calibrate, demo, jobs, join, local, machines, plan, simulate, token, up
+from farm.cli import (
+    batch,
+    bench,
+    calibrate,
+    demo,
+    jobs,
+    join,
+    local,
+    machines,
+    plan,
+    simulate,
+    token,
+    up,
+    user,
+)
 
 app = typer.Typer(
     name="farm",
@@ -37,6 +51,7 @@ app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(token.token, name="token")
+app.add_typer(user.user, name="user")
 app.add_typer(local.local, name="local")
 app.command("leave")(local.leave)
 

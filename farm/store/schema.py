@@ -203,6 +203,19 @@ requests = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# Who may sign in with a name and a password.
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("role", sa.Text, nullable=False),
+    # Argon2id in its own encoded form, with salt and costs.
+    sa.Column("password", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("signed_in_at", sa.Float),
+)
+
 tokens = sa.Table(
     "tokens",
     metadata,
@@ -216,4 +229,7 @@ tokens = sa.Table(
     sa.Column("expires_at", sa.Float),
     sa.Column("used_at", sa.Float),
     sa.Column("revoked_at", sa.Float),
+    # What it may do at the most, and whose it is; the owner's role bounds it further.
+    sa.Column("scope", sa.Text),
+    sa.Column("user_id", sa.ForeignKey("users.id")),
 )

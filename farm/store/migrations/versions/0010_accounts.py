@@ -1,0 +1,39 @@
+"""Accounts, and what each token may do"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "users",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("password", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("signed_in_at", sa.Float(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
+        sa.UniqueConstraint("name", name=op.f("uq_users_name")),
+    )
+    with op.batch_alter_table("tokens", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("scope", sa.Text(), nullable=True))
+        batch_op.add_column(sa.Column("user_id", sa.Text(), nullable=True))
+        batch_op.create_foreign_key(batch_op.f("fk_tokens_user_id"), "users", ["user_id"], ["id"])
+    # Whoever was let in before there were roles was let in for everything.
+    op.execute("UPDATE tokens SET scope = 'admin' WHERE kind IN ('admin', 'session')")
+
+
+def downgrade() -> None:
+    # Without scopes each would be let in for everything.
+    op.execute("DELETE FROM tokens WHERE kind = 'api' OR (kind = 'session' AND scope <> 'admin')")
+    with op.batch_alter_table("tokens", schema=None) as batch_op:
+        batch_op.drop_constraint(batch_op.f("fk_tokens_user_id"), type_="foreignkey")
+        batch_op.drop_column("user_id")
+        batch_op.drop_column("scope")
+    op.drop_table("users")
