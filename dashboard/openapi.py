@@ -36,6 +36,7 @@ def describe(app: FastAPI) -> None:
             for path, methods in made["paths"].items():
                 for method, route in methods.items():
                     _say_what_it_needs(route, NEEDS.get((method.upper(), path)))
+                    _say_how_it_refuses(route)
             app.openapi_schema = made
         return app.openapi_schema
 
@@ -48,3 +49,11 @@ def _say_what_it_needs(route: dict[str, Any], need: Scope | None) -> None:
     route["description"] = f"{route.get('description', '')}\n\nNeeds the scope `{need}`.".strip()
     if need is not Scope.READ:
         route["responses"] |= {str(status): said for status, said in documented(403).items()}
+
+
+def _say_how_it_refuses(route: dict[str, Any]) -> None:
+    """A body that is no JSON or no form is refused with 400 before any handler sees it; each refusal is a problem, not plain JSON."""
+    if "requestBody" in route:
+        route["responses"].setdefault("400", documented(400)[400])
+    if "422" in route["responses"]:
+        route["responses"]["422"] = documented(422)[422]

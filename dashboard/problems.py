@@ -155,7 +155,7 @@ async def on_validation(request: Request, error: Exception) -> Response:
             ErrorItem(field=field, message=f"{field}: {found['msg'][:1].lower()}{found['msg'][1:]}.")
         )
     detail = " ".join(item.message for item in items)
-    return _show(request, _problem(422, detail, "The API is described at /docs.", items))
+    return _show(request, _problem(422, detail, "The API is described at /openapi.json.", items))
 
 
 async def on_http(request: Request, error: Exception) -> Response:
