@@ -20,6 +20,7 @@ NEEDS: dict[tuple[str, str], Scope | None] = {
     ("POST", "/api/v1/jobs/{job_id}/retry"): _S,
     ("POST", "/api/v1/jobs/{job_id}/priority"): _S,
     ("POST", "/api/v1/jobs/{job_id}/rating"): _S,
+    ("POST", "/api/v1/jobs/{job_id}/star"): _S,
     ("GET", "/api/v1/jobs/{job_id}/video"): _R,
     ("GET", "/api/v1/jobs/{job_id}/thumbnail"): _R,
     ("GET", "/api/v1/jobs/{job_id}/preview"): _R,

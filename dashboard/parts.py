@@ -19,6 +19,7 @@ from farm.store.engine import open_engine
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Requests
+from farm.store.retention import RetentionReader
 from farm.store.throughput import ThroughputReader
 from farm.store.users import Users
 
@@ -45,6 +46,7 @@ class Parts:
     users: Users
     accounts: Users
     tries: Tries
+    retention: RetentionReader
     artifacts: ArtifactStore
     animations: Animations
     models: Mapping[str, ModelRow]
@@ -64,6 +66,7 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     writing = open_engine(data.database_url, writes=True)
     reading = open_engine(data.database_url, writes=False)
     clock = clock or SystemClock()
+    artifacts = ArtifactStore(data.artifacts)
     models = load_models(settings.models_file)
     return Parts(
         data=data,
@@ -75,7 +78,8 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         users=Users(reading),
         accounts=Users(writing),
         tries=Tries(clock),
-        artifacts=ArtifactStore(data.artifacts),
+        retention=RetentionReader(reading, artifacts),
+        artifacts=artifacts,
         animations=Animations(data.animations),
         models=models,
         presets={name: preset for name, preset in presets().items() if preset.model in models},

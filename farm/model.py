@@ -193,7 +193,8 @@ class Node:
 class Job:
     """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with.
 
-    `batch` names the many that it was submitted with, if any.
+    `batch` names the many that it was submitted with, if any. The files of a `starred` job are kept for ever; `removed_at` is when
+    picture and clip were deleted, wall seconds.
     """
 
     id: str
@@ -216,6 +217,8 @@ class Job:
     rating: int | None = None
     stage: StageKind = StageKind.GENERATE
     batch: str | None = None
+    starred: bool = False
+    removed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,12 +153,15 @@ def cancel(farm: Farm, me: Who, job_id: str) -> JobView:
 )
 def retry(farm: Farm, me: Who, job_id: str) -> JobView:
     """Asks the scheduler to queue a failed or cancelled job again."""
-    status = own_job(farm, me, job_id).status
+    job = own_job(farm, me, job_id)
+    status = job.status
     if status not in (JobStatus.FAILED, JobStatus.CANCELLED):
         remedy = "Submit the picture again for another clip." if status == JobStatus.FINISHED else ""
         raise ConflictError(
             f"Job {job_id} is {status}; only failed and cancelled jobs can be tried again.", remedy
         )
+    if job.removed_at is not None:
+        raise ConflictError(f"The picture of job {job_id} was deleted to make room.", "Submit it again.")
     return _ask(farm, me, RequestKind.RETRY, job_id)
 
 
@@ -182,6 +185,25 @@ def rate(farm: Farm, me: Who, job_id: str, opinion: Rating) -> JobView:
     job = own_job(farm, me, job_id)
     if not farm.requests.rate(job_id, opinion.rating):
         raise ConflictError(f"Job {job_id} is {job.status}; only a finished clip can be rated.")
+    farm.live.announce(job_id, job.status)
+    return show_job(farm, job_id)
+
+
+class Star(BaseModel):
+    """Whether a job's picture and clip are kept for ever."""
+
+    starred: bool = True
+
+
+_KEEP = Star()
+
+
+@router.post("/jobs/{job_id}/star", summary="Keep a job's files", responses=documented(401, 404, 409, 422))
+def star(farm: Farm, me: Who, job_id: str, wish: Star = _KEEP) -> JobView:
+    """Keeps the job's picture and clip for ever, whatever the farm's retention is; `starred: false` ends that."""
+    job = own_job(farm, me, job_id)
+    if not farm.requests.star(job_id, starred=wish.starred):
+        raise ConflictError(f"The files of job {job_id} are deleted already; there is nothing to keep.")
     farm.live.announce(job_id, job.status)
     return show_job(farm, job_id)
 

@@ -37,7 +37,7 @@ export function listen() {
 async function act(button) {
   button.disabled = true;
   try {
-    await post(`/api/v1/jobs/${encodeURIComponent(button.dataset.jobId)}/${button.dataset.do}`);
+    await post(`/api/v1/jobs/${encodeURIComponent(button.dataset.jobId)}/${button.dataset.do}`, button.dataset.body && JSON.parse(button.dataset.body));
     await refresh();
   } finally {
     button.disabled = false;

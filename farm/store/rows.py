@@ -76,6 +76,8 @@ def job_from_row(row: RowMapping) -> Job:
         rating=row["rating"],
         batch=row["batch"],
         stage=StageKind(row["stage"]),
+        starred=bool(row["starred"]),
+        removed_at=row["removed_at"],
     )
 
 

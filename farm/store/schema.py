@@ -51,6 +51,9 @@ jobs = sa.Table(
     sa.Column("failure", sa.Text),
     sa.Column("rating", sa.Integer),
     sa.Column("batch", sa.Text),
+    # A person wants its files kept for ever; when they were deleted.
+    sa.Column("starred", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    sa.Column("removed_at", sa.Float),
     # The stage that the job is at: what its next attempt is of.
     sa.Column("stage", sa.Text, nullable=False, default="generate", server_default="generate"),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
@@ -61,6 +64,7 @@ jobs = sa.Table(
     sa.Index("ix_jobs_finished_at", "finished_at"),
     sa.Index("ix_jobs_status_finished_at", "status", "finished_at"),
     sa.Index("ix_jobs_rating", "rating"),
+    sa.Index("ix_jobs_removed_at", "removed_at"),
     sqlite_autoincrement=True,
 )
 

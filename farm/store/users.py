@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from farm.auth import Role
+from farm.auth import Role, TokenKind
 from farm.errors import BadInputError, ConflictError, NotFoundError
 from farm.ids import new_id
 from farm.store import schema
@@ -24,6 +24,17 @@ class User:
     created_at: float
     signed_in_at: float | None = None
     password: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenToken:
+    """What may be shown of a program's token; times in wall seconds."""
+
+    name: str
+    scope: str
+    created_at: float
+    expires_at: float | None
+    user: str | None
 
 
 class Users:
@@ -56,6 +67,22 @@ class Users:
         if row is None:
             return None
         return User(row["name"], Role(row["role"]), row["created_at"], row["signed_in_at"], row["password"])
+
+    def tokens(self, now: float) -> list[GivenToken]:
+        """The tokens of programs that are good at `now`, the newest first."""
+        tokens, users = schema.tokens, schema.users
+        statement = (
+            sa.select(tokens.c.name, tokens.c.scope, tokens.c.created_at, tokens.c.expires_at, users.c.name)
+            .outerjoin(users, tokens.c.user_id == users.c.id)
+            .where(
+                tokens.c.kind.in_((TokenKind.ADMIN, TokenKind.API)),
+                tokens.c.revoked_at.is_(None),
+                sa.or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now),
+            )
+            .order_by(tokens.c.created_at.desc(), tokens.c.id)
+        )
+        with self._engine.connect() as connection:
+            return [GivenToken(*row) for row in connection.execute(statement)]
 
     def add(self, name: str, role: Role, password: str, now: float) -> None:
         """Makes an account; `password` is the hash.

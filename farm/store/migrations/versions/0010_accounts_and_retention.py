@@ -1,4 +1,4 @@
-"""Accounts, and what each token may do"""
+"""Accounts, and what each token may do; jobs whose files are kept for ever, or were deleted"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -28,8 +28,17 @@ def upgrade() -> None:
     # Whoever was let in before there were roles was let in for everything.
     op.execute("UPDATE tokens SET scope = 'admin' WHERE kind IN ('admin', 'session')")
 
+    with op.batch_alter_table("jobs", schema=None, table_kwargs={"sqlite_autoincrement": True}) as batch_op:
+        batch_op.add_column(sa.Column("starred", sa.Boolean(), nullable=False, server_default=sa.false()))
+        batch_op.add_column(sa.Column("removed_at", sa.Float(), nullable=True))
+    op.create_index("ix_jobs_removed_at", "jobs", ["removed_at"])
+
 
 def downgrade() -> None:
+    op.drop_index("ix_jobs_removed_at", "jobs")
+    with op.batch_alter_table("jobs", schema=None, table_kwargs={"sqlite_autoincrement": True}) as batch_op:
+        batch_op.drop_column("removed_at")
+        batch_op.drop_column("starred")
     # Without scopes each would be let in for everything.
     op.execute("DELETE FROM tokens WHERE kind = 'api' OR (kind = 'session' AND scope <> 'admin')")
     with op.batch_alter_table("tokens", schema=None) as batch_op:
