@@ -49,7 +49,9 @@ def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
     of_card = {card.id: names.get(card.node_id) for card in cards}
     return [
         one.model_copy(update={"node_name": of_card[one.card_id]}) if one.card_id in of_card else one
-        for one in foresee(submission.settings, cards, view, anywhere=submission.anywhere)
+        for one in foresee(
+            submission.settings, cards, view, anywhere=submission.anywhere, needs=submission.needs
+        )
     ]
 
 

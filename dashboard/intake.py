@@ -93,6 +93,7 @@ def _submit(
         preset=submission.preset,
         priority=submission.priority,
         anywhere=submission.anywhere,
+        needs=submission.needs,
         submitted_by=upload.by,
         idempotency_key=upload.idempotency_key,
         request_sha256=_fingerprint(upload) if upload.idempotency_key else None,

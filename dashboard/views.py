@@ -76,6 +76,7 @@ def job_view(
         prompt=job.settings.prompt,
         priority=job.priority,
         anywhere=job.anywhere,
+        needs=list(job.needs),
         submitted_by=job.submitted_by,
         input_sha256=job.input_sha256,
         created_at=job.created_at,

@@ -22,8 +22,8 @@ if [ "${1:-}" = "--network" ]; then
     shift
     FARM_REQUIRE_NETWORK_TESTS=1 exec .venv/bin/python -m pytest tests/network "$@"
 fi
-# All of it: in two processes, one of which has the tests with a whole farm to itself (tests/conftest.py).
+# All of it: in two processes, file by file, those with a whole farm first (tests/conftest.py).
 if [ "$#" = 0 ]; then
-    exec .venv/bin/python -m pytest tests -n 2 --dist loadgroup
+    exec .venv/bin/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 fi
 exec .venv/bin/python -m pytest "$@"

@@ -123,6 +123,7 @@ class JobView(Answer):
     prompt: str = ""
     priority: int = 0
     anywhere: bool = False
+    needs: list[str] = []
     submitted_by: str = ""
     input_sha256: str | None = None
     created_at: float

@@ -147,7 +147,7 @@ class Card:
     `usable_gib` is what a render's allocator may reserve. `driver` is the driver's version, `bus_gb_s` what a copy from the PC's memory
     reaches (GB/s, one direction), `ram_gib` all memory of its PC. `trouble` keeps it from work; `notice` is worth knowing and does not.
     `kept` says why its owner has it for now; `others_gib` is what other programs hold of it, already taken off `usable_gib`.
-    `paused` is why the farm itself gives it no work until it has passed a test.
+    `paused` is why the farm itself gives it no work until it has passed a test. `tags` are the words with which its owner marked its PC.
     """
 
     id: str
@@ -170,6 +170,7 @@ class Card:
     others_gib: float | None = None
     facts: CardFacts | None = None
     paused: str | None = None
+    tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +194,8 @@ class Node:
 class Job:
     """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with.
 
-    `batch` names the many that it was submitted with, if any. The files of a `starred` job are kept for ever; `removed_at` is when
-    picture and clip were deleted, wall seconds.
+    `batch` names the many that it was submitted with, if any; `needs` the tags that its card's PC must have. The files of a `starred`
+    job are kept for ever; `removed_at` is when picture and clip were deleted, wall seconds.
     """
 
     id: str
@@ -217,6 +218,7 @@ class Job:
     rating: int | None = None
     stage: StageKind = StageKind.GENERATE
     batch: str | None = None
+    needs: tuple[str, ...] = ()
     starred: bool = False
     removed_at: float | None = None
 

@@ -21,6 +21,7 @@ from farm.errors import BadInputError, BadSettingsError
 from farm.model import RenderSettings, Tier
 from farm.motion import MAX_STRENGTH, MOTIONS
 from farm.planning.tiers import tier_of
+from farm.tags import read_tags
 
 MAX_SETTINGS_BYTES = 256 * 1024
 MAX_PROMPT = 2_000
@@ -54,6 +55,7 @@ class SubmittedSettings(BaseModel):
     strength: float | None = None
     priority: int | None = None
     anywhere: bool | None = None
+    needs: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Submission:
     preset: str | None
     priority: int
     anywhere: bool
+    needs: tuple[str, ...] = ()
 
 
 def parse_settings(
@@ -113,6 +116,7 @@ def parse_settings(
     ):
         remedy = "Say in a few words what should happen, such as 'waves roll in, slow zoom'."
         wrong.append(_wrong("prompt", f"The model {row.name} needs a prompt, and it is empty.", remedy))
+    needs = _needs(given, wrong)
     if wrong:
         raise BadSettingsError(tuple(wrong))
     settings = RenderSettings(
@@ -131,7 +135,15 @@ def parse_settings(
         smooth=smooth,
     )
     named = None if given.preset is None and given.model is not None else preset.name
-    return Submission(settings, tier_of(settings), named, given.priority or 0, bool(given.anywhere))
+    return Submission(settings, tier_of(settings), named, given.priority or 0, bool(given.anywhere), needs)
+
+
+def _needs(given: SubmittedSettings, wrong: list[BadInputError]) -> tuple[str, ...]:
+    try:
+        return read_tags(given.needs or (), "settings.needs")
+    except BadInputError as error:
+        wrong.append(error)
+        return ()
 
 
 def _wrong(name: str, message: str, remedy: str = "") -> BadInputError:

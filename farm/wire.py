@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from farm.model import CardKind, MemoryPlan, PcieLink, RenderSettings, StageKind
+from farm.model import CardKind, MemoryPlan, PcieLink, RenderSettings, StageKind, Tier
 from farm.vitals import CardFacts, Vitals
 
 
@@ -34,9 +34,9 @@ class Order:
 class CardReport:
     """What a node says of one of its cards: `vram_gib` is nominal, `usable_gib` what the planner may use; the rest as in `farm.model.Card`.
 
-    `tested` is False until the card's worker has run a first computation on it; before that it gets no work. `answers`: whether its worker
-    answered just now. `attempt_id`: what the worker is at, None if it is idle or does not answer. `vitals` is the newest look at the card,
-    None for a CPU.
+    `tags` and `pinned` (a band in place of its memory's) are its owner's. `tested` is False until the card's worker has run a first
+    computation on it; before that it gets no work. `answers`: whether its worker answered just now. `attempt_id`: what the worker is at,
+    None if it is idle or does not answer. `vitals` is the newest look at the card, None for a CPU.
     """
 
     id: str
@@ -59,6 +59,8 @@ class CardReport:
     others_gib: float | None = None
     facts: CardFacts | None = None
     vitals: Vitals | None = None
+    tags: tuple[str, ...] = ()
+    pinned: Tier | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,8 @@ class NodeAgent:
             others_gib=others,
             kept=kept.why if kept is not None else None,
             vitals=self._guard.vitals(card.id) or card.vitals,
+            tags=self._guard.rules.tags,
+            pinned=self._guard.rules.tier,
         )
 
     def _heard(self, card: CardReport, answer: Any) -> CardReport:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import BadInputError, ConfigurationError
+from farm.model import Tier
 from farm.secret_files import ensure_private_directory, write_secret
+from farm.tags import read_tags
 from node_agent.availability import parse_hours
 from node_agent.readings import CardProgram
 
@@ -32,13 +34,16 @@ COOLER_C = 5.0
 class OwnerRules:
     """What a PC's owner asked for with `farm join`.
 
-    `max_temperature_c`: above it a card takes no new work. `cards`: the ids of those that the farm may use, all if empty.
+    `max_temperature_c`: above it a card takes no new work. `cards`: the ids of those that the farm may use, all if empty. `tags`: words by
+    which jobs may ask for this PC. `tier`: the band that its cards keep to, whatever their memory; None leaves it to that.
     """
 
     only_idle: bool = False
     hours: str | None = None
     max_temperature_c: float | None = None
     cards: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    tier: Tier | None = None
 
     FILE = "owner.json"
 
@@ -51,6 +56,8 @@ class OwnerRules:
             if self.max_temperature_c
             else "",
             f"only the cards {', '.join(self.cards)}" if self.cards else "",
+            f"tagged {', '.join(self.tags)}" if self.tags else "",
+            f"kept to {self.tier} work" if self.tier is not None else "",
         ]
         return "; ".join(part for part in said if part) or "none"
 
@@ -78,6 +85,8 @@ class OwnerRules:
             "hours": self.hours,
             "max_temperature_c": self.max_temperature_c,
             "cards": list(self.cards),
+            "tags": list(self.tags),
+            "tier": self.tier,
         }
         ensure_private_directory(home)
         write_secret(home / self.FILE, json.dumps(told) + "\n")
@@ -90,6 +99,8 @@ def _rules_of(told: Mapping[str, Any]) -> OwnerRules:
         None if told["hours"] is None else str(told["hours"]),
         None if limit is None else float(limit),
         tuple(str(card) for card in told["cards"]),
+        read_tags((str(tag) for tag in told.get("tags") or ()), "tag"),
+        Tier(told["tier"]) if told.get("tier") else None,
     )
     if rules.hours is not None:
         parse_hours(rules.hours)

@@ -260,5 +260,6 @@ def requirements(job: Job) -> tuple[object, ...]:
         settings.guidance,
         job.tier,
         job.anywhere,
+        job.needs,
         job.draft,
     )

@@ -11,6 +11,8 @@ Flags = npt.NDArray[np.bool_]
 UNKNOWN = np.inf
 """In place of a time that nobody knows: such a card is not waited for."""
 NO_MODEL = -1
+ALIKE_S = 1e-3
+"""Ends that are closer than this are one: wall seconds are rounded to 2.4e-7, and two cards alike must not each wait for the other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +100,7 @@ class Turns:
 
     def done_by(self, offers: Offers, begins: Numbers, by: float, but: int, kept: Flags | None) -> int:
         """How many jobs the offered cards, but for one slot and those `kept` for other work, would have finished before `by`."""
-        left = by - begins[offers.slots] - self.loading(offers)
+        left = by - begins[offers.slots] - self.loading(offers) - ALIKE_S
         left[offers.slots == but] = 0.0
         if kept is not None:
             left[kept[offers.slots]] = 0.0

@@ -322,7 +322,7 @@ def _card(node_id: str, said: CardReport) -> Card:
         name=said.name,
         vram_gib=said.vram_gib,
         usable_gib=said.usable_gib,
-        band=band_of(said.vram_gib, said.kind),
+        band=said.pinned or band_of(said.vram_gib, said.kind),
         compute_capability=said.compute_capability,
         models=frozenset(said.models),
         trouble=said.trouble,
@@ -334,4 +334,5 @@ def _card(node_id: str, said: CardReport) -> Card:
         kept=said.kept,
         others_gib=said.others_gib,
         facts=said.facts,
+        tags=frozenset(said.tags),
     )

@@ -34,22 +34,14 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 ORDER = ("unit", "property", "gpu", "docs", "integration", "network", "browser")
 """The quick ones first. The browser's driver comes last: it keeps an event loop running in the main thread until the session ends."""
 SIDE_BY_SIDE = ("integration", "network", "unit", "property", "gpu", "docs", "browser")
-"""In several processes those with a whole farm come first: they take longest, and one process has them all, so that no two farms run."""
-FARM = ("integration", "network")
+"""In several processes, each of which takes file after file: those with a whole farm, which take longest, come first."""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sorts the tests by folder; within a folder they keep their order. In several processes each file is one process's."""
-    order = ORDER if config.getoption("dist", "no") == "no" else SIDE_BY_SIDE
-    here = Path(__file__).parent
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
-    def folder(item: pytest.Item) -> str:
-        return item.path.relative_to(here).parts[0]
 
-    items.sort(key=lambda item: order.index(folder(item)))
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        part = folder(item)
-        group = "farm" if part in FARM else part if part == "browser" else str(item.path.relative_to(here))
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the tests by folder; within a folder they keep their order."""
+    order = SIDE_BY_SIDE if "PYTEST_XDIST_WORKER" in os.environ else ORDER
+    items.sort(key=lambda item: order.index(_folder(item)))

@@ -15,6 +15,7 @@ from farm.cli.options import (
     Height,
     Model,
     Motion,
+    Needs,
     NegativePrompt,
     Preset,
     Prompt,
@@ -66,6 +67,7 @@ def batch(
     strength: Strength = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
     anywhere: Anywhere = False,
+    needs: Needs = None,
     head: Head = None,
     token: Token = None,
 ) -> None:
@@ -78,6 +80,7 @@ def batch(
         "width": width, "height": height, "frames": frames, "steps": steps, "guidance": guidance,
         "fps": fps, "seed": seed, "motion": motion, "strength": strength, "priority": priority,
         "anywhere": anywhere or None,
+        "needs": needs,
     }  # fmt: skip
     with Farm.local(head, token) as farm:
         work = FolderBatch(farm, folder, name or _named(folder), settings, out)

@@ -13,6 +13,7 @@ from farm.cli.options import (
     Height,
     Model,
     Motion,
+    Needs,
     NegativePrompt,
     Preset,
     Prompt,
@@ -61,6 +62,7 @@ def submit(
     strength: Strength = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
     anywhere: Anywhere = False,
+    needs: Needs = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it is done, and show the progress.")
     ] = False,
@@ -115,7 +117,7 @@ def submit(
         "width": width, "height": height, "frames": frames, "steps": steps, "guidance": guidance,
         "fps": fps, "smooth": smooth, "seed": seed, "motion": motion, "strength": strength,
     }  # fmt: skip
-    how: dict[str, Any] = {"priority": priority, "anywhere": anywhere or None}
+    how: dict[str, Any] = {"priority": priority, "anywhere": anywhere or None, "needs": needs}
     with Farm.local(head, token) as farm:
         if recipe is None:
             job = farm.submit(image, **options, **how)

@@ -43,6 +43,19 @@ def join(
             min=0.0, max=120.0, help="Degrees Celsius above which a card takes no new work; 0 lifts it."
         ),
     ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A word by which jobs may ask for this PC; may be given several times. 'none' takes all away."
+        ),
+    ] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BAND",
+            help="What work its cards keep to, whatever their memory: post, preview or quality; 'memory' lifts it.",
+        ),
+    ] = None,
     card: Annotated[
         list[str] | None, typer.Option(help="Only this card (its UUID); may be given several times.")
     ] = None,
@@ -62,6 +75,7 @@ def join(
     console = Console(highlight=False, soft_wrap=True, markup=False)
     place = (home or settings.node_home or default_home()).expanduser().absolute()
     rules = _rules(place, only_idle, hours, max_temperature, card)
+    rules = _marked(rules, tag, tier)
     node = Node(
         NodeOptions(
             head=head,
@@ -110,4 +124,24 @@ def _rules(
         rules = replace(rules, max_temperature_c=max_temperature or None)
     if cards:
         rules = replace(rules, cards=tuple(cards))
+    return rules
+
+
+def _marked(rules: "OwnerRules", tags: list[str] | None, tier: str | None) -> "OwnerRules":
+    """The rules with the tags and the band that were said now."""
+    from dataclasses import replace
+
+    from farm.errors import BadInputError
+    from farm.model import Tier
+    from farm.tags import read_tags
+
+    if tags:
+        rules = replace(rules, tags=() if tags == ["none"] else read_tags(tags, "tag"))
+    if tier is not None:
+        bands = {band.value: band for band in Tier}
+        if tier != "memory" and tier not in bands:
+            raise BadInputError(
+                "tier", f"There is no band {tier!r}.", f"Name one of {', '.join(bands)}, or memory."
+            )
+        rules = replace(rules, tier=bands.get(tier))
     return rules

@@ -25,4 +25,8 @@ Motion = Annotated[str | None, typer.Option("--motion", help="Camera move of the
 Strength = Annotated[
     float | None, typer.Option("--strength", help="Strength of the camera move; 1 is usual.")
 ]
+Needs = Annotated[
+    list[str] | None,
+    typer.Option("--needs", metavar="TAG", help="Only on PCs with this tag; may be given several times."),
+]
 Anywhere = Annotated[bool, typer.Option("--anywhere", help="On any card that has the memory.")]

@@ -134,6 +134,14 @@ def band_fits(job: Job, card: Card, view: FarmView) -> str | None:
     return f"it is {tier} work, {card.name} is kept for {card.band} work"
 
 
+def tags_match(job: Job, card: Card, _view: FarmView) -> str | None:
+    """The card's PC has the tags that the job asks for."""
+    missing = [tag for tag in job.needs if tag not in card.tags]
+    if not missing:
+        return None
+    return f"it needs a PC with the tag{'s' if len(missing) > 1 else ''} {', '.join(missing)}, that of {card.name} has not"
+
+
 def not_failed_here(job: Job, card: Card, view: FarmView) -> str | None:
     """The job has not failed on this card before."""
     return f"it failed on {card.name} before" if card.id in view.failed.get(job.id, frozenset()) else None
@@ -167,6 +175,7 @@ LASTING: tuple[Filter, ...] = (
     memory_fits,
     host_memory_fits,
     band_fits,
+    tags_match,
     not_failed_here,
 )
 """What does not change by waiting, in the order in which a person should read it."""
@@ -342,6 +351,8 @@ def what_helps(job: Job, card: Card, view: FarmView) -> str:
         advice.append(_what_fits(job, row, room_of(row, card, usable)))
     if band_fits(job, card, view):
         advice.append("submit it with `--anywhere`")
+    if tags_match(job, card, view):
+        advice.append(f"mark that PC with `farm join --tag {job.needs[0]}`")
     if not_failed_here(job, card, view):
         advice.append("look at the log of the failed attempt and retry the job")
     text = " and ".join(advice)
@@ -352,6 +363,8 @@ def _what_helps_later(job: Job, card: Card, view: FarmView) -> str:
     """As `what_helps`, for a job whose clip is rendered and waits to be worked on."""
     if band_fits(job, card, view):
         return "Let a PC join that has a card under 8 GB or none: post work takes no more."
+    if tags_match(job, card, view):
+        return f"Mark a PC with `farm join --tag {job.needs[0]}`."
     if not_failed_here(job, card, view):
         return "Look at the log of the failed attempt and retry the job."
     return ""

@@ -52,14 +52,26 @@ def imagined_card(name: str, vram_gb: float | None = None, models: Iterable[str]
 
 
 def foresee(
-    settings: RenderSettings, cards: Iterable[Card], view: FarmView, *, anywhere: bool = False
+    settings: RenderSettings,
+    cards: Iterable[Card],
+    view: FarmView,
+    *,
+    anywhere: bool = False,
+    needs: tuple[str, ...] = (),
 ) -> list[CardForecast]:
     """A forecast for each card, the best first: those that take it, then those that it fits, each from the fastest on.
 
     `settings.model` must be one of `view.models`. A card in trouble is not eligible; whether a card is busy does not count.
     """
     job = Job(
-        "", JobStatus.QUEUED, settings, tier_of(settings), input_sha256="", created_at=0.0, anywhere=anywhere
+        "",
+        JobStatus.QUEUED,
+        settings,
+        tier_of(settings),
+        input_sha256="",
+        created_at=0.0,
+        anywhere=anywhere,
+        needs=needs,
     )
     forecasts = [_forecast(job, card, view) for card in cards]
     return sorted(

@@ -10,4 +10,6 @@ def kind_of(job: Job) -> str:
     words = [asked.model, shape, f"{asked.steps}", f"{asked.guidance:g}", str(job.tier)]
     if job.stage is not StageKind.GENERATE:
         words += [str(job.stage), f"{asked.fps} to {asked.smooth} fps"]
-    return " ".join([*words, *(["anywhere"] if job.anywhere else []), *(["draft"] if job.draft else [])])
+    return " ".join(
+        [*words, *(["anywhere"] if job.anywhere else []), *job.needs, *(["draft"] if job.draft else [])]
+    )

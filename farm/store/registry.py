@@ -65,6 +65,7 @@ class Registry:
                         "notice": card.notice,
                         "kept": card.kept,
                         "others_gib": card.others_gib,
+                        "tags": sorted(card.tags),
                         "facts": asdict(card.facts) if card.facts is not None else None,
                     },
                 )

@@ -47,6 +47,7 @@ class NewJob:
     preset: str | None = None
     priority: int = 0
     anywhere: bool = False
+    needs: tuple[str, ...] = ()
     submitted_by: str = ""
     idempotency_key: str | None = None
     request_sha256: str | None = None
@@ -83,6 +84,7 @@ class Requests:
                             tier=new.tier,
                             priority=new.priority,
                             anywhere=new.anywhere,
+                            needs=list(new.needs),
                             draft=new.draft,
                             stage=StageKind.GENERATE,
                             input_sha256=new.picture.sha256,

@@ -76,6 +76,7 @@ def job_from_row(row: RowMapping) -> Job:
         rating=row["rating"],
         batch=row["batch"],
         stage=StageKind(row["stage"]),
+        needs=tuple(row["needs"] or ()),
         starred=bool(row["starred"]),
         removed_at=row["removed_at"],
     )
@@ -157,4 +158,5 @@ def card_from_row(row: RowMapping) -> Card:
         others_gib=row["others_gib"],
         facts=_FACTS.validate_python(row["facts"]) if row["facts"] else None,
         paused=row["paused"],
+        tags=frozenset(row["tags"] or ()),
     )

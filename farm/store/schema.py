@@ -51,6 +51,7 @@ jobs = sa.Table(
     sa.Column("failure", sa.Text),
     sa.Column("rating", sa.Integer),
     sa.Column("batch", sa.Text),
+    sa.Column("needs", sa.JSON),
     # A person wants its files kept for ever; when they were deleted.
     sa.Column("starred", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
     sa.Column("removed_at", sa.Float),
@@ -96,6 +97,7 @@ cards = sa.Table(
     sa.Column("band", sa.Text, nullable=False),
     sa.Column("compute_capability", sa.Text),
     sa.Column("models", sa.JSON, nullable=False),
+    sa.Column("tags", sa.JSON),
     sa.Column("last_seen", sa.Float),
     sa.Column("trouble", sa.Text),
     sa.Column("driver", sa.Text),

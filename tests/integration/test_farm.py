@@ -136,7 +136,8 @@ def test_a_running_job_stops_when_cancelled_and_the_card_takes_the_next(client: 
 
 def test_jobs_that_wait_tell_their_place_their_time_and_why(client: Farm, picture: Path) -> None:
     """Nobody knows how long a clip takes (FramePack#151), and no reason is shown why a job waits (gflow PR#208)."""
-    long, *waiting = (client.submit(picture, **LONG) for _ in range(3))
+    # The outlook is told every five seconds: the first clip must take longer, on a quick PC too.
+    long, *waiting = (client.submit(picture, **{**LONG, "frames": 200}) for _ in range(3))
     last = waiting[-1].id
     wait_until(lambda: client.job(long.id).status == JobStatus.RUNNING, 20, "the first runs")
     wait_until(lambda: client.job(last).position == 2, 20, "the others wait")

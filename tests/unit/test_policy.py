@@ -258,5 +258,5 @@ def test_a_lease_runs_from_the_last_word_and_silence_counts_from_the_last_answer
     assert leases.silence("n1", 5.0) is None
     assert not leases.answering("n1", 5.0)
     leases.heard("n1", 5.0)
-    assert leases.answering("n1", 15.0)
-    assert not leases.answering("n1", 15.1)
+    assert leases.answering("n1", 13.0)
+    assert not leases.answering("n1", 13.1)

@@ -366,3 +366,13 @@ def test_complaint_16_a_job_that_waits_although_a_card_is_free_says_for_which_an
     policy.set_card(card("RTX 4080"), free=True)
     assert picks(policy, NOW + 60) == {"J1": "RTX 4080"}
     assert set(policy.rather) == {"J2"}, "which waits for its turn there"
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.7, 37.3, 1234.56])
+def test_of_two_cards_alike_one_takes_the_job_at_any_hour_of_the_wall_clock(seconds: float) -> None:
+    """Regression: the rounding of wall seconds made each of two idle cards wait for the other, for ever."""
+    for tick in range(200):
+        now = 1_790_000_000.123 + tick * 0.618033
+        policy = farm({"a": seconds / PREVIEW.steps, "b": seconds / PREVIEW.steps})
+        add(policy, job("J1"))
+        assert [pick.card.id for pick in policy.decide(now)] == ["a"]
