@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from farm.errors import FarmError, NotFoundError
 from farm.model import Artifact
@@ -54,7 +54,15 @@ class ArtifactStore:
                 kept.
         """
         with _plain_errors("read", path), path.open("rb") as file:
-            return self._store(iter(lambda: file.read(_BLOCK), b""), sha256, media_type)
+            return self.put_stream(file, sha256, media_type)
+
+    def put_stream(self, file: IO[bytes], sha256: str, media_type: str) -> Artifact:
+        """Stores what a file gives, which must have this hash.
+
+        Raises:
+            FarmError: it has another hash; the disk is full or refuses. Nothing is kept.
+        """
+        return self._store(iter(lambda: file.read(_BLOCK), b""), sha256, media_type)
 
     def path(self, sha256: str) -> Path:
         """Where the file of this hash is, or would be.

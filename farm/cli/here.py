@@ -10,8 +10,17 @@ import typer
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
+    from farm.settings import DataDirectory
+
 Data = Annotated[Path | None, typer.Option(help="The farm's data directory. FARM_DATA.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def directory(data: Path | None) -> "DataDirectory":
+    """The farm's data directory: the one that was named, or FARM_DATA."""
+    from farm.settings import DataDirectory, FarmSettings
+
+    return DataDirectory((data or FarmSettings().data).expanduser().absolute())
 
 
 def database(data: Path | None, *, writes: bool) -> "AbstractContextManager[Engine]":
@@ -21,20 +30,19 @@ def database(data: Path | None, *, writes: bool) -> "AbstractContextManager[Engi
         ConfigurationError: no farm was ever started in that directory.
     """
     from farm.errors import ConfigurationError
-    from farm.settings import DataDirectory, FarmSettings
     from farm.store.engine import migrate, open_engine
 
-    directory = DataDirectory((data or FarmSettings().data).expanduser().absolute())
-    if not directory.database.exists():
+    where = directory(data)
+    if not where.database.exists():
         raise ConfigurationError(
-            f"There is no farm in {directory.root}.",
+            f"There is no farm in {where.root}.",
             "Start one with `farm up`, or name its directory with --data.",
         )
 
     @contextmanager
     def opened() -> "Iterator[Engine]":
-        migrate(directory.database_url)
-        engine = open_engine(directory.database_url, writes=writes)
+        migrate(where.database_url)
+        engine = open_engine(where.database_url, writes=writes)
         try:
             yield engine
         finally:

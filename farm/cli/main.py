@@ -5,6 +5,7 @@ import sys
 import typer
 
 from farm.cli import (
+    backup,
     batch,
     bench,
     calibrate,
@@ -46,6 +47,8 @@ app.command("batch")(batch.batch)
 app.command("plan")(plan.plan)
 app.command("simulate")(simulate.simulate)
 app.command("up")(up.up)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("join")(join.join)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)

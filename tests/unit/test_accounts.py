@@ -160,9 +160,7 @@ def test_whoever_was_in_before_there_were_roles_stays_in_for_everything(tmp_path
             )
     migrate(url)
     with engine.connect() as connection:
-        scopes = dict(
-            connection.execute(sa.select(schema.tokens.c.kind, schema.tokens.c.scope)).tuples().all()
-        )
+        scopes = dict(connection.execute(sa.select(schema.tokens.c.kind, schema.tokens.c.scope)).all())
     engine.dispose()
     assert scopes == {"admin": "admin", "session": "admin", "join": None, "node": None, "signin": None}
 
