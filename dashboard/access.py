@@ -43,10 +43,19 @@ NEEDS: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/events"): _R,
     ("POST", "/api/v1/plan"): _R,
     ("POST", "/api/v1/tokens"): _A,
-    # A node's own token opens these two, and no other door.
+    # A node's own token opens these, and no other door.
     ("POST", "/api/v1/nodes/hello"): None,
     ("POST", "/api/v1/nodes/bye"): None,
+    ("POST", "/api/v1/nodes/reach"): None,
+    ("GET", "/api/v1/nodes/weights"): None,
+    ("GET", "/api/v1/models/{name}/manifest"): None,
+    ("GET", "/api/v1/models/{name}/files/{path}"): None,
     # Open to all.
+    ("GET", "/join/farm"): None,
+    ("GET", "/join/install.sh"): None,
+    ("GET", "/join/install.ps1"): None,
+    ("GET", "/join/wheel"): None,
+    ("GET", "/join/lock/{name}"): None,
     ("POST", "/join/redeem"): None,
     ("GET", "/healthz"): None,
     ("GET", "/signin"): None,

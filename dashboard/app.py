@@ -16,11 +16,14 @@ from dashboard.api import (
     events,
     files,
     health,
+    install,
     jobs,
     join,
     machines,
     plan,
+    reach,
     stats,
+    weights,
 )
 from dashboard.headers import SecurityHeaders
 from dashboard.limits import BodyLimit
@@ -59,9 +62,23 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     )
     app.state.parts = farm
     problems.add_handlers(app)
-    for module in (jobs, batches, files, machines, catalogue, stats, plan, calibration, events, join):
+    for module in (
+        jobs,
+        batches,
+        files,
+        machines,
+        catalogue,
+        stats,
+        plan,
+        calibration,
+        events,
+        join,
+        reach,
+        weights,
+    ):
         app.include_router(module.router, prefix=API)
     app.include_router(join.open_router)
+    app.include_router(install.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(signin.router)

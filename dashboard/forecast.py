@@ -7,7 +7,7 @@ from dashboard.views import default_preset
 from farm.answers import CardForecast
 from farm.catalogue.models import ModelRow
 from farm.model import Card
-from farm.own_bench import Benched, read_bench
+from farm.own_bench import BenchResult, read_bench
 from farm.planning.eligibility import FarmView, bands_of
 from farm.planning.foresee import foresee
 from farm.planning.learned import LAST, Learned, bench_lessons, learn, lesson_of
@@ -55,7 +55,7 @@ def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
     ]
 
 
-def _taught(farm: Parts, bench: Sequence[Benched], card: Card, row: ModelRow) -> Learned:
+def _taught(farm: Parts, bench: Sequence[BenchResult], card: Card, row: ModelRow) -> Learned:
     """What the last attempts of the model on the card say: the scheduler's own lesson, drawn from the store."""
     history = farm.reader.instructive_attempts(card.id, row.name, LAST)
     return learn(

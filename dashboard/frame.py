@@ -30,6 +30,8 @@ templates.env.filters.update(
     phase=words.phase,
     progress_line=words.progress_line,
     rate=words.rate,
+    wh=words.wh,
+    vitals_line=words.vitals_line,
     size=words.size,
 )
 templates.env.globals.update(

@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dashboard.access import demand, needed
+from dashboard.api.weights import FOR_NODES
 from dashboard.frame import templates
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented, problem, refuse
@@ -29,8 +30,8 @@ COOKIE = "farm_session"
 SESSION_S = 30 * 24 * 3600
 OPEN = ("/healthz", "/signin", "/join/")
 """Served without a token, with what lies under `/static/`."""
-NODE_PATHS = ("/api/v1/nodes/hello", "/api/v1/nodes/bye")
-"""The only place where a node's own token is good."""
+NODE_PATHS = ("/api/v1/nodes/hello", "/api/v1/nodes/bye", "/api/v1/nodes/reach")
+"""With those of `dashboard.api.weights` the only place where a node's own token is good."""
 _PEOPLE = frozenset({TokenKind.ADMIN, TokenKind.API, TokenKind.SESSION})
 _NODES = frozenset({TokenKind.NODE})
 _SIGNS_IN = frozenset({TokenKind.SIGN_IN, TokenKind.ADMIN})
@@ -72,7 +73,8 @@ class SignedIn:
         headers = connection.headers
         bearer = _bearer(headers)
         token = bearer if bearer is not None else connection.cookies.get(COOKIE, "")
-        accepts = _NODES if scope["path"] in NODE_PATHS else _PEOPLE
+        path = scope["path"]
+        accepts = _NODES if path in NODE_PATHS or FOR_NODES.fullmatch(path) else _PEOPLE
         try:
             credential = await to_thread.run_sync(check, parts(connection), token, accepts)
             if credential.kind == TokenKind.SESSION and bearer is not None:
@@ -96,7 +98,7 @@ class SignedIn:
                 "Use the farm's own pages, or a bearer token from a program.",
                 headers={"connection": "close"},
             )
-        if scope["path"] not in NODE_PATHS:
+        if accepts is not _NODES:
             try:
                 demand(credential, needed(scope["method"], scope["path"]))
             except ForbiddenError as error:

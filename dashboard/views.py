@@ -42,6 +42,7 @@ from farm.planning.spans import SHARE
 from farm.stages import stages_of
 from farm.states import ENDED_JOBS
 from farm.store.reader import JobSort
+from farm.weights import Shelf, coming_text
 
 SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
@@ -291,6 +292,8 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
         notice=card.notice,
         others_gib=card.others_gib,
         facts=card.facts,
+        vitals=live.vitals if live and connected else None,
+        fetching=[coming_text(one) for one in card.coming],
     )
 
 
@@ -334,6 +337,7 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
         ram_gib=node.ram_gib,
         ram_free_gib=node.ram_free_gib,
         drained_at=node.drained_at,
+        fetching=list(dict.fromkeys(line for card in cards for line in card.fetching)),
     )
 
 
@@ -376,8 +380,14 @@ def preset_view(preset: Preset, model: ModelRow) -> PresetView:
     )
 
 
-def model_view(model: ModelRow) -> ModelView:
-    """One model."""
+def show_models(parts: Parts) -> list[ModelView]:
+    """All models, with what the head has of them."""
+    here = {one.name: one.bytes for one in Shelf(parts.data.models).manifests()}
+    return [model_view(row, here.get(row.name)) for row in parts.models.values()]
+
+
+def model_view(model: ModelRow, weights_bytes: int | None = None) -> ModelView:
+    """One model; `weights_bytes` is the size of the weights that the head has, None while it has none."""
     limits = model.limits
     return ModelView(
         name=model.name,
@@ -385,6 +395,7 @@ def model_view(model: ModelRow) -> ModelView:
         licence=model.licence,
         source=model.source,
         download_gib=download_gib(model),
+        weights_bytes=weights_bytes,
         draft=model.draft,
         devices=list(model.devices),
         multiple=limits.multiple,

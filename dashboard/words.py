@@ -19,6 +19,7 @@ from farm.model import (
     Tier,
 )
 from farm.stages import clip_fps, clip_frames
+from farm.vitals import Vitals
 
 Tone = Literal["good", "live", "wait", "bad", "off"]
 """What colour goes with a word; the word itself always stands beside it."""
@@ -217,7 +218,7 @@ def iso(at: float) -> str:
 
 def gib(value: float | None) -> str:
     """Memory: "5.4 GiB", "12 GiB"; "" for not known."""
-    return "" if value is None else f"{value:.1f}".removesuffix(".0") + f"{THIN}GiB"
+    return "" if value is None else f"{_whole(10 * value) / 10:.1f}".removesuffix(".0") + f"{THIN}GiB"
 
 
 def size(count: int) -> str:
@@ -233,6 +234,23 @@ def rate(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else number(_whole(value))
+
+
+def wh(value: float | None) -> str:
+    """Energy: "0.25 Wh", "4.2 Wh"; "" for not known."""
+    return "" if value is None else f"{rate(value)}{THIN}Wh"
+
+
+def vitals_line(vitals: Vitals | None) -> str:
+    """How a card is: "71 °C, 98 % in use, 155 W"; what it does not tell is left out."""
+    if vitals is None:
+        return ""
+    told = (
+        (vitals.temperature_c, f"{THIN}°C"),
+        (None if vitals.utilization is None else 100 * vitals.utilization, f"{THIN}% in use"),
+        (vitals.power_w, f"{THIN}W"),
+    )
+    return ", ".join(f"{_whole(value)}{unit}" for value, unit in told if value is not None)
 
 
 def number(value: float) -> str:

@@ -16,7 +16,7 @@ from farm.model import (
     StageKind,
     Tier,
 )
-from farm.vitals import CardFacts
+from farm.vitals import CardFacts, Vitals
 
 
 class Answer(BaseModel):
@@ -180,7 +180,8 @@ class CardView(Answer):
     cannot be reached.
     `silent_s` is how long nothing was heard of the card; `why` says more in a sentence; `notice` is worth knowing whatever it does.
     `bus_gb_s`: GB/s of a copy to the card; `precision`: what the farm computes in on it. `others_gib` is what other programs hold of it,
-    already taken off `usable_gib`. `facts` is what NVML tells beside that.
+    already taken off `usable_gib`. `facts` is what NVML tells beside that, `vitals` how the card is now; None where its PC does not answer.
+    `fetching` is its PC's.
     """
 
     id: str
@@ -206,6 +207,8 @@ class CardView(Answer):
     notice: str | None = None
     others_gib: float | None = None
     facts: CardFacts | None = None
+    vitals: Vitals | None = None
+    fetching: list[str] = []
 
 
 class TelemetryPoint(Answer):
@@ -225,7 +228,10 @@ class TelemetryPoint(Answer):
 
 
 class NodeView(Answer):
-    """A PC of the farm and its cards. `drained_at`: since when a person wants no new work for it, None where it takes work."""
+    """A PC of the farm and its cards. `drained_at`: since when a person wants no new work for it, None where it takes work.
+
+    `fetching` has a line for each model that it gets from the head, as "i2vgen-xl 43 %, 1.9 GB to go", or why it cannot.
+    """
 
     id: str
     name: str
@@ -236,6 +242,7 @@ class NodeView(Answer):
     ram_gib: float | None = None
     ram_free_gib: float | None = None
     drained_at: float | None = None
+    fetching: list[str] = []
 
 
 class CardForecast(Answer):
@@ -368,13 +375,17 @@ class PresetView(Answer):
 
 
 class ModelView(Answer):
-    """A model and what it accepts; sides in pixels and multiples of `multiple`; `download_gib` is the size of its weights."""
+    """A model and what it accepts; sides in pixels and multiples of `multiple`.
+
+    `download_gib` is the size of its weights; `weights_bytes` that of those which the head has, None while it has none.
+    """
 
     name: str
     title: str
     licence: str
     source: str = ""
     download_gib: float | None = None
+    weights_bytes: int | None = None
     draft: bool
     devices: list[str]
     multiple: int
@@ -386,8 +397,13 @@ class ModelView(Answer):
 
 
 class TokenView(Answer):
-    """A fresh token, shown this once; the farm keeps only its hash."""
+    """A fresh token, shown this once; the farm keeps only its hash.
+
+    `linux` and `windows` are the lines to paste on a PC that is to join; empty where this head has no package to give.
+    """
 
     token: str
     kind: str
     expires_at: float | None = None
+    linux: str = ""
+    windows: str = ""

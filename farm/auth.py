@@ -92,8 +92,9 @@ class Credential:
 
 
 def new_token() -> str:
-    """A new token: 256 random bits, safe in a URL."""
-    return secrets.token_urlsafe(32)
+    """A new token: 256 random bits, safe in a URL; never with a dash in front, where a program would take it for an option."""
+    made = secrets.token_urlsafe(32)
+    return "_" + made[1:] if made.startswith("-") else made
 
 
 def hash_token(token: str) -> str:

@@ -1,39 +1,19 @@
 """What `farm bench` has kept, with the article's published rows, as the API and the pages show them."""
 
-import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from farm.answers import BenchSettingView, BenchView
 from farm.catalogue.article import article
-
-log = logging.getLogger(__name__)
+from farm.own_bench import read_bench
 
 
 def kept_results(path: Path) -> list[BenchView]:
-    """The newest result of each card, model and setting, in the order in which they were measured. Empty where nothing is kept.
-
-    A line that cannot be read is left out and logged: a bench that was killed may leave half of one.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    newest: dict[tuple[str, str, BenchSettingView], BenchView] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            result = BenchView.model_validate_json(line)
-        except ValidationError as error:
-            log.warning("Left out line %d of %s: %s", number, path, error)
-            continue
-        key = (result.card_id or result.card, result.model, result.setting)
-        newest.pop(key, None)
-        newest[key] = result
-    return list(newest.values())
+    """The newest result of each card, model and setting, in the order in which they were measured. Empty where nothing is kept."""
+    newest: dict[tuple[object, ...], BenchView] = {}
+    for row in read_bench(path):
+        newest.setdefault((row.card_id, row.model, row.setting), BenchView.model_validate(asdict(row)))
+    return list(newest.values())[::-1]
 
 
 def published_results() -> list[BenchView]:

@@ -73,6 +73,14 @@ class MissingWeightsError(FarmError):
     """The model's weights are not on this PC, or are incomplete. The remedy names the download or directory."""
 
 
+class WeightsTransferError(FarmError):
+    """Weights could not be brought here: what came is damaged, is not taken, or stopped coming. Nothing half is in use."""
+
+
+class DiskFullError(FarmError):
+    """The disk has no room for what is to be kept; the message says how much is missing."""
+
+
 class RenderFailedError(FarmError):
     """The model ran and did not give a usable video."""
 

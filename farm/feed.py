@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from farm.vitals import Vitals
+
 WAKE = b"wake\n"
 
 
@@ -43,7 +45,7 @@ class LiveCard:
     """A card as it is now; `why` says more.
 
     "kept": its owner has it for now; "drained": a person wants no new work for its PC; "paused": the farm gives it none until it has passed
-    a test.
+    a test. `vitals` and `others_gib`, what other programs hold of it, are of its PC's last report; None while that does not answer.
     """
 
     id: str
@@ -54,6 +56,8 @@ class LiveCard:
     job_id: str | None = None
     silent_s: float | None = None
     why: str | None = None
+    vitals: Vitals | None = None
+    others_gib: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,8 @@ class Head:
         # -P: a directory called `farm` where the user stands is not ours.
         python = (sys.executable, "-P", "-m")
         where = ("--data", str(data.root))
-        ray_head = with_ray | self._storage.environment
+        # This PC's own node reads the head's models where they lie.
+        ray_head = with_ray | self._storage.environment | {"FARM_MODEL_STORE": str(data.models)}
         self.ray = self._part("ray", self._ray_command(), ray_head, grace_s=daemons.RAY_GRACE_S)
         self.scheduler = self._part("scheduler", (*python, "scheduler", *where), with_ray)
         web = (*python, "dashboard", *where, "--host", options.host, "--port", str(options.port))

@@ -141,6 +141,21 @@ class PcieLink:
 
 
 @dataclass(frozen=True, slots=True)
+class Coming:
+    """A model that the head has and a PC is fetching. `trouble` says why it cannot; then it is not on its way."""
+
+    model: str
+    done_bytes: int
+    total_bytes: int
+    trouble: str | None = None
+
+    @property
+    def percent(self) -> int:
+        """What is there of it, rounded down."""
+        return 100 * self.done_bytes // self.total_bytes if self.total_bytes else 0
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """One GPU, or a node's CPU as a card of its own kind. `id` is the GPU's UUID, or `CPU-<node id>`.
 
@@ -148,6 +163,7 @@ class Card:
     reaches (GB/s, one direction), `ram_gib` all memory of its PC. `trouble` keeps it from work; `notice` is worth knowing and does not.
     `kept` says why its owner has it for now; `others_gib` is what other programs hold of it, already taken off `usable_gib`.
     `paused` is why the farm itself gives it no work until it has passed a test. `tags` are the words with which its owner marked its PC.
+    `coming` are models on their way there.
     """
 
     id: str
@@ -170,6 +186,7 @@ class Card:
     others_gib: float | None = None
     facts: CardFacts | None = None
     paused: str | None = None
+    coming: tuple[Coming, ...] = ()
     tags: frozenset[str] = frozenset()
 
 

@@ -38,6 +38,12 @@ class FarmSettings(BaseSettings):
     """Where a node keeps its identity and spool; set by `farm up` and `farm join` for the processes they start."""
     models_file: Path | None = None
     """Further model rows, in the shape of farm/catalogue/models.toml."""
+    model_store: Path | None = None
+    """Where the farm's models lie on this PC, where that is not with the node's or the head's other files; see `shelf`."""
+    hf_token: str = Field(default="", repr=False)
+    """Hugging Face's token for `farm models pull` of a model whose licence must be accepted; `farm.secret_files` keeps it on the head."""
+    fetch_mib_s: float = Field(default=0.0, ge=0.0)
+    """The most that a node takes of its line for weights, MiB/s; 0 for all that it gives."""
     head: str = "http://127.0.0.1:8000"
     token: str = ""
     max_upload_mib: float = 32.0
@@ -51,6 +57,13 @@ class FarmSettings(BaseSettings):
     """The most that clips and pictures of ended jobs may take, in 10^9 bytes; the oldest go first. None: as much as the disk has."""
     object_store_mib: int = 400
     log_level: str = "INFO"
+
+    @property
+    def shelf(self) -> Path:
+        """The directory of the weights that the farm brought to this PC: the node's own, else the head's."""
+        return (
+            self.model_store or DataDirectory(self.data if self.node_home is None else self.node_home).models
+        )
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,16 @@ class DataDirectory:
     def bench_results(self) -> Path:
         """What `farm bench` measured: a JSON object to a line, the newest last."""
         return self.root / "bench.jsonl"
+
+    @property
+    def models(self) -> Path:
+        """The models' weights, one directory each; in a node's home too."""
+        return self.root / "models"
+
+    @property
+    def hf_token(self) -> Path:
+        """Hugging Face's token, mode 0600."""
+        return self.secrets / "hf-token"
 
     @property
     def logs(self) -> Path:

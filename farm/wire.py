@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from farm.model import CardKind, MemoryPlan, PcieLink, RenderSettings, StageKind, Tier
+from farm.model import CardKind, Coming, MemoryPlan, PcieLink, RenderSettings, StageKind, Tier
 from farm.vitals import CardFacts, Vitals
 
 
@@ -59,6 +59,7 @@ class CardReport:
     others_gib: float | None = None
     facts: CardFacts | None = None
     vitals: Vitals | None = None
+    coming: tuple[Coming, ...] = ()
     tags: tuple[str, ...] = ()
     pinned: Tier | None = None
 
@@ -79,6 +80,23 @@ class NodeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferedModel:
+    """A model that the head has; `digest` changes with any of its files."""
+
+    name: str
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsOffer:
+    """Head to node: the models that it has, and those that a person removed and that nodes shall remove too."""
+
+    models: tuple[OfferedModel, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class JoinTicket:
     """Head to a PC that joins: where Ray is, its token, and the PC's own credential for coming back.
 
@@ -95,9 +113,18 @@ class JoinTicket:
     python_version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Head to node: which of its ports did not answer the head, and why; `seen_as` is the address that its calls come from."""
+
+    failed: dict[int, str]
+    seen_as: str
+
+
 _ORDER: TypeAdapter[Order] = TypeAdapter(Order)
 _REPORT: TypeAdapter[NodeReport] = TypeAdapter(NodeReport)
 _TICKET: TypeAdapter[JoinTicket] = TypeAdapter(JoinTicket)
+_REACH: TypeAdapter[Reach] = TypeAdapter(Reach)
 
 
 def order_to_dict(order: Order) -> dict[str, Any]:
@@ -131,6 +158,11 @@ def ticket_to_dict(ticket: JoinTicket) -> dict[str, Any]:
 def ticket_from_dict(data: dict[str, Any]) -> JoinTicket:
     """The ticket again."""
     return _TICKET.validate_python(data)
+
+
+def reach_from_dict(data: dict[str, Any]) -> Reach:
+    """The answer of the head that dialled."""
+    return _REACH.validate_python(data)
 
 
 def worker_name(card_id: str, ray_node_id: str) -> str:

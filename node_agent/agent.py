@@ -13,18 +13,23 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import farm
-from farm.catalogue.models import load_models
+from farm.catalogue.models import ModelRow, load_models
 from farm.clock import SystemClock
 from farm.events import to_dict
 from farm.model import CardKind
 from farm.settings import FarmSettings
+from farm.weights import Shelf
 from farm.wire import CardReport, NodeReport, report_to_dict, worker_name
 from node_agent import probe
+from node_agent.fetcher import Fetcher
 from node_agent.guard import Guard, Senses, WorkerSeen
+from node_agent.head_shelf import HeadShelf
 from node_agent.identity import load_identity
+from node_agent.join import Membership
 from node_agent.presence import CpuShare, FarmProcesses, at_keyboard, processor_times
 from node_agent.spool import Spool
 from node_agent.standing import Standing, WorkerWord
+from node_agent.wanted import wanted_models
 from node_agent.worker import CardWorkerActor, node_home, spool_root
 
 _ray: Any = ray  # some of its functions have no types
@@ -32,6 +37,8 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 10.0
 """Reading the cards takes milliseconds and files of weights may come and go; more often would only warm the PC."""
+FETCH_WHILE_WORKING = 20 * 2**20
+"""Bytes a second of weights while a card here works or its owner has one: a fifth of a gigabit line, and little of an old disk."""
 WAY_S = 5.0
 """How long a question about a worker that is driven off its card waits for that to end; it takes less than 2 s."""
 STATE_TIMEOUT_S = 3.0
@@ -46,7 +53,8 @@ class NodeAgent:
         home = node_home()
         self._identity = load_identity(home)
         self._spool = Spool(spool_root(home))
-        self._models = load_models(FarmSettings().models_file)
+        settings = FarmSettings()
+        self._models = load_models(settings.models_file)
         self._workers: dict[str, ActorHandle[Any]] = {}
         self._standings: dict[str, Standing] = {}
         self._cards: tuple[CardReport, ...] = ()
@@ -57,13 +65,22 @@ class NodeAgent:
         )
         self._guard = Guard(home, self._spool, senses, self, SystemClock())
         self._guard.watch()
+        self._home = home
+        self._shelf = Shelf(settings.shelf)
+        self._fetch_limit = settings.fetch_mib_s * 2**20 or None
+        self._at_work = False
+        self._fetcher = Fetcher(self._shelf, self._head_shelf, self._wanted, self._pace, self._look_again)
+        self._fetcher.watch()
 
     def report(self) -> dict[str, Any]:
         """What this PC has, with a worker started for each card that had none. As `farm.wire.NodeReport`."""
+        # Before the probe: a model that has just come is told of as coming or as here, never as neither.
+        coming = self._fetcher.coming
         if time.monotonic() - self._probed > PROBE_EVERY_S:
             self._probe()
         self._guard.guard([card.id for card in self._cards])
-        cards = self._ask_workers(self._cards)
+        cards = tuple(replace(card, coming=coming) for card in self._ask_workers(self._cards))
+        self._at_work = any(card.attempt_id is not None for card in cards)
         ram_gib, ram_free_gib = probe.ram()
         return report_to_dict(
             NodeReport(
@@ -84,12 +101,33 @@ class NodeAgent:
         )
 
     def _probe(self) -> None:
+        self._probed = time.monotonic()  # from its beginning on: what comes meanwhile is seen by the next
         found = probe.cards(self._identity.node_id, self._models)
         if len(found) < len(self._cards) or any(card.kind == CardKind.CPU for card in found):
             self._nvml.again()  # a driver that came later, or a card that is back, is seen by a fresh start only
         allowed = self._guard.rules.cards
         self._cards = tuple(card for card in found if not allowed or card.id in allowed)
-        self._probed = time.monotonic()
+
+    # --- what the fetcher asks, from its own thread ---
+    def _head_shelf(self) -> HeadShelf | None:
+        """The head's models; None on the head's own PC, which is no member and reads them where they lie."""
+        member = Membership.load(self._home)
+        return None if member is None else HeadShelf(member.head, member.node_token)
+
+    def _wanted(self) -> dict[str, ModelRow]:
+        return wanted_models(self._models, self._cards, self._shelf)
+
+    def _look_again(self) -> None:
+        self._probed = float("-inf")
+
+    def _pace(self) -> float | None:
+        """Nothing while its owner has the whole PC, little beside work, else all that the line gives."""
+        kept = [self._guard.kept(card.id) is not None for card in self._cards]
+        if kept and all(kept):
+            return 0.0
+        if self._at_work or any(kept):
+            return min(self._fetch_limit or FETCH_WHILE_WORKING, FETCH_WHILE_WORKING)
+        return self._fetch_limit
 
     def _ask_workers(self, cards: tuple[CardReport, ...]) -> tuple[CardReport, ...]:
         """The cards, with what their workers say. Asks all at once, so that several slow ones take no longer than one."""

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import import_module
@@ -25,6 +25,7 @@ from farm.again import describe
 from farm.catalogue.article import BenchSetting
 from farm.catalogue.models import ModelRow, load_models
 from farm.model import Card, CardKind, MemoryPlan, RenderSettings
+from farm.own_bench import BenchResult
 from farm.planning.estimate import room_of
 from farm.planning.memory import Choice, best_plan
 from farm.settings import FarmSettings
@@ -34,40 +35,11 @@ from node_agent.meter import PeakMemory
 from node_agent.pipelines.base import OpenModel, RenderRequest
 
 PROMPT: Final = "The camera moves slowly forward to the lighthouse"
-SEED: Final = 1
-FPS: Final = 8
 END_S: Final = 10.0
 """How long a process that is told to end may take."""
 
 Tell = Callable[[str, int, int], None]
 """Told what is done now, and how many steps are done of how many."""
-
-
-@dataclass(frozen=True, slots=True)
-class BenchResult:
-    """The five dimensions of one row, and what they were measured on. None was not measured.
-
-    `startup_s`: from the process's birth to the loaded model. `first_frame_s` and `total_s`: from there to the first frame in hand and to
-    the encoded clip. `peak_gib`: the caching allocator's reserved memory, on a CPU the process's resident set. `rating` is a person's, 1
-    to 5. `predicted_s` is the planner's for all denoising steps. `at` is UTC.
-    """
-
-    at: str
-    card_id: str
-    card: str
-    model: str
-    setting: BenchSetting
-    plan: MemoryPlan | None
-    startup_s: float | None = None
-    first_frame_s: float | None = None
-    total_s: float | None = None
-    peak_gib: float | None = None
-    rating: float | None = None
-    predicted_s: float | None = None
-    predicted_gib: float | None = None
-    torch: str | None = None
-    driver: str | None = None
-    failure: str | None = None
 
 
 def within_limits(row: ModelRow, setting: BenchSetting) -> BenchSetting:
@@ -95,9 +67,9 @@ def choose_plan(row: ModelRow, said: CardReport, settings: RenderSettings) -> Ch
 
 def bench(row: ModelRow, said: CardReport, setting: BenchSetting, picture: Path, tell: Tell) -> BenchResult:
     """Renders `picture` on a card of this PC in a fresh process. A failed render is a result too."""
-    settings = _settings(row, setting)
     at = datetime.now(UTC).isoformat(timespec="seconds")
     found = BenchResult(at, said.id, said.name, row.name, setting, None, driver=said.driver)
+    settings = replace(found.settings, prompt=PROMPT)
     choice = choose_plan(row, said, settings)
     if choice is None:
         return replace(found, failure="no memory plan fits this card")
@@ -116,11 +88,6 @@ def bench(row: ModelRow, said: CardReport, setting: BenchSetting, picture: Path,
     }
     measured = _run(order, "" if said.kind is CardKind.CPU else said.id, tell)
     return replace(found, plan=choice.plan, **measured)
-
-
-def _settings(row: ModelRow, setting: BenchSetting) -> RenderSettings:
-    shape = {key: value for key, value in asdict(setting).items() if key != "name"}
-    return RenderSettings(model=row.name, fps=FPS, seed=SEED, prompt=PROMPT, **shape)
 
 
 def _run(order: Mapping[str, Any], visible: str, tell: Tell) -> dict[str, Any]:

@@ -9,41 +9,33 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-
-import httpx
-from pydantic import ValidationError
 
 from farm import daemons, ports, supervise
 from farm.daemons import RayPorts
-from farm.errors import ConfigurationError, FarmError, SignInError
+from farm.errors import ConfigurationError, SignInError
 from farm.secret_files import ensure_private_directory, write_secret
 from farm.supervise import Backoff, Bell, Child, Program
-from farm.wire import JoinTicket, ticket_from_dict
+from farm.wire import JoinTicket
+from node_agent.head_line import HeadLine, HeadSilentError, head_url
 from node_agent.identity import Identity, default_name, has_identity, load_identity, save_identity
 from node_agent.owner import OwnerRules
+from node_agent.reach import Doorbells, why_unreachable
 
 HELLO_EVERY_S = 5.0
 RAY_START_LIMIT_S = 60.0
-CALL_LIMIT_S = 5.0
 _LOOK_EVERY_S = 0.25
 
 Say = Callable[[str], None]
-
-
-class HeadSilentError(FarmError):
-    """The head did not answer, or not yet with a ticket; asking again is the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
     """What `farm join` was asked for. `token` is a single-use code, `name` what people see, `first_port` where to look for Ray's ports.
 
-    `rules` are the owner's; None leaves those that the node's home holds.
+    `rules` are the owner's; None leaves those that the node's home holds. `enroll` only makes the PC a member, for a service to go on.
     """
 
     head: str
@@ -53,142 +45,29 @@ class NodeOptions:
     first_port: int = 6380
     object_store_mib: int = 400
     rules: OwnerRules | None = None
+    enroll: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What lies in the node home about the farm: its head and this PC's credential there."""
+    """What lies in the node home about the farm: its head, this PC's credential there, and the farm's id (empty in files of old)."""
 
     head: str
     node_token: str
+    farm_id: str = ""
 
     @classmethod
     def load(cls, home: Path) -> "Membership | None":
         """The membership, None where this PC never joined (or its file is broken, which a new code mends)."""
         try:
             data = json.loads((home / "farm.json").read_text())
-            return cls(head=str(data["head"]), node_token=str(data["node_token"]))
+            return cls(str(data["head"]), str(data["node_token"]), str(data.get("farm_id", "")))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def save(self, home: Path) -> None:
         """Writes it, readable by its owner only."""
-        write_secret(
-            home / "farm.json", json.dumps({"head": self.head, "node_token": self.node_token}) + "\n"
-        )
-
-
-class HeadLine:
-    """Speaks to the head's web server."""
-
-    def __init__(self, head: str) -> None:
-        self.head = head
-        # No proxy from the environment: a head on the LAN is not behind one.
-        self._http = httpx.Client(base_url=head, timeout=CALL_LIMIT_S, trust_env=False)
-
-    def redeem(self, code: str, name: str, node_id: str | None) -> JoinTicket:
-        """A ticket for a single-use code.
-
-        Raises:
-            HeadSilentError: no answer, or not ready.
-            SignInError: the code is wrong, used or expired.
-            ConfigurationError: this PC's versions are refused.
-        """
-        return self._ticket("/join/redeem", {"code": code, "node_id": node_id, **_about(name)}, {})
-
-    def hello(self, node_token: str, name: str) -> JoinTicket:
-        """A fresh ticket for a node. Raises as `redeem` does."""
-        return self._ticket("/api/v1/nodes/hello", _about(name), {"Authorization": f"Bearer {node_token}"})
-
-    def bye(self, node_token: str) -> None:
-        """Tells the head that this PC leaves the farm, which ends its credential.
-
-        Raises:
-            HeadSilentError: no answer, or not the one that was expected.
-        """
-        try:
-            answer = self._http.post("/api/v1/nodes/bye", headers={"Authorization": f"Bearer {node_token}"})
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise HeadSilentError(f"The head at {self.head} does not answer.") from error
-        if answer.is_error and answer.status_code not in (
-            httpx.codes.UNAUTHORIZED,
-            httpx.codes.FORBIDDEN,
-        ):  # those mean that it has ended the credential already
-            raise HeadSilentError(f"The head at {self.head} is not ready: {_problem(answer)[0]}")
-
-    def close(self) -> None:
-        """Ends the connection."""
-        self._http.close()
-
-    def _ticket(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> JoinTicket:
-        try:
-            answer = self._http.post(path, json=body, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = str(error) or type(error).__name__
-            raise HeadSilentError(f"The head at {self.head} does not answer ({reason}).") from error
-        if answer.status_code == httpx.codes.OK:
-            try:
-                return ticket_from_dict(answer.json())
-            except (ValueError, ValidationError) as error:
-                raise _no_farm(self.head) from error
-        message, remedy = _problem(answer)
-        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise SignInError(message, remedy)
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            raise _no_farm(self.head)
-        if answer.is_client_error and answer.status_code not in (
-            httpx.codes.REQUEST_TIMEOUT,
-            httpx.codes.TOO_MANY_REQUESTS,
-        ):
-            raise ConfigurationError(message, remedy)
-        raise HeadSilentError(f"The head at {self.head} is not ready: {message}")
-
-
-def _no_farm(head: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"What answers at {head} is not a farm's head.",
-        "Check the address: `farm up` prints it on the head PC.",
-    )
-
-
-def _about(name: str) -> dict[str, str]:
-    return {
-        "name": name,
-        "ray_version": metadata.version("ray"),
-        "python_version": platform.python_version(),
-    }
-
-
-def _problem(answer: httpx.Response) -> tuple[str, str]:
-    try:
-        body = answer.json()
-        items = body.get("errors") or []
-        detail = str(body.get("detail") or answer.reason_phrase)
-        if items:
-            detail += " " + "; ".join(f"{item['field']}: {item['message']}" for item in items)
-        return detail, str(body.get("remedy", ""))
-    except (ValueError, AttributeError, KeyError, TypeError):
-        return f"HTTP {answer.status_code} {answer.reason_phrase}", ""
-
-
-def head_url(text: str) -> str:
-    """The head's address as people write it, "192.168.1.5", "head:8000" or a URL, as a URL without a path.
-
-    Raises:
-        ConfigurationError: it is no address.
-    """
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 8000)
-    except ValueError:
-        port = 0
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port:
-        raise ConfigurationError(
-            f"{text!r} is not the address of a head.",
-            "Give it as `farm up` prints it, for example http://192.168.1.5:8000.",
-        )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}:{port}"
+        write_secret(home / "farm.json", json.dumps(asdict(self)) + "\n")
 
 
 class Node:
@@ -222,7 +101,7 @@ class Node:
         pauses = Backoff(calm_s=10.0)
         try:
             self._member = self._become_member(bell, pauses)
-            while not bell.stopping:
+            while not self.options.enroll and not bell.stopping:
                 began = time.monotonic()
                 why = self._once(bell)
                 if bell.stopping:
@@ -236,8 +115,8 @@ class Node:
     def _become_member(self, bell: Bell, pauses: Backoff) -> Membership:
         """The stored membership if the head still knows it, else one for the code, which is used up by this."""
         home, head = self.options.home, self.options.head
-        stored = Membership.load(home)
-        if stored is not None and (stored.head != head or not has_identity(home)):
+        stored = Membership.load(home) if has_identity(home) else None
+        if stored is not None and stored.head != head and not stored.farm_id:
             stored = None
         if stored is None and not self.options.token:
             raise ConfigurationError(
@@ -248,6 +127,7 @@ class Node:
         while not bell.stopping:
             try:
                 if stored is not None:
+                    self._same_farm(stored)
                     try:
                         ticket = self._line.hello(stored.node_token, name)
                     except SignInError:
@@ -255,21 +135,31 @@ class Node:
                             raise
                         stored = None
                         continue
-                    save_identity(home, Identity(ticket.node_id, name))
-                    return stored
-                known = load_identity(home).node_id if has_identity(home) else None
-                ticket = self._line.redeem(self.options.token, name, known)
-                # The code is used up now: the credential must be on the disk before anything else can fail.
-                member = Membership(head, ticket.node_token)
-                member.save(home)
+                    member = Membership(head, stored.node_token, ticket.farm_id)
+                else:
+                    known = load_identity(home).node_id if has_identity(home) else None
+                    ticket = self._line.redeem(self.options.token, name, known)
+                    member = Membership(head, ticket.node_token, ticket.farm_id)
+                    self._say(f"Joined the farm at {head} as {name}.")
+                # The code may be used up now: the credential must be on the disk before anything else can fail.
+                if member != stored:
+                    member.save(home)
                 save_identity(home, Identity(ticket.node_id, name))
-                self._say(f"Joined the farm at {head} as {name}.")
                 return member
             except HeadSilentError as error:
                 pause = pauses.after_run(0.0)
                 self._tell(f"{error.message} Trying again until it does.", about=error.message)
                 bell.wait(pause)
         return stored or Membership(head, "")
+
+    def _same_farm(self, stored: Membership) -> None:
+        """A head at another address may be the same farm's; another farm's gets neither this PC nor to see its credential."""
+        if stored.head == self.options.head or self._line.farm_id() == stored.farm_id:
+            return
+        raise ConfigurationError(
+            f"This PC is a node of another farm, the one at {stored.head}; it can be in one at a time.",
+            "Leave that one with `farm leave`, then join again.",
+        )
 
     def _name(self) -> str:
         if self.options.name:
@@ -290,6 +180,12 @@ class Node:
         write_secret(self._ray_token, ticket.ray_token)
         daemons.prepare_temp_dir(self._temp_dir)
         block = self._free_block()
+        try:
+            why = self._unreachable(ticket, address, block)
+        except HeadSilentError as error:
+            why = error.message.rstrip(".")
+        if why is not None:
+            return why
         child = Child(self._program(ticket, address, block))
         supervise.write_traces(self._traces, [child.trace])
         try:
@@ -305,6 +201,12 @@ class Node:
         finally:
             child.end(grace_s=0.5 if bell.hurry else None)
             self._traces.unlink(missing_ok=True)
+
+    def _unreachable(self, ticket: JoinTicket, address: str, block: RayPorts) -> str | None:
+        """Why the head could not dial this PC, None if it can: Ray would hang and not say."""
+        with Doorbells(block) as bells:
+            reach = self._line.reach(self._member.node_token, address, bells.ports)
+        return why_unreachable(reach, address, ticket.ray_address.rpartition(":")[0], block)
 
     def _wait_joined(self, child: Child, bell: Bell) -> str | None:
         while not bell.wait(_LOOK_EVERY_S):
@@ -333,7 +235,7 @@ class Node:
                     self._say(f"{error.message} What runs here goes on.")
                 silent = True
             else:
-                if (now.epoch, now.ray_address) != (ticket.epoch, ticket.ray_address):
+                if _ray_of(now) != _ray_of(ticket):
                     return "The head's Ray is another one now"
                 if silent:
                     self._say("The head answers again.")
@@ -395,3 +297,8 @@ class Node:
         if about != self._said:
             self._said = about
             self._say(line)
+
+
+def _ray_of(ticket: JoinTicket) -> tuple[str, str, str]:
+    """What must be as it was for Ray's daemons here to go on."""
+    return ticket.epoch, ticket.ray_address, ticket.ray_token

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from farm.errors import ConfigurationError
 from farm.single import holder
+from node_agent.head_line import HeadLine, HeadSilentError
 from node_agent.identity import has_identity
-from node_agent.join import HeadLine, HeadSilentError, Membership
+from node_agent.join import Membership
 from node_agent.owner import OwnerRules
 from node_agent.pause import pause, resume
 from node_agent.spool import Spool
+from node_agent.uninstall import program_folder, remove_programs, remove_service
 
 Say = Callable[[str], None]
 
@@ -25,13 +27,16 @@ _LOOK_EVERY_S = 0.2
 
 
 def leave(home: Path, say: Say, *, uninstall: bool = False) -> None:
-    """Leaves the farm. What this PC is called in the farm's history stays in its home, unless `uninstall` removes that too.
+    """Leaves the farm. What this PC is called in the farm's history stays in its home.
+
+    `uninstall` removes that too, with the programs if the join line installed them.
 
     Raises:
         ConfigurationError: this PC is no node, or its `farm join` does not end.
     """
     member = Membership.load(home)
-    if member is None and not (uninstall and has_identity(home)):
+    place = program_folder() if uninstall else None
+    if member is None and not (uninstall and (has_identity(home) or place is not None)):
         raise ConfigurationError(
             f"This PC is no node of a farm: {home} holds no membership.",
             "Give the node's directory with --home if it is another one.",
@@ -41,14 +46,20 @@ def leave(home: Path, say: Say, *, uninstall: bool = False) -> None:
         pause(home, "leaving the farm")
         _let_go(home, say)
         _end(home, pid)
+    remove_service(say)
     if member is not None:
         _say_bye(member, say)
     for name in ("farm.json", "ray-token", OwnerRules.FILE):
         (home / name).unlink(missing_ok=True)
     resume(home)
     if uninstall:
-        shutil.rmtree(home)
-        say(f"Removed {home}. The farm's programs themselves lie where you installed them.")
+        if home.exists():
+            shutil.rmtree(home)
+            say(f"Removed {home}.")
+        if place is not None:
+            remove_programs(place, say)
+        else:
+            say("The farm's programs themselves lie where you installed them.")
     say("This PC has left the farm. To come back it needs a new code.")
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import BadInputError, ConfigurationError
+from farm.hours import parse_hours
 from farm.model import Tier
 from farm.secret_files import ensure_private_directory, write_secret
 from farm.tags import read_tags
-from node_agent.availability import parse_hours
 from node_agent.readings import CardProgram
 
 OWNER_GIB = 0.5

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from farm.wire import CardReport
 from node_agent.ladder import Program
 from node_agent.pipelines.weights import has_weights
 from node_agent.readings import CardProgram, CardReading
+from node_agent.wanted import torch_here
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ def _cpu_name() -> str:
 
 
 def _runs(kind: CardKind, models: Mapping[str, ModelRow]) -> tuple[str, ...]:
-    torch_here = find_spec("torch") is not None and find_spec("diffusers") is not None
+    able = torch_here()
     return tuple(
         name
         for name, row in models.items()
-        if kind in row.devices and (not row.tensor_needed or (torch_here and has_weights(row)))
+        if kind in row.devices and (not row.tensor_needed or (able and has_weights(row)))
     )
 
 
@@ -155,8 +155,8 @@ def _why_no_nvml(code: int | None) -> str | None:
         )
     if code == pynvml.NVML_ERROR_NO_PERMISSION:
         return (
-            "The farm may not use this PC's graphics cards (no permission). Put its user into the group that owns /dev/nvidia0, "
-            "often `video`, and start it again."
+            "The farm may not use this PC's graphics cards (no permission). Put its user into the group that owns /dev/nvidia0 and "
+            "start it again: `sudo usermod -aG $(stat -c %G /dev/nvidia0) $USER`"
         )
     return None
 

@@ -7,6 +7,7 @@ another torch in its place; what may be said of the answers is `farm.planning.ru
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -23,11 +24,14 @@ _SIDE = 64
 """Rows and columns of the test's matrices: their entries are 0 to 6, so every sum is exact in any precision above fp16."""
 
 
-def card_trouble_apart(name: str, driver: str | None, capability: tuple[int, int] | None) -> str | None:
-    """What `card_trouble` says, asked in a process of its own, which sees the card that this one sees."""
+def card_trouble_apart(
+    name: str, driver: str | None, capability: tuple[int, int] | None, card_id: str | None = None
+) -> str | None:
+    """What `card_trouble` says, asked in a process of its own, which sees the card that this one sees, or the one of that UUID."""
     if find_spec("torch") is None:
         return None
     facts = json.dumps([name, driver, capability])
+    sees = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": card_id} if card_id else {}
     try:
         # -P: a folder called like a package of ours, where Ray happens to stand, must not take its place.
         done = subprocess.run(
@@ -37,6 +41,7 @@ def card_trouble_apart(name: str, driver: str | None, capability: tuple[int, int
             text=True,
             check=False,
             timeout=LIMIT_S,
+            env={**os.environ, **sees},
         )
         found: str | None = json.loads(done.stdout.splitlines()[-1])["trouble"]
     except subprocess.TimeoutExpired:

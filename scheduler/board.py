@@ -57,7 +57,7 @@ class Board:
     def card(self, card: LiveCard) -> None:
         """A card is now so; said only when it differs from what was said before."""
         before = self._cards.get(card.id)
-        if before is None or replace(before, silent_s=None) != replace(card, silent_s=None):
+        if before is None or _timeless(before) != _timeless(card):
             self._publish(CardChanged(card))
         self._cards[card.id] = card
 
@@ -84,3 +84,9 @@ class Board:
     def _put(self, live: LiveJob) -> None:
         self._jobs[live.id] = live
         self._publish(JobChanged(live))
+
+
+def _timeless(card: LiveCard) -> LiveCard:
+    """A card without what changes by itself: an idle one that is read every two seconds is no news every two seconds."""
+    vitals = None if card.vitals is None else replace(card.vitals, at=0.0)
+    return replace(card, silent_s=None, vitals=vitals)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from farm.catalogue.models import ModelRow
 from farm.model import Card
-from farm.own_bench import Benched
+from farm.own_bench import BenchResult
 from farm.planning.learned import LAST, UNLEARNED, Learned, bench_lessons, learn, lesson_of
 from farm.store.reader import Reader
 
@@ -16,7 +16,9 @@ WORTH_A_CHANGE = math.log(1.01)
 class Lessons:
     """The factors for each card (by id) and model. `book` is replaced, never changed, so a view of the farm may hold it."""
 
-    def __init__(self, reader: Reader, models: Mapping[str, ModelRow], bench: Sequence[Benched] = ()) -> None:
+    def __init__(
+        self, reader: Reader, models: Mapping[str, ModelRow], bench: Sequence[BenchResult] = ()
+    ) -> None:
         """`bench` are the rows of `farm bench`, newest first."""
         self._reader = reader
         self._models = models

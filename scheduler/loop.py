@@ -14,7 +14,7 @@ from farm.errors import NotFoundError
 from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
 from farm.model import Attempt, Card, Job, JobStatus, StageKind
-from farm.own_bench import Benched
+from farm.own_bench import BenchResult
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
 from farm.planning.learned import learned_for
 from farm.planning.loading import load_seconds
@@ -34,7 +34,8 @@ from scheduler.leases import Leases
 from scheduler.lessons import Lessons
 from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
 from scheduler.outlook import Outlook
-from scheduler.policy import Pick, Policy, requirements
+from scheduler.placing import Placing
+from scheduler.policy import Pick, Policy
 from scheduler.retention import Retention
 from scheduler.telemetry import Telemetry
 from scheduler.watch import Watch, Work
@@ -64,7 +65,7 @@ class Scheduler:
         checkpoints: Path,
         lease_s: float,
         tiers: TiersMode,
-        bench: Sequence[Benched] = (),
+        bench: Sequence[BenchResult] = (),
         retention: Retention | None = None,
     ) -> None:
         """`bench` are the rows that `farm bench` kept, newest first; without `retention` everything is kept."""
@@ -81,13 +82,15 @@ class Scheduler:
         self._fault: BaseException | None = None
         self._policy = Policy(self._judge, self._loading)
         self._exclusions = Exclusions(self._policy)
+        self._placing = Placing(
+            self._policy, self._exclusions, lambda job, cards: unplaceable(job, cards, self._view)
+        )
         self._attending: dict[str, tuple[Attendant, asyncio.Task[None]]] = {}
         self._holders: dict[str, str] = {}
         self._working: dict[str, Attendant] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._last_seq = 0
         self._placed_with: object = None
-        self._unplaceable: dict[object, str | None] = {}
         self._unjudged: list[str] = []
         self._told_rather: dict[str, tuple[str, str]] = {}
         self._board = Board(self._publish)
@@ -312,43 +315,34 @@ class Scheduler:
     def _mark_unplaceable(self) -> None:
         """Says of waiting jobs at once when no known card could ever serve them.
 
-        All are judged when the farm's cards change, otherwise only those that came since: a queue may be long.
+        Those that came since are judged, and when the farm's cards change also the kinds of all others.
         """
         cards = self._policy.cards
         stand = tuple(cards)
+        jobs: list[Job] = []
         if stand != self._placed_with:
             self._placed_with = stand
-            self._unplaceable.clear()
             bands = bands_of(cards)
             if bands != self._view.bands:
                 self._view = replace(self._view, bands=bands)
                 self._policy.forget_verdicts()
             self._outlook.forget()
             self._wake.set()  # what the last decision did not know may let a card take a job
-            jobs = self._policy.jobs()
-        else:
-            jobs = [job for job_id in self._unjudged if (job := self._policy.job(job_id)) is not None]
+            jobs = self._placing.anew()
+        jobs += [job for job_id in self._unjudged if (job := self._policy.job(job_id)) is not None]
         self._unjudged.clear()
         changed: dict[str, str | None] = {}
-        for job in jobs:
+        for job in {job.id: job for job in jobs}.values():
             if self._has_failed_on_all(job, cards):
                 self._give_up(job)
                 continue
-            reason = self._why_unplaceable(job, cards)
+            reason = self._placing.why(job)
             if reason != job.unplaceable:
                 changed[job.id] = reason
         self._writer.mark_unplaceable(changed)
         self._policy.note_unplaceable(changed)
         for job_id, why in changed.items():
             self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=why)))
-
-    def _why_unplaceable(self, job: Job, cards: list[Card]) -> str | None:
-        avoid = self._exclusions.shunned(job.id)
-        key = (requirements(job), avoid)
-        if key not in self._unplaceable:
-            others = [card for card in cards if card.id not in avoid]
-            self._unplaceable[key] = unplaceable(job, others, self._view)
-        return self._unplaceable[key]
 
     def _has_failed_on_all(self, job: Job, cards: list[Card]) -> bool:
         """Whether the cards that the job failed on are the only ones that could take it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from farm.clock import Clock
-from farm.feed import Expected, QueueChanged, QueuePlace, QueueRate
+from farm.feed import Expected, LiveCard, QueueChanged, QueuePlace, QueueRate
 from farm.model import Attempt, Card, Job
 from farm.planning.eligibility import FarmView, Verdict, why_waiting
 from farm.planning.kinds import kind_of
@@ -20,6 +20,7 @@ from farm.planning.queue import EXACT, Pace, Place, Waiting, forecast
 from farm.planning.spans import Span, Z, spread
 from scheduler.board import Board
 from scheduler.policy import Policy
+from scheduler.watch import DRAINED
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class Outlook:
             self._policy.in_order(now, min(MOST, max(EXACT, 2 * len(self._policy.cards)))),
             self._policy.waiting,
             self._policy.cards,
-            {card_id: live.state for card_id, live in self._board.cards.items()},
+            {card_id: _stands(live) for card_id, live in self._board.cards.items()},
             [(attempt, job, self._left(attempt)) for attempt, job in self._running()],
             self._view().learned,
             self._verdicts,
@@ -202,6 +203,13 @@ class Outlook:
         since = attempt.started_at if attempt.started_at is not None else self._clock.now()
         left = max(foretold - (self._clock.now() - since), LEAST_LEFT * foretold)
         return Pace(left, _off(attempt), NOISE)
+
+
+def _stands(live: LiveCard) -> str:
+    """A card's state; of one that is at its last work what comes then: nobody should be told to wait for its end."""
+    if live.state == "busy" and live.why is not None:
+        return "drained" if live.why == DRAINED else "paused"
+    return live.state
 
 
 def _paces(now: _Now, label: str, kind: _Kind, able: list[Card]) -> dict[str, Pace]:

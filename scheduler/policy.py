@@ -162,9 +162,14 @@ class Policy:
         found = self._jobs.get(job_id)
         return None if found is None else found[0]
 
-    def jobs(self) -> list[Job]:
-        """All waiting jobs."""
-        return [job for job, _, _ in self._jobs.values()]
+    @property
+    def groups(self) -> list[Group]:
+        """The kinds of waiting jobs."""
+        return list(self._scene.groups.values())
+
+    def jobs_of(self, group: Group) -> list[Job]:
+        """The waiting jobs of a kind."""
+        return [self._jobs[job_id][0] for lane in group.lanes.values() for _, job_id in lane.jobs]
 
     def decide(self, now: float) -> list[Pick]:
         """Picks for the free cards. What is picked waits no longer, and its card is busy for as long as it is expected to take."""

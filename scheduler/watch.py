@@ -12,6 +12,7 @@ from farm.feed import CardState, LiveCard
 from farm.model import Card, Node
 from farm.planning.tiers import band_of
 from farm.store.registry import Registry
+from farm.vitals import Vitals
 from farm.wire import CardReport, NodeReport
 from scheduler.board import Board
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
@@ -74,6 +75,7 @@ class Watch:
         self._spooled = spooled
         self._changed = changed
         self._cards: dict[str, Card] = {}
+        self._vitals: dict[str, Vitals | None] = {}
         self._node_names: dict[str, str] = {}
         self._stored: dict[str, tuple[object, float]] = {}
         self._doubts = Doubts(leases.lease_s)
@@ -110,6 +112,7 @@ class Watch:
         self._stored.pop(node_id, None)
         for card in self._cards_of(node_id):
             del self._cards[card.id]
+            self._vitals.pop(card.id, None)
             self._pauses.end(card.id)
             self._policy.remove_card(card.id)
             self._board.remove_card(card.id)
@@ -253,6 +256,7 @@ class Watch:
             self._stored[report.node_id] = (seen, now)
         for card in cards:
             self._cards[card.id] = card
+        self._vitals |= {said.id: said.vitals for said in report.cards}
         reported = {card.id for card in cards}
         for card in list(self._cards.values()):
             if card.node_id == report.node_id and card.id not in reported:
@@ -311,6 +315,8 @@ class Watch:
         name = self._node_names.get(card.node_id, card.node_id)
         silent_s = None if answering else silence
         live = LiveCard(card.id, card.node_id, name, card.name, state, job_id, silent_s, why)
+        if answering and card.trouble != NO_LONGER_THERE:
+            live = replace(live, vitals=self._vitals.get(card.id), others_gib=card.others_gib)
         self._board.card(live)
 
 
@@ -334,5 +340,6 @@ def _card(node_id: str, said: CardReport) -> Card:
         kept=said.kept,
         others_gib=said.others_gib,
         facts=said.facts,
+        coming=said.coming,
         tags=frozenset(said.tags),
     )

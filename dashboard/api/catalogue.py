@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented
-from dashboard.views import model_view, preset_view
+from dashboard.views import preset_view, show_models
 from farm.answers import BenchView, ModelView, PresetView
 from farm.bench_results import kept_results, published_results
 
@@ -24,7 +24,7 @@ def presets(farm: Farm) -> list[PresetView]:
 @router.get("/models", summary="List models")
 def models(farm: Farm) -> list[ModelView]:
     """The models and what each accepts."""
-    return [model_view(model) for model in farm.models.values()]
+    return show_models(farm)
 
 
 @router.get("/benchmarks", summary="List the evaluation's results")

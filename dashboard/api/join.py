@@ -1,6 +1,7 @@
 """How a spare PC becomes a node: a single-use code for a ticket, and the ticket again after every restart of the head."""
 
 import json
+import logging
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -9,6 +10,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
+from dashboard.api.install import farm_id, mending_line, script
+from dashboard.joining.address import head_address
+from dashboard.joining.lines import linux_line, windows_line, windows_script
 from dashboard.parts import Parts, parts, who
 from dashboard.problems import documented
 from farm.answers import TokenView
@@ -18,6 +22,7 @@ from farm.ids import new_id
 from farm.model import Node
 from farm.wire import JoinTicket, ticket_to_dict
 
+log = logging.getLogger(__name__)
 router = APIRouter(tags=["joining"])
 open_router = APIRouter(tags=["joining"])
 
@@ -66,7 +71,7 @@ class RayFacts:
 def redeem(farm: Farm, request: Request, wish: Redeem) -> dict[str, Any]:
     """Makes the PC a node. The code is used up only when everything else is right."""
     _judge_code(farm, wish.code)
-    _same_versions(wish)
+    _same_versions(farm, request, wish)
     ray = _ray(farm)
     now = farm.now()
     if not farm.registry.use_once(wish.code, now):
@@ -92,7 +97,7 @@ def hello(
     """A fresh ticket for a PC that is a node already (bearer: its own token). `node_token` is empty: it keeps its own."""
     if me.node_id is None:
         raise SignInError("This token belongs to no node.", f"Join again with a new code. {_NEW_CODE}")
-    _same_versions(wish)
+    _same_versions(farm, request, wish)
     ray = _ray(farm)
     _see(farm, request, me.node_id, wish)
     return _ticket(farm, me.node_id, "", ray)
@@ -107,12 +112,26 @@ def bye(farm: Farm, me: Annotated[Credential, Depends(who)]) -> None:
 
 
 @router.post("/tokens", status_code=201, summary="Make a join code", responses=documented(401, 422))
-def make_token(farm: Farm, me: Annotated[Credential, Depends(who)], wish: TokenWish) -> TokenView:
+def make_token(
+    farm: Farm, me: Annotated[Credential, Depends(who)], request: Request, wish: TokenWish
+) -> TokenView:
     """A code that makes one PC a node, once. It is shown now and never again."""
     code, now = new_token(), farm.now()
     expires_at = now + wish.minutes * 60
     farm.registry.add_token(code, TokenKind.JOIN, f"made by {me.owner}", now, expires_at=expires_at)
-    return TokenView(token=code, kind=wish.kind, expires_at=expires_at)
+    linux, windows = _lines(farm, request, code)
+    return TokenView(token=code, kind=wish.kind, expires_at=expires_at, linux=linux, windows=windows)
+
+
+def _lines(farm: Parts, request: Request, code: str) -> tuple[str, str]:
+    """The lines for the other PC, empty where this head has no package to give; the code is good with `farm join` all the same."""
+    head, _ = head_address(request, farm.settings.host, farm.settings.port)
+    try:
+        linux = script(farm)
+    except FarmError as error:
+        log.warning("no line for joining: %s", error)
+        return "", ""
+    return linux_line(linux, head, code), windows_line(windows_script(linux), head, code)
 
 
 def _judge_code(farm: Parts, code: str) -> None:
@@ -132,22 +151,27 @@ def _used() -> SignInError:
     return SignInError("The join code was used before; each is good for one PC.", _NEW_CODE)
 
 
-def _same_versions(wish: Versions) -> None:
+def _same_versions(farm: Parts, request: Request, wish: Versions) -> None:
     """Ray refuses other versions too, but only after half a minute and without saying what to do."""
-    ours = platform.python_version()
-    wanted = ".".join(ours.split(".")[:2])
-    if wish.python_version.split(".")[:2] != wanted.split("."):
+    ours, ray = platform.python_version(), metadata.version("ray")
+    if wish.python_version.split(".")[:2] != ours.split(".")[:2]:
         raise ConflictError(
             f"This PC has Python {wish.python_version}, the head has {ours}; they must agree to the second number.",
-            f"Install Python {wanted} on this PC (`apt install python{wanted} python{wanted}-venv`, or "
-            f"`uv python install {wanted}`), make the farm's environment with it, and join again.",
+            _mend(farm, request, f"Make the farm's environment with Python {'.'.join(ours.split('.')[:2])}"),
         )
-    ray = metadata.version("ray")
     if wish.ray_version != ray:
         raise ConflictError(
             f"This PC has Ray {wish.ray_version}, the head has {ray}; they must be the same.",
-            f'Run `pip install "ray=={ray}"` in the farm\'s environment on this PC, and join again.',
+            _mend(farm, request, f'Run `pip install "ray=={ray}"` in the farm\'s environment on this PC'),
         )
+
+
+def _mend(farm: Parts, request: Request, by_hand: str) -> str:
+    """The remedy for other versions: the head's own line, or what to do by hand."""
+    try:
+        return f"{by_hand}, or let the head do it: `{mending_line(farm, request)}`. Then join again."
+    except FarmError:
+        return f"{by_hand}, and join again."
 
 
 def _ray(farm: Parts) -> RayFacts:
@@ -169,7 +193,7 @@ def _see(farm: Parts, request: Request, node_id: str, wish: Versions) -> None:
 def _ticket(farm: Parts, node_id: str, node_token: str, ray: RayFacts) -> dict[str, Any]:
     return ticket_to_dict(
         JoinTicket(
-            farm_id=farm.registry.fact("farm_id", new_id()),
+            farm_id=farm_id(farm),
             node_id=node_id,
             node_token=node_token,
             ray_address=ray.address,

@@ -21,7 +21,7 @@ WAITING_SHOWN = 5
 """Waiting jobs on the page; the rest is a link away."""
 TILES = 24
 """Cards on the page: those at work first, then those that need a look. The rest is a link away, or a big farm's page would be heavy."""
-_URGENT = ("busy", "trouble", "paused", "not answering", "starting", "not known", "idle", "drained")
+_URGENT = ("busy", "trouble", "paused", "not answering", "starting", "not known", "idle", "kept", "drained")
 
 router = APIRouter(include_in_schema=False)
 
@@ -69,8 +69,6 @@ def card_tiles(farm: Parts, cards: Sequence[CardView]) -> list[Tile]:
 
 def _tile(farm: Parts, card: CardView, running: tuple[Attempt, Job] | None, done: Done) -> Tile:
     if running is None or card.state != "busy":
-        answers = card.state in ("idle", "busy", "starting")
-        return Tile(card, None, memory_bar(card.vram_gib, card.usable_gib, None, answers=answers), done)
+        return Tile(card, None, memory_bar(card), done)
     attempt, job = running
-    bar = memory_bar(card.vram_gib, card.usable_gib, attempt.predicted_gib)
-    return Tile(card, job_view(farm, job, [attempt]), bar, done)
+    return Tile(card, job_view(farm, job, [attempt]), memory_bar(card, attempt.predicted_gib), done)

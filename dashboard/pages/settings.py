@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from dashboard.frame import Farm, page
-from dashboard.views import model_view, show_nodes
+from dashboard.views import show_models, show_nodes
 from farm import __version__
 from farm.answers import NodeView
 from farm.auth import Scope
@@ -51,7 +51,7 @@ def settings_page(request: Request, farm: Farm) -> Response:
         "storage": storage(farm.data.root, farm.data.database),
         "nodes": [(node, models_of(node)) for node in nodes],
         "cards": [card for node in nodes for card in node.cards],
-        "models": [model_view(row) for row in farm.models.values()],
+        "models": show_models(farm),
         "version": __version__,
     }
     return page(request, "settings.html", context)

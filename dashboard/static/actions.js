@@ -1,4 +1,4 @@
-// Cancel, retry, rate. Delegated from the document, so that rows that come later work too.
+// Cancel, retry, rate; drain, resume and forget a PC. Delegated from the document, so that rows that come later work too.
 
 import { refresh } from "./live.js";
 import { prose } from "./words.js";
@@ -8,10 +8,10 @@ export function post(path, body) {
   return send(path, body === undefined ? undefined : JSON.stringify(body), { "content-type": "application/json" });
 }
 
-async function send(path, body, headers = {}) {
+async function send(path, body, headers = {}, method = "POST") {
   let answer;
   try {
-    answer = await fetch(path, { method: "POST", headers: { accept: "application/json", ...headers }, body });
+    answer = await fetch(path, { method, headers: { accept: "application/json", ...headers }, body });
   } catch {
     throw new Error("The farm does not answer. Nothing was changed; try again when it is back.");
   }
@@ -37,7 +37,10 @@ export function listen() {
 async function act(button) {
   button.disabled = true;
   try {
-    await post(`/api/v1/jobs/${encodeURIComponent(button.dataset.jobId)}/${button.dataset.do}`, button.dataset.body && JSON.parse(button.dataset.body));
+    const { do: verb, jobId, nodeId, body } = button.dataset;
+    if (verb === "forget") await send(`/api/v1/nodes/${encodeURIComponent(nodeId)}`, undefined, {}, "DELETE");
+    else if (nodeId) await post(`/api/v1/nodes/${encodeURIComponent(nodeId)}/${verb}`);
+    else await post(`/api/v1/jobs/${encodeURIComponent(jobId)}/${verb}`, body && JSON.parse(body));
     await refresh();
   } finally {
     button.disabled = false;

@@ -1,4 +1,4 @@
-// "Add a PC": a single-use code, and the one line to run on the other PC.
+// "Add a PC": a single-use code, and the line to paste on the other PC.
 
 import { post } from "./actions.js";
 import { clockTime } from "./times.js";
@@ -7,19 +7,21 @@ import { prose } from "./words.js";
 export function offerJoining() {
   const place = document.getElementById("join");
   if (!place) return;
-  const line = document.getElementById("line");
   document.getElementById("make-code").addEventListener("click", async (event) => {
     const wrong = document.getElementById("join-error");
     wrong.hidden = true;
     event.target.disabled = true;
     try {
       const made = await post("/api/v1/tokens", {});
-      line.value = `farm join ${place.dataset.head} --token ${made.token}`;
+      show("line", made.linux);
+      show("line-windows", made.windows);
+      show("line-bare", `farm join ${place.dataset.head} --token ${made.token}`);
       document.getElementById("join-line").hidden = false;
       document.getElementById("join-until").textContent =
         `Good for one PC, until ${clockTime(made.expires_at)}. Shown this once: make another for the next PC.`;
-      line.focus();
-      line.select();
+      const first = document.getElementById(made.linux ? "line" : "line-bare");
+      first.focus();
+      first.select();
     } catch (error) {
       prose(wrong, error.message);
       wrong.hidden = false;
@@ -27,7 +29,16 @@ export function offerJoining() {
       event.target.disabled = false;
     }
   });
-  document.getElementById("copy").addEventListener("click", (event) => copy(line, event.target));
+  for (const button of place.querySelectorAll("[data-copy]"))
+    button.addEventListener("click", () => copy(document.getElementById(button.dataset.copy), button));
+}
+
+// A head that cannot make its own package gives no such line: then there is nothing to show.
+function show(id, line) {
+  const input = document.getElementById(id);
+  input.value = line;
+  input.parentElement.hidden = !line;
+  document.querySelector(`label[for="${id}"]`).hidden = !line;
 }
 
 async function copy(line, button) {

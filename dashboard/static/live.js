@@ -3,6 +3,7 @@
 
 import { morph } from "./morph.js";
 import { clockTime, now, setClock, showTimes } from "./times.js";
+import { showVitals } from "./vitals.js";
 import { progressLine } from "./words.js";
 
 const REFRESH_EVERY_MS = 1000; // at most: on a busy farm jobs end many times a second
@@ -102,6 +103,7 @@ function say() {
 function onSnapshot({ scheduler, jobs: live, cards }) {
   say();
   live.filter((job) => job.status === "running").forEach(showJob);
+  cards.forEach(showVitals);
   const wrong =
     String(scheduler) !== document.body.dataset.connected ||
     (scheduler && (live.some(jobDiffers) || cards.some(cardDiffers) || someJobEnded(live)));
@@ -151,6 +153,7 @@ function onQueue() {
 
 function onCard(card) {
   say();
+  showVitals(card);
   if (cardDiffers(card)) soon();
 }
 

@@ -62,13 +62,36 @@ export function prose(element, text) {
 
 /** Memory: "5.4 GiB", "12 GiB". */
 export function gib(value) {
-  return value == null ? "" : `${value.toFixed(1).replace(/\.0$/, "")}${THIN}GiB`;
+  return value == null ? "" : `${(Math.round(10 * value) / 10).toFixed(1).replace(/\.0$/, "")}${THIN}GiB`;
 }
 
 /** A rate with three digits at most. */
 export function rate(value) {
   if (value == null) return "";
   return value < 1 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : String(Math.round(value));
+}
+
+/** How a card is: "71 °C, 98 % in use, 155 W"; what it does not tell is left out. */
+export function vitalsLine(vitals) {
+  if (!vitals) return "";
+  const share = vitals.utilization == null ? null : 100 * vitals.utilization;
+  const told = [[vitals.temperature_c, "°C"], [share, "% in use"], [vitals.power_w, "W"]];
+  return told.filter(([value]) => value != null).map(([value, unit]) => `${Math.round(value)}${THIN}${unit}`).join(", ");
+}
+
+/** The stretches of a card's memory bar, as `read_bar` of dashboard/memory_bar.py has them. */
+export function memoryParts(vram, usedNow, othersNow) {
+  const used = Math.min(usedNow, vram);
+  const others = Math.min(othersNow, used);
+  let start = 0;
+  const found = [];
+  for (const [part, size, what] of [["ours", used - others, "farm and driver"], ["others", others, "other programs"], ["free", vram - used, "free"]]) {
+    if (size < 0.05) continue;
+    const share = (100 * size) / vram;
+    found.push({ part, start, share, text: `${gib(size)} ${what}` });
+    start += share;
+  }
+  return found;
 }
 
 export function size(bytes) {

@@ -143,6 +143,16 @@ def build_for(capability: Capability) -> TorchBuild | None:
     )
 
 
+def build_for_all(capabilities: Sequence[Capability]) -> TorchBuild | None:
+    """The one build of torch that serves most of a PC's cards, the first of the table where several do; None if none serves any."""
+
+    def served(build: TorchBuild) -> int:
+        return sum(build.serves[0] <= capability <= build.serves[1] for capability in capabilities)
+
+    best = max(rules().torch_build, key=served)
+    return best if served(best) else None
+
+
 def least_driver(cuda: str) -> str | None:
     """The least driver on Linux for a CUDA version ("12.6"), or None for one that no rule knows."""
     major = cuda.partition(".")[0]

@@ -9,8 +9,8 @@ from farm.cli.show import Json, table
 
 if TYPE_CHECKING:
     from farm.catalogue.models import ModelRow
+    from farm.own_bench import BenchResult
     from farm.wire import CardReport
-    from node_agent.bench import BenchResult
 
 STANDARD_MODEL = "i2vgen-xl"
 DRAFT_MODEL = "animatic"
@@ -68,7 +68,7 @@ def _chosen(found: "tuple[CardReport, ...]", wanted: str | None) -> "list[CardRe
 def _row_for(said: "CardReport", wanted: str | None, rows: "dict[str, ModelRow]") -> "ModelRow":
     from farm.errors import BadInputError
     from farm.model import CardKind
-    from node_agent.pipelines.weights import check_weights, find_weights
+    from node_agent.pipelines.weights import check_weights, weights_of
 
     name = wanted or (STANDARD_MODEL if said.kind is CardKind.CUDA else DRAFT_MODEL)
     row = rows.get(name)
@@ -81,7 +81,7 @@ def _row_for(said: "CardReport", wanted: str | None, rows: "dict[str, ModelRow]"
             f"It runs on: {', '.join(row.devices)}. Leave --model out, or bench on another PC.",
         )
     if row.source:
-        check_weights(find_weights(row.source), row.pipeline)
+        check_weights(weights_of(row), row.pipeline)
     return row
 
 

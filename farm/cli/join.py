@@ -59,6 +59,9 @@ def join(
     card: Annotated[
         list[str] | None, typer.Option(help="Only this card (its UUID); may be given several times.")
     ] = None,
+    enroll: Annotated[
+        bool, typer.Option("--enroll", help="Use the code and end; a later `farm join` needs none.")
+    ] = False,
 ) -> None:
     """Makes this PC a node of a farm and keeps it one: it comes back after every interruption. Ctrl-C ends it."""
     import os
@@ -85,6 +88,7 @@ def join(
             first_port=ray_port or settings.ray_port,
             object_store_mib=settings.object_store_mib,
             rules=rules,
+            enroll=enroll,
         ),
         os.environ,
         lambda line: console.print(line),  # noqa: PLW0108 - print itself takes more than a line
@@ -98,6 +102,8 @@ def join(
         Bell() as bell,
     ):
         node.run(bell)
+        if enroll:
+            return
         console.print("This PC has left the farm for now; `farm join` without a token brings it back.")
 
 
@@ -111,7 +117,7 @@ def _rules(
     """The owner's rules: those kept from the last time, with what was said now in their place."""
     from dataclasses import replace
 
-    from node_agent.availability import parse_hours
+    from farm.hours import parse_hours
     from node_agent.owner import OwnerRules
 
     rules = OwnerRules.load(home)

@@ -34,7 +34,10 @@ def resume(home: Home = None) -> None:
 def leave(
     home: Home = None,
     uninstall: Annotated[
-        bool, typer.Option("--uninstall", help="Remove this node's identity and files too.")
+        bool,
+        typer.Option(
+            "--uninstall", help="Remove this node's files too, and the programs that the join line installed."
+        ),
     ] = False,
 ) -> None:
     """This PC leaves its farm for good: renders go on elsewhere, results are fetched first."""

@@ -31,11 +31,12 @@ def nodes(head: Head = None, token: Token = None, as_json: Json = False) -> None
                 node.address or "-",
                 ", ".join(f"{card.name} ({card.state})" for card in node.cards) or "no cards",
                 ago(node.last_seen) + (", drained" if node.drained_at is not None else ""),
+                "; ".join(node.fetching) or "-",
                 node.id,
             ]
             for node in found
         ]
-        table(["PC", "Address", "Cards", "Last seen", "Id"], rows)
+        table(["PC", "Address", "Cards", "Last seen", "Fetches", "Id"], rows)
 
 
 def cards(head: Head = None, token: Token = None, as_json: Json = False) -> None:

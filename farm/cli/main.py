@@ -10,10 +10,12 @@ from farm.cli import (
     bench,
     calibrate,
     demo,
+    doctor,
     jobs,
     join,
     local,
     machines,
+    models,
     plan,
     simulate,
     token,
@@ -56,7 +58,9 @@ app.command("calibrate")(calibrate.calibrate)
 app.add_typer(token.token, name="token")
 app.add_typer(user.user, name="user")
 app.add_typer(local.local, name="local")
+app.add_typer(models.models, name="models")
 app.command("leave")(local.leave)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -99,9 +99,7 @@ def _greet(console: "Console", options: "HeadOptions", sign_in: str) -> None:
         )
     else:
         network = _network_of(options.ray_host) or "YOUR-NETWORK/24"
-        console.print(
-            f"Add a PC:          farm token new --kind join, then there: farm join {address} --token CODE"
-        )
+        console.print(f"Add a PC:          {address}/cards#add has the line to paste there")
         console.print(
             f"Open to your network: the dashboard on port {options.port} (plain HTTP, sign-in needed) and Ray on ports "
             f"{first} to {last} (token needed; unencrypted). Never open them to the internet. "

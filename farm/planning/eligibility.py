@@ -12,7 +12,7 @@ from typing import Literal
 
 from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import ModelRow
-from farm.model import Card, CardKind, Job, MemoryPlan, StageKind, Tier
+from farm.model import Card, CardKind, Coming, Job, MemoryPlan, StageKind, Tier
 from farm.planning.estimate import room_of, seconds
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.learned import UNLEARNED, Learned
@@ -74,9 +74,26 @@ def model_known(job: Job, _card: Card, view: FarmView) -> str | None:
 
 
 def model_on_node(job: Job, card: Card, _view: FarmView) -> str | None:
-    """The weights (or for `animatic` the code) are on the card's PC."""
+    """The weights (or for `animatic` the code) are on the card's PC, or on their way there."""
     model = job.settings.model
-    return None if model in card.models else f"{model} is not installed on the PC of {card.name}"
+    coming = _coming(job, card)
+    if model in card.models or (coming is not None and coming.trouble is None):
+        return None
+    if coming is not None and coming.trouble is not None:
+        return f"{model} cannot be fetched to the PC of {card.name}: {coming.trouble.rstrip('.')}"
+    return f"{model} is not installed on the PC of {card.name}"
+
+
+def model_has_come(job: Job, card: Card, _view: FarmView) -> str | None:
+    """The weights are not still on their way to the card's PC."""
+    model, coming = job.settings.model, _coming(job, card)
+    if model in card.models or coming is None or coming.trouble is not None:
+        return None
+    return f"{card.name} is still without {model}: it is being fetched to its PC ({coming.percent} %)"
+
+
+def _coming(job: Job, card: Card) -> Coming | None:
+    return next((one for one in card.coming if one.model == job.settings.model), None)
 
 
 def device_allowed(job: Job, card: Card, view: FarmView) -> str | None:
@@ -179,11 +196,13 @@ LASTING: tuple[Filter, ...] = (
     not_failed_here,
 )
 """What does not change by waiting, in the order in which a person should read it."""
-PASSING: tuple[Filter, ...] = (not_resting, not_kept, memory_is_left)
+PASSING: tuple[Filter, ...] = (not_resting, not_kept, model_has_come, memory_is_left)
 """What ends by itself, or when a person ends it: a job may wait for that."""
 FILTERS: tuple[Filter, ...] = LASTING + PASSING
 
-OF_THE_MODEL = frozenset({model_known, device_allowed, model_on_node, memory_fits, host_memory_fits})
+OF_THE_MODEL = frozenset(
+    {model_known, device_allowed, model_on_node, model_has_come, memory_fits, host_memory_fits}
+)
 """Filters that ask whether the card can run the model: only a job's first stage does. The later ones need neither weights nor the
 memory of a card."""
 
@@ -192,7 +211,8 @@ def check(job: Job, card: Card, view: FarmView) -> Verdict:
     """Asks every filter, so that all reasons are known at once."""
     generates = job.stage is StageKind.GENERATE
     lasting = _asked([ask for ask in LASTING if generates or ask not in OF_THE_MODEL], job, card, view)
-    reasons = lasting + _asked(PASSING, job, card, view)
+    passing = _asked([ask for ask in PASSING if generates or ask not in OF_THE_MODEL], job, card, view)
+    reasons = lasting + passing
     if not generates:
         seconds_on_cpu = interpolation_seconds(interpolator(), job.settings)
         return Verdict(not reasons, reasons, MemoryPlan(), seconds_on_cpu, able=not lasting)
@@ -238,16 +258,6 @@ def _plan(job: Job, card: Card, row: ModelRow, view: FarmView) -> MemoryPlan | N
         return None
     found = best_plan(row, job.settings, room_of(row, card, usable or 0.0))
     return None if found is None else found.plan
-
-
-def why_pending(
-    job: Job, cards: Iterable[Card], view: FarmView, states: Mapping[str, str] | None = None
-) -> str:
-    """Why a queued job waits, and what would help. `cards` are all that the farm knows; `states` as in `why_waiting`."""
-    found = [(card, check(job, card, view)) for card in cards]
-    if found and not any(verdict.able for _, verdict in found):
-        return _nobody(job, found, view)
-    return why_waiting(found, {card.id: "is busy" for card, _ in found} if states is None else states)
 
 
 def why_waiting(found: Sequence[tuple[Card, Verdict]], states: Mapping[str, str]) -> str:
@@ -341,7 +351,12 @@ def what_helps(job: Job, card: Card, view: FarmView) -> str:
     if device_allowed(job, card, view):
         return "Choose the preset 'draft', or add a PC with an NVIDIA card."
     if model_on_node(job, card, view):
-        advice.append(f"fetch its weights on that PC with `hf download {row.source}`")
+        coming = _coming(job, card)
+        advice.append(
+            f"run `farm models pull {row.name}` on the head"
+            if coming is None
+            else "mend that, and the PC fetches it by itself"
+        )
     usable = _usable_gib(job, card, view)
     if host_memory_fits(job, card, view):
         advice.append(

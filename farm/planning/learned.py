@@ -32,7 +32,7 @@ from farm.model import (
     RenderSettings,
     StageKind,
 )
-from farm.own_bench import Benched
+from farm.own_bench import BenchResult
 from farm.planning.estimate import seconds
 from farm.planning.memory import peak_gib
 from farm.planning.spans import Span, Z, spread
@@ -128,13 +128,13 @@ def learned_for(book: Mapping[tuple[str, str], Learned], job: Job, card_id: str)
     return book.get((card_id, job.settings.model), UNLEARNED)
 
 
-def bench_lessons(bench: Iterable[Benched], row: ModelRow, card: Card) -> list[Lesson | None]:
+def bench_lessons(bench: Iterable[BenchResult], row: ModelRow, card: Card) -> list[Lesson | None]:
     """The lessons of a card's own rows with a model, in their order."""
     own = [one for one in bench if (one.card_id, one.model) == (card.id, row.name)]
     return [lesson_of_bench(one, row, card) for one in own]
 
 
-def lesson_of_bench(benched: Benched, row: ModelRow, card: Card) -> Lesson | None:
+def lesson_of_bench(benched: BenchResult, row: ModelRow, card: Card) -> Lesson | None:
     """What a row of the card's own bench teaches: the same as a render; None for one that failed."""
     if benched.total_s is None or benched.plan is None:
         return None

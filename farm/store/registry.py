@@ -67,6 +67,7 @@ class Registry:
                         "others_gib": card.others_gib,
                         "tags": sorted(card.tags),
                         "facts": asdict(card.facts) if card.facts is not None else None,
+                        "coming": [asdict(one) for one in card.coming] or None,
                     },
                 )
 

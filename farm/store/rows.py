@@ -10,6 +10,7 @@ from farm.model import (
     AttemptStatus,
     Card,
     CardKind,
+    Coming,
     FailureClass,
     Job,
     JobStatus,
@@ -158,5 +159,6 @@ def card_from_row(row: RowMapping) -> Card:
         others_gib=row["others_gib"],
         facts=_FACTS.validate_python(row["facts"]) if row["facts"] else None,
         paused=row["paused"],
+        coming=tuple(Coming(**one) for one in row["coming"] or ()),
         tags=frozenset(row["tags"] or ()),
     )

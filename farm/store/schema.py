@@ -110,6 +110,7 @@ cards = sa.Table(
     sa.Column("kept", sa.Text),
     sa.Column("others_gib", sa.Float),
     sa.Column("facts", sa.JSON),
+    sa.Column("coming", sa.JSON),
     # Why the farm gives it no work until it has passed a test, and since when; failures before `cleared_at` count no longer.
     sa.Column("paused", sa.Text),
     sa.Column("paused_at", sa.Float),

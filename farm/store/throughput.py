@@ -40,9 +40,10 @@ class Done:
     """What a card got done from `since` to `until` (wall seconds). None where there is nothing to tell it from.
 
     `clips_per_hour` and `frames_per_minute` are of finished clips, over the whole span. `seconds_per_step` is the mean over denoising
-    steps. `success_rate` (0 to 1): finished of those that ended by themselves; cancelled ones count on neither side. `utilization` (0 to
-    1): the share of the span in which the card had an attempt. `clips` and `parts` count finished clips, in all and by part of the span
-    (when it begins: how many); a part without any is absent.
+    steps, `wh_per_clip` over finished clips: what their rendering drew, as far as the card told it. `success_rate` (0 to 1): finished of
+    those that ended by themselves; cancelled ones count on neither side. `utilization` (0 to 1): the share of the span in which the card
+    had an attempt. `clips` and `parts` count finished clips, in all and by part of the span (when it begins: how many); a part without
+    any is absent.
     """
 
     card_id: str
@@ -122,6 +123,7 @@ def _ended(
     clip = sa.and_(finished, attempts.c.stage == StageKind.GENERATE)
     denoise = attempts.c.stage_seconds["denoise"].as_float()
     stepped = sa.and_(finished, denoise > 0)
+    metered = sa.and_(clip, attempts.c.energy_wh.is_not(None))
     # One that went on from another's checkpoint made only the steps that were left.
     steps = jobs.c.settings["steps"].as_integer() - sa.func.coalesce(attempts.c.resumed_step, 0)
     start = sa.case((attempts.c.assigned_at > since, attempts.c.assigned_at), else_=since)
@@ -142,6 +144,8 @@ def _ended(
             total(jobs.c.settings["frames"].as_integer(), clip).label("frames"),
             total(steps, stepped).label("steps"),
             total(denoise, stepped).label("denoise_s"),
+            total(attempts.c.energy_wh, metered).label("drawn_wh"),
+            total(1, metered).label("metered"),
             sa.func.sum(attempts.c.finished_at - start).label("busy_s"),
             sa.func.min(start).label("first"),
         )
@@ -186,12 +190,8 @@ def _sum_up(
         return float(sum(getattr(row, name) or 0 for row in rows))
 
     span_s = until - since
-    clips, ended, steps, busy_s = (
-        int(total("clips")),
-        total("ended"),
-        total("steps"),
-        total("busy_s") + held_s,
-    )
+    clips, ended, steps = int(total("clips")), total("ended"), total("steps")
+    metered, busy_s = total("metered"), total("busy_s") + held_s
     if span_s <= 0 or (not rows and not held_s):
         return Done(card_id, since, until)
     return Done(
@@ -202,6 +202,7 @@ def _sum_up(
         clips_per_hour=3600 * clips / span_s if clips else None,
         frames_per_minute=60 * total("frames") / span_s if clips else None,
         seconds_per_step=total("denoise_s") / steps if steps else None,
+        wh_per_clip=total("drawn_wh") / metered if metered else None,
         success_rate=total("finished") / ended if ended else None,
         utilization=min(1.0, busy_s / span_s),
         parts=None if begins is None else {begins[row.part]: int(row.clips) for row in rows if row.clips},

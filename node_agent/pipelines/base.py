@@ -6,7 +6,7 @@ able to list it. docs/decisions/0010 says what a diffusion model's file holds.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from farm.catalogue.models import ModelRow
+from farm.errors import ConfigurationError
 from farm.model import MemoryPlan, RenderSettings
 
 Frame = NDArray[np.uint8]
@@ -99,3 +100,19 @@ class OpenModel(Protocol):
     def __call__(self, row: ModelRow, device: str) -> VideoModel:
         """Opens the model of a catalogue row for `device` ("cpu", "cuda:0"); loads nothing yet."""
         ...
+
+
+@contextmanager
+def installed_for(row: ModelRow) -> Iterator[None]:
+    """Around the imports that only who renders with the model needs.
+
+    Raises:
+        ConfigurationError: something of them is not installed here.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{row.title} cannot run on this PC: {error}.",
+            'Install what it needs, in the farm\'s directory: pip install ".[gpu]".',
+        ) from error

@@ -4,8 +4,7 @@ The work is in `diffusion.stable_video`, which needs torch.
 """
 
 from farm.catalogue.models import ModelRow
-from farm.errors import ConfigurationError
-from node_agent.pipelines.base import VideoModel
+from node_agent.pipelines.base import VideoModel, installed_for
 from node_agent.pipelines.weights import Layout
 
 LAYOUT = Layout(
@@ -25,12 +24,6 @@ def open_model(row: ModelRow, device: str) -> VideoModel:
     Raises:
         ConfigurationError: torch or diffusers is not installed here.
     """
-    try:
-        # Not at the top: a node without torch lists this model too.
+    with installed_for(row):  # not at the top: a node without torch lists this model too
         from node_agent.pipelines.diffusion.stable_video import StableVideoDiffusion  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{row.title} cannot run on this PC: {error}.",
-            'Install what it needs, in the farm\'s directory: pip install ".[gpu]".',
-        ) from error
     return StableVideoDiffusion(row, device)

@@ -17,23 +17,26 @@ from typing import Any, Final
 
 from farm.catalogue.models import ModelRow
 from farm.errors import MissingWeightsError
+from farm.settings import FarmSettings
+from farm.weights import Shelf
 
 VARIANT: Final = "fp16"
 """The variant of the files that is taken where a part has it: half the size, and what the cards use."""
 
-_PICKLES: Final = {".bin", ".ckpt", ".pt", ".pth"}
+PICKLES: Final = {".bin", ".ckpt", ".pt", ".pth"}
+"""Endings of files that can run code when they are read; the farm neither opens nor passes on any."""
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LARGEST_HEADER: Final = 100_000_000
 """Bytes; the limit of the safetensors format itself."""
 
-_CONFIGURATIONS: Final = {
+CONFIGURATIONS: Final = {
     "Scheduler": ("scheduler_config.json",),
     "Tokenizer": ("tokenizer_config.json", "vocab.json", "merges.txt"),
     "ImageProcessor": ("preprocessor_config.json",),
 }
 """The files of a part without weights, by the end of its class's name."""
 
-_WEIGHT_STEMS: Final = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+WEIGHT_STEMS: Final = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 
 
 _BYTES_OF: Final = {
@@ -72,6 +75,16 @@ def layout_of(pipeline: str) -> Layout:
             "Correct `pipeline` in the model's row, or update the farm on this PC.",
         ) from error
     return layout
+
+
+def weights_of(row: ModelRow, cache: Path | None = None) -> Path:
+    """The directory of the model's checkpoint: what the farm brought to this PC, else what `find_weights` finds.
+
+    Raises:
+        MissingWeightsError: as `find_weights`.
+    """
+    brought = Shelf(FarmSettings().shelf).directory(row.name)
+    return find_weights(row.source, cache) if brought is None else brought
 
 
 def find_weights(source: str, cache: Path | None = None) -> Path:
@@ -129,17 +142,17 @@ def check_weights(directory: Path, pipeline: str) -> None:
             f"{index_file} is of another model: it says {found}, not {layout.pipeline_class}.",
             "Set the model's `source` to a checkpoint of this model.",
         )
-    absent = sorted(name for name in {*layout.weighted, *layout.others} if not _part(index, name))
+    absent = sorted(name for name in {*layout.weighted, *layout.others} if not part_named(index, name))
     if absent:
         raise MissingWeightsError(f"{index_file} does not name {', '.join(absent)}.", _again(directory))
     for name, wanted in layout.weighted.items():
-        if _part(index, name) != wanted:
+        if part_named(index, name) != wanted:
             raise MissingWeightsError(
-                f"{index_file} names another {name}: {_part(index, name)}, not {wanted}.",
+                f"{index_file} names another {name}: {part_named(index, name)}, not {wanted}.",
                 "Set the model's `source` to a checkpoint of this model.",
             )
     for name in index:
-        part = _part(index, name)
+        part = part_named(index, name)
         if part:
             library, class_name = part
             _check_part(directory / name, library, class_name)
@@ -150,7 +163,7 @@ def has_weights(row: ModelRow, cache: Path | None = None) -> bool:
     if not row.source:
         return True
     try:
-        check_weights(find_weights(row.source, cache), row.pipeline)
+        check_weights(weights_of(row, cache), row.pipeline)
     except MissingWeightsError:
         return False
     return True
@@ -162,12 +175,12 @@ def weight_file(part: Path, library: str) -> Path:
     Raises:
         MissingWeightsError: there is none.
     """
-    stem = _WEIGHT_STEMS.get(library, "model")
+    stem = WEIGHT_STEMS.get(library, "model")
     for name in (f"{stem}.{VARIANT}.safetensors", f"{stem}.safetensors"):
         if (part / name).is_file():
             return part / name
     missing = part / f"{stem}.{VARIANT}.safetensors"
-    pickles = sorted(file.name for file in part.glob("*") if file.suffix in _PICKLES)
+    pickles = sorted(file.name for file in part.glob("*") if file.suffix in PICKLES)
     if pickles:
         raise MissingWeightsError(
             f"{missing} is missing; {part} has only pickle files ({', '.join(pickles)}), "
@@ -237,7 +250,7 @@ def _length_of(entry: dict[str, Any]) -> int:
 
 
 def _check_part(part: Path, library: str, class_name: str) -> None:
-    for ending, names in _CONFIGURATIONS.items():
+    for ending, names in CONFIGURATIONS.items():
         if class_name.removesuffix("Fast").endswith(ending):
             _check_configuration(part, names)
             return
@@ -275,7 +288,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _part(index: dict[str, Any], name: str) -> tuple[str, str] | None:
+def part_named(index: Mapping[str, Any], name: str) -> tuple[str, str] | None:
     """The library and the class of a part, or None where the index names no part of that name."""
     entry = index.get(name)
     if name.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or None in entry:

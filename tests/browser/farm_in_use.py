@@ -33,6 +33,7 @@ from farm.states import AttemptMove, JobMove
 from farm.store.engine import open_engine
 from farm.store.requests import NewJob, RequestKind, Requests
 from farm.store.writer import Assignment, Result
+from farm.vitals import Vitals
 from tests.integration.dashboard_server import RunningDashboard
 from tests.pictures import person, product, street
 
@@ -65,6 +66,7 @@ RTX_3060 = replace(
     usable_gib=11.2,
     band=Tier.QUALITY,
     compute_capability=(8, 6),
+    others_gib=0.5,
 )
 CPU = Card(
     id="CPU-node-desk",
@@ -73,6 +75,7 @@ CPU = Card(
     name="Ryzen 5 3600",
     models=frozenset({"animatic"}),
 )
+READ = Vitals(1.0, utilization=0.97, memory_used_gib=5.9, temperature_c=68.0, power_w=162.0)
 _PICTURES = {"person": person, "product": product, "street": street}
 
 
@@ -198,6 +201,8 @@ class FarmInUse:
         self.farm.writer.finish(
             attempt.id, Result(clip.sha256, still.sha256, parts, peak_gib, rendered_at=at), at
         )
+        if attempt.card_id != CPU.id:  # a CPU tells no power
+            self.farm.writer.drew(attempt.id, 4.3)
 
     def preview(self, job: Job, name: str) -> None:
         """A first look into a running render."""
@@ -279,7 +284,16 @@ def fill(farm: RunningDashboard) -> tuple[Snapshot, dict[str, Job]]:
                 silent_s=14.0,
                 why="Its PC may be asleep, or its network is down.",
             ),
-            LiveCard(RTX_3060.id, "node-desk", "desk", "RTX 3060", "busy", job_id=running.id),
+            LiveCard(
+                RTX_3060.id,
+                "node-desk",
+                "desk",
+                "RTX 3060",
+                "busy",
+                job_id=running.id,
+                vitals=READ,
+                others_gib=0.5,
+            ),
             LiveCard(CPU.id, "node-desk", "desk", CPU.name, "idle"),
         ),
     )

@@ -3,6 +3,8 @@
 import pytest
 from playwright.sync_api import Browser, expect
 
+from farm.feed import CardChanged, LiveCard
+from farm.vitals import Vitals
 from tests.browser.conftest import Furnished, until, visiting
 from tests.browser.farm_in_use import CPU, RTX_2060, RTX_3060
 
@@ -22,13 +24,13 @@ def test_a_card_at_work_shows_its_job_and_its_memory(shown: Furnished, browser: 
         bar = tile.get_by_role("img", name="Memory of 12\u202fGiB")
         expect(bar).to_have_attribute(
             "aria-label",
-            "Memory of 12\u202fGiB: 5.1\u202fGiB planned for this render, 6.1\u202fGiB free, "
-            "0.8\u202fGiB driver and other programs",
+            "Memory of 12\u202fGiB: 5.4\u202fGiB farm and driver, 0.5\u202fGiB other programs, 6.1\u202fGiB free",
         )
         widths = bar.locator("rect").evaluate_all(
             "(all) => all.map((one) => Number(one.getAttribute('width')))"
         )
-        assert widths == pytest.approx([100 * 5.1 / 12, 100 * 6.1 / 12, 100 * 0.8 / 12], abs=0.01)
+        assert widths == pytest.approx([100 * 5.4 / 12, 100 * 0.5 / 12, 100 * 6.1 / 12], abs=0.01)
+        expect(tile).to_contain_text("68\u202f°C, 97\u202f% in use, 162\u202fW")
         idle = visit.page.locator(f'[data-card="{CPU.id}"]')
         expect(idle).to_contain_text("without memory of its own")
         expect(idle.locator("svg")).to_have_count(0)
@@ -38,6 +40,41 @@ def test_a_card_at_work_shows_its_job_and_its_memory(shown: Furnished, browser: 
             "(all) => all.map((one) => one.dataset.state)"
         )
         assert order == ["busy", "not answering", "idle"]
+
+
+@pytest.mark.parametrize("path", ["/", "/cards"])
+def test_readings_change_in_place_as_reports_come(path: str, furnished: Furnished, browser: Browser) -> None:
+    """A card's temperature, use, power and memory, on both pages that show cards; the page is not fetched anew for them."""
+    hot = LiveCard(
+        RTX_3060.id,
+        "node-desk",
+        "desk",
+        "RTX 3060",
+        "busy",
+        job_id=furnished.jobs["running"].id,
+        vitals=Vitals(2.0, utilization=1.0, memory_used_gib=9.0, temperature_c=74.0, power_w=170.4),
+        others_gib=3.0,
+    )
+    with visiting(browser, furnished.farm.base_url) as visit:
+        visit.sign_in(furnished.farm)
+        page = visit.go(path)
+        card = page.locator(f'[data-card="{RTX_3060.id}"]')
+        expect(card.locator("[data-vitals]")).to_have_text("68\u202f°C, 97\u202f% in use, 162\u202fW")
+        expect(page.locator("#updated")).to_contain_text("Updated")
+        fetched: list[str] = []
+        page.on("request", lambda asked: fetched.append(asked.url))
+        furnished.scheduler.publish(CardChanged(hot))
+        expect(card.locator("[data-vitals]")).to_have_text("74\u202f°C, 100\u202f% in use, 170\u202fW")
+        expect(card.locator("svg.memory")).to_have_attribute(
+            "aria-label",
+            "Memory of 12\u202fGiB: 6\u202fGiB farm and driver, 3\u202fGiB other programs, 3\u202fGiB free",
+        )
+        assert card.locator(".memory-legend > span").all_text_contents() == [
+            "6\u202fGiB farm and driver",
+            "3\u202fGiB other programs",
+            "3\u202fGiB free",
+        ]
+        assert [url for url in fetched if url.endswith(path)] == []
 
 
 def test_the_last_clips_play_while_they_are_pointed_at(shown: Furnished, browser: Browser) -> None:
@@ -65,7 +102,9 @@ def test_the_chart_follows_window_and_card_and_both_live_in_the_address(
         row = page.locator("#chart-figures tr", has_text="RTX 3060")
         expect(row.locator("td").nth(0)).to_have_text("2")  # of the last day; the third is two days old
         expect(row.locator("td").nth(3)).to_have_text("2.4\u202fs")  # 189.6 s for 80 steps
-        expect(row.locator("td").nth(4)).to_have_text("none")  # no energy was measured: never nought
+        expect(row.locator("td").nth(4)).to_have_text("4.3")
+        silent = page.locator("#chart-figures tr", has_text="Ryzen 5 3600")
+        expect(silent.locator("td").nth(4)).to_have_text("none")  # it tells no power: never nought
         page.get_by_role("button", name="The last 7 days").click()
         expect(row.locator("td").nth(0)).to_have_text("3")
         page.get_by_role("combobox", name="Card").select_option(RTX_3060.id)

@@ -1,6 +1,7 @@
 """Every page as it stands: nothing loud on the console, no other host, no sideways scrolling, readable in light and dark."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from dashboard import words
+from dashboard.memory_bar import read_bar
 from farm.answers import ProgressView
 from farm.model import StageKind
+from farm.vitals import Vitals
 from tests.browser.conftest import PHONE, Furnished, until, visiting
 from tests.integration.dashboard_server import RunningDashboard
 
@@ -208,15 +211,16 @@ def test_adding_a_pc_gives_the_line_and_says_when_nobody_can_reach_the_head(
         page = visit.go("/cards")
         expect(page.locator("#add")).to_contain_text("farm up --host ADDRESS")
         page.get_by_role("button", name="Make a join code").click()
-        line = page.locator("#line")
-        expect(line).to_be_visible()
-        words_of_line = line.input_value().split(" ")
+        expect(page.locator("#line-bare")).to_be_visible()
+        words_of_line = page.locator("#line-bare").input_value().split(" ")
         assert words_of_line[:2] == ["farm", "join"]
         assert words_of_line[2] == "http://ADDRESS:8000"
         assert words_of_line[3] == "--token"
         found = shown.farm.registry.token(words_of_line[4])
         assert found is not None
         assert found.kind == "join"
+        assert page.locator("#line").input_value().endswith(f"sh $f http://ADDRESS:8000 {words_of_line[4]}")
+        assert "-Head 'http://ADDRESS:8000'" in page.locator("#line-windows").input_value()
         expect(page.locator("#join-until")).to_contain_text("Good for one PC, until")
 
 
@@ -288,19 +292,38 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
             done=7, total=24, seconds_per_step=0.25, eta_s=4.25, phase="running", stage=StageKind.INTERPOLATE
         ),
     ]
+    vitals = [
+        Vitals(1.0),
+        Vitals(1.0, utilization=0.975, temperature_c=70.5, power_w=154.5),
+        Vitals(1.0, utilization=0.0, power_w=9.4),
+    ]
+    memory = [(6.0, 4.7, 0.5), (12.0, 0.19, 0.0), (6.0, 6.2, 7.0), (8.0, 8.0, 0.25)]
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
         said = visit.page.evaluate(
-            """async ([seconds, passed, jobs]) => {
+            """async ([seconds, passed, jobs, vitals, memory]) => {
                  const words = await import("/static/words.js");
                  const now = 1760000000;
-                 return [seconds.map(words.duration), passed.map((p) => words.ago(now - p, now)), jobs.map(words.progressLine)];
+                 return [seconds.map(words.duration), passed.map((p) => words.ago(now - p, now)), jobs.map(words.progressLine),
+                         vitals.map(words.vitalsLine),
+                         memory.map((m) => words.memoryParts(...m).map((one) => [one.part, one.text, one.share]))];
                }""",
-            [seconds, passed, [view.model_dump(mode="json") for view in views]],
+            [
+                seconds,
+                passed,
+                [view.model_dump(mode="json") for view in views],
+                [asdict(v) for v in vitals],
+                memory,
+            ],
         )
     assert said[0] == [words.duration(value) for value in seconds]
     assert said[1] == [words.ago(1_760_000_000 - value, 1_760_000_000) for value in passed]
     assert said[2] == [words.progress_line(view) for view in views]
+    assert said[3] == [words.vitals_line(one) for one in vitals]
+    for (vram, used, others), parts in zip(memory, said[4], strict=True):
+        segments = read_bar(vram, used, others).segments
+        assert [(part, text) for part, text, _ in parts] == [(one.part, one.text) for one in segments]
+        assert [share for _, _, share in parts] == pytest.approx([one.share for one in segments], abs=0.01)
 
 
 @pytest.mark.skipif(

@@ -93,14 +93,15 @@ def test_every_route_says_what_it_needs_and_the_table_names_no_other(farm: Runni
     assert len(described) > 25
     assert described <= set(NEEDS)
     routes = {
-        (method, str(route.path))
+        (method, str(route.path).replace(":path}", "}"))
         for route in iter_route_contexts(app.routes)
         for method in route.methods or ()
-        if method != "HEAD" and ":path}" not in str(route.path)  # the page that says that there is nothing
+        if method != "HEAD"
+        and not str(route.path).startswith("/{")  # the page that says that there is nothing
     }
     assert routes == set(NEEDS)
     for (method, path), need in NEEDS.items():
-        filled = path.format(job_id="J1", node_id="n1", batch_id="b", card_id="c")
+        filled = path.format(job_id="J1", node_id="n1", batch_id="b", card_id="c", name="m", path="f")
         assert needed(method, filled) == (need or Scope.READ), (method, path)
     assert needed("HEAD", "/submit") == Scope.SUBMIT
     assert needed("DELETE", "/api/v1/unheard") == Scope.ADMIN

@@ -21,6 +21,7 @@ from farm.store.engine import open_engine
 from farm.store.requests import NewJob, Requests
 from farm.store.writer import Assignment, Result
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
+from tests.integration.test_cli_client import run
 from tests.storage import SETTINGS
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
@@ -95,6 +96,22 @@ def test_throughput_of_a_window_with_its_parts(day: Day) -> None:
     ]
     (week,) = day.get("/api/v1/stats/throughput?window=7d&card=GPU-1").json()
     assert week["clips"] == 3
+
+
+def test_what_a_clip_took_of_energy_is_told_where_a_card_told_it(day: Day) -> None:
+    """The figure stood in every answer and was never worked out; a job's was on no page."""
+    told, silent = day.job(NOON - 600), day.job(NOON - 400)
+    day.farm.writer.drew("A1", 4.3)
+    (card,) = day.get("/api/v1/stats/throughput?window=24h").json()
+    assert (card["clips"], card["wh_per_clip"]) == (2, 4.3)
+    assert "4.3\u202fWh each" in day.get("/").text
+    page = day.get(f"/jobs/{told}").text
+    assert page.count("4.3\u202fWh<") == 2  # the job's, and its one attempt's
+    assert "\u202fWh<" not in day.get(f"/jobs/{silent}").text
+    shown = run(day.farm, "show", told).stdout
+    assert "Energy" in shown
+    assert "4.30 Wh" in shown
+    assert "Energy" not in run(day.farm, "show", silent).stdout
 
 
 def test_an_empty_window_has_no_figures(day: Day) -> None:

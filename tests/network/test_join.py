@@ -115,6 +115,27 @@ def test_a_head_that_lost_ray_s_state_gets_its_node_back_within_30_s(pair: tuple
     assert joined.exit_code is None
 
 
+def test_a_head_with_a_new_token_for_ray_gets_its_node_back(pair: tuple[Head, Node]) -> None:
+    """How a PC is shut out that knows the old one (docs/threat-model.md): the others must come back by themselves."""
+    head, node = pair
+    joined = node.join("--token", head.code())
+    joined.wait_for("Connected", 60)
+    before = head.sees(node.id)
+    assert head.up is not None
+    assert head.up.end() == 0
+    head.data.ray_token.unlink()
+    head.start()
+    joined.wait_for("The head's Ray is another one now", 30)
+    # Ray takes the node's former life for alive for some seconds more.
+    wait_until(
+        lambda: head.sees(node.id, 30.0)[0] != before[0],
+        60,
+        lambda: f"a new life of the node\n{joined.output()}",
+    )
+    assert joined.output().count("Connected") == 2
+    assert joined.exit_code is None
+
+
 def test_a_short_cut_of_the_cable_changes_nothing_and_a_join_waits_for_its_head(
     pair: tuple[Head, Node],
 ) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.errors import BadInputError
-from node_agent.availability import DAY, DAYS, WEEK, parse_hours
+from farm.hours import DAY, DAYS, WEEK, parse_hours
 
 MONDAY = datetime(2026, 11, 23)
 MINUTES = st.integers(0, DAY - 1)

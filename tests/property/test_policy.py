@@ -324,7 +324,9 @@ class Planning(RuleBasedStateMachine):
 
     @invariant()
     def both_see_the_same_farm(self) -> None:
-        assert {job.id for job in self.policy.jobs()} == set(self.farm.jobs)
+        assert {job.id for group in self.policy.groups for job in self.policy.jobs_of(group)} == set(
+            self.farm.jobs
+        )
         assert self.policy.waiting == len(self.farm.jobs)
         assert {card.id: card for card in self.policy.cards} == self.farm.cards
         for name in JOB_IDS:

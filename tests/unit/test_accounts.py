@@ -148,7 +148,7 @@ def test_removing_an_account_ends_its_sessions_and_tokens_and_no_others(store: S
 
 def test_whoever_was_in_before_there_were_roles_stays_in_for_everything(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'farm.sqlite3'}"
-    migrate(url, to="0012")
+    migrate(url, to="0011")
     engine = open_engine(url, writes=True)
     with engine.begin() as connection:
         for kind in ("admin", "session", "join", "node", "signin"):

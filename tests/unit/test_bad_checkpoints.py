@@ -15,11 +15,11 @@ from farm.model import MemoryPlan
 from node_agent.pipelines import i2vgen_xl, svd
 from node_agent.pipelines.weights import check_weights, has_weights, layout_of, weight_file
 from tests import checkpoints
+from tests.renders import Recorder
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from tests.unit.test_i2vgen_xl import Recorder  # noqa: E402  # needs torch
 
 pytestmark = pytest.mark.torch
 

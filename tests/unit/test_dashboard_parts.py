@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from dashboard import words
-from dashboard.memory_bar import memory_bar
+from dashboard.memory_bar import memory_bar, planned_bar, read_bar
+from farm.answers import CardView
+from farm.model import CardKind, Tier
+from farm.vitals import Vitals
 
 VENDOR = Path(words.__file__).parent / "static" / "vendor"
 
@@ -24,8 +27,7 @@ VENDOR = Path(words.__file__).parent / "static" / "vendor"
 def test_the_bar_shares_out_all_of_the_memory(
     vram: float, usable: float, planned: float | None, said: list[str]
 ) -> None:
-    bar = memory_bar(vram, usable, planned)
-    assert bar is not None
+    bar = planned_bar(vram, usable, planned)
     assert bar.text.replace(f"{words.THIN}GiB", "") == ", ".join(said)
     assert sum(segment.share for segment in bar.segments) == pytest.approx(100, abs=0.05)
     ends = [segment.start + segment.share for segment in bar.segments]
@@ -33,8 +35,7 @@ def test_the_bar_shares_out_all_of_the_memory(
 
 
 def test_nothing_is_called_free_on_a_card_that_does_not_answer() -> None:
-    bar = memory_bar(6.0, 5.4, None, answers=False)
-    assert bar is not None
+    bar = planned_bar(6.0, 5.4, None, answers=False)
     assert (
         bar.text == f"5.4{words.THIN}GiB usable when last heard, 0.6{words.THIN}GiB driver and other programs"
     )
@@ -42,8 +43,56 @@ def test_nothing_is_called_free_on_a_card_that_does_not_answer() -> None:
 
 @pytest.mark.parametrize("vram", [None, 0.0])
 def test_memory_that_is_not_known_has_no_bar(vram: float | None) -> None:
-    assert memory_bar(vram, 5.0, None) is None
-    assert memory_bar(6.0, None, None) is None
+    assert memory_bar(shown(vram, 5.0)) is None
+    assert memory_bar(shown(6.0, None)) is None
+
+
+def shown(vram: float | None, usable: float | None, used: float | None = None, **more: object) -> CardView:
+    card = CardView(
+        id="GPU-1",
+        node_id="n1",
+        node_name="attic",
+        kind=CardKind.CUDA,
+        name="RTX 2060",
+        vram_gib=vram,
+        usable_gib=usable,
+        band=Tier.POST,
+        state="busy",
+        vitals=None if used is None else Vitals(1.0, memory_used_gib=used),
+    )
+    return card.model_copy(update=more)
+
+
+@pytest.mark.parametrize(
+    ("used", "others", "said"),
+    [
+        (4.7, 0.5, ["4.2 farm and driver", "0.5 other programs", "1.3 free"]),
+        (0.19, 0.0, ["0.2 farm and driver", "5.8 free"]),
+        (6.2, 7.0, ["6 other programs"]),
+        (0.0, 0.0, ["6 free"]),
+    ],
+)
+def test_the_bar_of_a_card_that_was_read_says_what_is_held_and_by_whom(
+    used: float, others: float, said: list[str]
+) -> None:
+    bar = memory_bar(shown(6.0, 5.4, used, others_gib=others), 5.1)
+    assert bar == read_bar(6.0, used, others)
+    assert bar.text.replace(f"{words.THIN}GiB", "") == ", ".join(said)
+    assert sum(segment.share for segment in bar.segments) == pytest.approx(100, abs=0.05)
+
+
+def test_a_card_of_which_not_all_is_read_has_the_planned_bar() -> None:
+    planned = planned_bar(6.0, 5.4, 5.1)
+    assert memory_bar(shown(6.0, 5.4), 5.1) == planned
+    assert memory_bar(shown(6.0, 5.4, 4.7), 5.1) == planned, "nobody knows whose it is"
+    assert memory_bar(shown(6.0, 5.4, others_gib=0.5), 5.1) == planned
+
+
+def test_how_a_card_is_in_words() -> None:
+    whole = Vitals(1.0, utilization=0.975, temperature_c=71.0, power_w=155.2)
+    assert words.vitals_line(whole) == "71\u202f\u00b0C, 98\u202f% in use, 155\u202fW"
+    assert words.vitals_line(Vitals(1.0, power_w=0.0)) == "0\u202fW"
+    assert words.vitals_line(Vitals(1.0)) == words.vitals_line(None) == ""
 
 
 @pytest.mark.parametrize(
@@ -52,6 +101,10 @@ def test_memory_that_is_not_known_has_no_bar(vram: float | None) -> None:
 )
 def test_rates_have_three_digits(value: float | None, said: str) -> None:
     assert words.rate(value) == said
+
+
+def test_energy_has_its_unit_and_none_is_nothing() -> None:
+    assert [words.wh(value) for value in (None, 0.254, 4.3)] == ["", "0.25\u202fWh", "4.3\u202fWh"]
 
 
 @pytest.mark.parametrize(

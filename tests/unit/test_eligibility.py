@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import builtin_models
-from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings, StageKind, Tier
+from farm.model import Card, CardKind, Coming, Job, JobStatus, MemoryPlan, RenderSettings, StageKind, Tier
 from farm.planning.eligibility import (
     FILTERS,
     LASTING,
@@ -16,7 +16,6 @@ from farm.planning.eligibility import (
     bands_of,
     check,
     unplaceable,
-    why_pending,
     why_waiting,
     without_its_owner,
 )
@@ -98,6 +97,12 @@ def test_a_verdict_carries_the_plan_and_the_time() -> None:
     assert small.seconds > check(job(), H100, view(H100)).seconds > 24.0
 
 
+def waits(job: Job, cards: list[Card], farm: FarmView) -> str:
+    """What is said of a job that waits while all cards are busy."""
+    found = [(card, check(job, card, farm)) for card in cards]
+    return unplaceable(job, cards, farm) or why_waiting(found, {card.id: "is busy" for card in cards})
+
+
 def test_each_reason_in_words() -> None:
     farm = view(*ALL, failed={"j1": frozenset({RTX_3060.id})})
     assert check(job(LONG), GTX_1050, farm).reasons == (
@@ -120,33 +125,60 @@ def test_each_reason_in_words() -> None:
     assert not gone.eligible
 
 
-def test_why_pending_in_words() -> None:
-    assert why_pending(job(), [], view()) == "No card has joined the farm yet: start `farm join` on a PC."
-    assert why_pending(job(), [RTX_3060], view(RTX_3060)) == "Waits for RTX 3060, which is busy."
-    assert why_pending(job(), ALL, view(*ALL)) == "Waits for one of 3 cards that can run it; all are busy."
-    assert why_pending(job(LONG), [GTX_1050], view(GTX_1050)) == (
+def test_a_job_waits_for_weights_that_are_on_their_way() -> None:
+    """And is unplaceable only where they cannot come, with the reason."""
+    bare = replace(RTX_2060, models=frozenset())
+    coming = replace(bare, coming=(Coming("svd", 1, 2), Coming("i2vgen-xl", 4_310_000, 10_000_000)))
+    verdict = check(job(), coming, view(coming))
+    assert (verdict.eligible, verdict.able) == (False, True)
+    assert verdict.reasons == ("RTX 2060 is still without i2vgen-xl: it is being fetched to its PC (43 %)",)
+    assert unplaceable(job(), [coming], view(coming)) is None
+    assert waits(job(), [coming], view(coming)) == (
+        "Waits for RTX 2060, which is still without i2vgen-xl: it is being fetched to its PC (43 %)."
+    )
+    here = replace(coming, models=frozenset({"i2vgen-xl"}))
+    assert check(job(), here, view(here)).eligible, (
+        "a newer version on its way keeps no job from the present one"
+    )
+
+    stuck = replace(bare, coming=(Coming("i2vgen-xl", 0, 10, "The disk of /m has 1.0 GB free."),))
+    assert unplaceable(job(), [stuck], view(stuck)) == (
+        "No card can run it. The nearest is RTX 2060: i2vgen-xl cannot be fetched to the PC of RTX 2060: "
+        "The disk of /m has 1.0 GB free. Mend that, and the PC fetches it by itself."
+    )
+
+
+def test_a_later_stage_waits_for_no_weights() -> None:
+    coming = replace(CPU, models=frozenset(), coming=(Coming("i2vgen-xl", 0, 10),))
+    later = replace(job(), stage=StageKind.INTERPOLATE)
+    assert check(later, coming, view(coming, tiers="off")).eligible
+
+
+def test_why_a_job_waits_in_words() -> None:
+    assert waits(job(), [], view()) == "No card has joined the farm yet: start `farm join` on a PC."
+    assert waits(job(), [RTX_3060], view(RTX_3060)) == "Waits for RTX 3060, which is busy."
+    assert waits(job(), ALL, view(*ALL)) == "Waits for one of 3 cards that can run it; all are busy."
+    assert waits(job(LONG), [GTX_1050], view(GTX_1050)) == (
         "No card can run it. The nearest is GTX 1050: needs 5.1 GiB, GTX 1050 has 2.4 usable. "
         "Ask for 28 frames at 1280 x 704."
     )
-    assert why_pending(job(), [CPU], view(CPU)).endswith(
+    assert waits(job(), [CPU], view(CPU)).endswith(
         "Choose the preset 'draft', or add a PC with an NVIDIA card."
     )
     bare = replace(H100, models=frozenset())
-    assert why_pending(job(), [bare], view(bare)).endswith(
-        "Fetch its weights on that PC with `hf download ali-vilab/i2vgen-xl`."
-    )
+    assert waits(job(), [bare], view(bare)).endswith("Run `farm models pull i2vgen-xl` on the head.")
     strict = view(RTX_2060, RTX_2070S, tiers="strict")
-    assert why_pending(job(NATIVE), [H100], replace(strict, bands=frozenset({Tier.QUALITY}))) == (
+    assert waits(job(NATIVE), [H100], replace(strict, bands=frozenset({Tier.QUALITY}))) == (
         "Waits for H100, which is busy."
     )
-    assert why_pending(job(), [H100], strict) == (
+    assert waits(job(), [H100], strict) == (
         "No card can run it. The nearest is H100: it is preview work, H100 is kept for quality work. "
         "Submit it with `--anywhere`."
     )
 
 
 def test_the_advice_holds() -> None:
-    """What `why_pending` says would fit does fit, and one frame more does not."""
+    """What a job is told would fit does fit, and one frame more does not."""
     fitting, over = (replace(NATIVE, frames=frames) for frames in (28, 29))
     assert takers(fitting, GTX_1050) == ["GTX 1050"]
     assert takers(over, GTX_1050) == []
@@ -167,7 +199,7 @@ def test_a_drained_pc_keeps_its_cards_from_work_and_the_job_waits_for_it() -> No
     assert verdict.reasons == ("RTX 3060 is drained",)
     assert (verdict.eligible, verdict.able) == (False, True)
     assert unplaceable(job(), [RTX_3060], farm) is None
-    assert why_pending(job(), [RTX_3060], farm) == "Waits for RTX 3060, which is drained."
+    assert waits(job(), [RTX_3060], farm) == "Waits for RTX 3060, which is drained."
     paused = view(RTX_3060, resting={RTX_3060.id: "is paused by its owner"})
     assert check(job(), RTX_3060, paused).reasons == ("RTX 3060 is paused by its owner",)
     assert check(job(), RTX_2070S, paused).eligible
@@ -263,8 +295,7 @@ def test_eligible_exactly_where_no_filter_objects(job: Job, card: Card, farm: Fa
     reasons = [reason for ask in FILTERS if (reason := ask(job, card, farm))]
     assert list(verdict.reasons) == reasons
     assert verdict.eligible == (not reasons)
-    waits = why_pending(job, [card], farm)
-    assert waits.startswith("Waits for" if verdict.able else "No card can run it.")
+    assert waits(job, [card], farm).startswith("Waits for" if verdict.able else "No card can run it.")
     assert (unplaceable(job, [card], farm) is None) == verdict.able
     assert verdict.able == (not any(ask(job, card, farm) for ask in LASTING))
     if verdict.eligible:
@@ -288,7 +319,7 @@ def test_an_owner_s_program_makes_no_job_unplaceable_but_keeps_it_waiting() -> N
         "RTX 2060 is kept for its owner: a game uses the card",
         "RTX 2060 has 1.1 GiB usable while other programs hold 4.2",
     )
-    assert why_pending(job(), [in_use], farm) == (
+    assert waits(job(), [in_use], farm) == (
         "Waits for RTX 2060, which is kept for its owner: a game uses the card."
     )
     assert unplaceable(job(), [in_use], farm) is None

@@ -5,9 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from node_agent.pipelines import i2vgen_xl
 from node_agent.pipelines.base import RenderRequest
 from node_agent.pipelines.weights import has_weights, read_header, weight_file
 from tests import checkpoints
+from tests.renders import LIBRARIES, SETTINGS, Recorder, clip, edit_tensors, photograph
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -33,62 +32,6 @@ from node_agent.pipelines.diffusion import i2vgen, pictures  # noqa: E402  # nee
 from node_agent.pipelines.diffusion import model as diffusion_model  # noqa: E402
 
 pytestmark = pytest.mark.torch
-
-WEIGHTED = {
-    "unet": "diffusers",
-    "vae": "diffusers",
-    "text_encoder": "transformers",
-    "image_encoder": "transformers",
-}
-
-SETTINGS = RenderSettings(
-    model="i2vgen-xl-small",
-    width=64,
-    height=64,
-    frames=3,
-    steps=2,
-    guidance=9.0,
-    fps=8,
-    seed=7,
-    prompt="a fox walking in the snow",
-    negative_prompt="blurry",
-)
-
-
-@dataclass
-class Recorder:
-    """A report that writes down what it is told; `cancel_at` cancels when that step is reported, for the card's owner if it `leaves`."""
-
-    cancel_at: int | None = None
-    leaves: bool = False
-    parts: list[str] = field(default_factory=list)
-    steps: list[tuple[int, int]] = field(default_factory=list)
-    previews: list[bytes] = field(default_factory=list)
-    checkpoints: list[tuple[int, bytes]] = field(default_factory=list)
-    open_parts: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        self.open_parts.append(name)
-        try:
-            yield
-        finally:
-            self.parts.append(self.open_parts.pop())
-
-    def step(self, done: int, total: int) -> None:
-        self.steps.append((done, total))
-        if done == self.cancel_at:
-            raise CancelledRenderError("The render was cancelled.")
-
-    def preview(self, jpeg: bytes) -> None:
-        self.previews.append(jpeg)
-
-    def leaving(self) -> bool:
-        """Asked once before each step's word; the one of `cancel_at` is the last."""
-        return self.leaves and len(self.steps) + 1 == self.cancel_at
-
-    def checkpoint(self, step: int, state: bytes) -> None:
-        self.checkpoints.append((step, state))
 
 
 @pytest.fixture(scope="module")
@@ -113,34 +56,6 @@ def warm(checkpoint: Path) -> i2vgen.I2VGenXL:
 def open_small(directory: Path) -> Any:
     row = read_models(checkpoints.small_row_toml("i2vgen-xl-small", directory), "test")["i2vgen-xl-small"]
     return i2vgen_xl.open_model(row, "cpu")
-
-
-def photograph(width: int = 90, height: int = 70) -> Image.Image:
-    """A picture with structure in every channel and direction."""
-    y, x = np.mgrid[0:height, 0:width]
-    bands = (x * 255 / width, y * 255 / height, 127 + 120 * np.sin((x + 2 * y) / 6))
-    return Image.fromarray(np.stack(bands, axis=-1).astype(np.uint8))
-
-
-def clip(
-    model: Any,
-    settings: RenderSettings = SETTINGS,
-    plan: MemoryPlan = MemoryPlan(),  # noqa: B008  # frozen
-    image: Image.Image | None = None,
-    report: Recorder | None = None,
-) -> np.ndarray:
-    request = RenderRequest(settings, image or photograph(), plan)
-    return np.stack(list(model.render(request, report or Recorder())))
-
-
-def edit_tensors(directory: Path, part: str, change) -> Path:
-    from safetensors.torch import load_file, save_file
-
-    file = weight_file(directory / part, WEIGHTED[part])
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file, metadata={"format": "pt"})
-    return file
 
 
 # --- the generated checkpoint is the real one in small
@@ -169,7 +84,7 @@ def test_the_small_checkpoint_has_every_tensor_of_the_real_one(checkpoint: Path)
     }
     for name, part in full.items():
         prefix = "text_model." if name == "text_encoder" else ""
-        stored = read_header(weight_file(checkpoint / name, WEIGHTED[name]))
+        stored = read_header(weight_file(checkpoint / name, LIBRARIES[name]))
         assert set(stored) == {prefix + tensor for tensor in part.state_dict()}
         assert {entry["dtype"] for entry in stored.values()} == {"F16"}
 
@@ -431,7 +346,8 @@ def test_loading_and_rendering_write_nothing_on_the_worker_s_output(checkpoint: 
     program = f"""
 from pathlib import Path
 import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from tests.unit.test_i2vgen_xl import clip, open_small
+from tests.unit.test_i2vgen_xl import open_small
+from tests.renders import clip
 clip(open_small(Path({str(checkpoint)!r})))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -229,11 +229,12 @@ def test_an_interval_is_about_its_prediction(ratios: list[float], seconds_: floa
 
 def test_a_card_s_own_bench_comes_before_the_catalogue_and_renders_push_it_out(tmp_path: Path) -> None:
     setting = {"name": "standard", "width": 512, "height": 512, "frames": 16, "steps": 50, "guidance": 9.0}
+    one = {"at": "2026-11-20T10:00:00+00:00", "card": "RTX 3060", "model": "i2vgen-xl", "setting": setting}
     rows: list[dict[str, object]] = [
-        {"card_id": "GPU-1", "model": "i2vgen-xl", "setting": setting, "plan": asdict(PLAN), "total_s": 2 * PREDICTED, "peak_gib": PEAK},
-        {"card_id": "GPU-1", "model": "i2vgen-xl", "setting": setting, "plan": None, "failure": "out of memory"},
-        {"card_id": "GPU-2", "model": "i2vgen-xl", "setting": setting, "plan": asdict(PLAN), "total_s": 99 * PREDICTED},
-    ]  # fmt: skip
+        one | {"card_id": "GPU-1", "plan": asdict(PLAN), "total_s": 2 * PREDICTED, "peak_gib": PEAK},
+        one | {"card_id": "GPU-1", "plan": None, "failure": "out of memory"},
+        one | {"card_id": "GPU-2", "plan": asdict(PLAN), "total_s": 99 * PREDICTED},
+    ]
     file = tmp_path / "bench.jsonl"
     file.write_text("\n".join([*map(json.dumps, rows), "not JSON"]))
     bench = bench_lessons(read_bench(file), I2VGEN, CARD)

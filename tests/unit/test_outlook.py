@@ -16,6 +16,7 @@ from scheduler import outlook
 from scheduler.board import Board
 from scheduler.outlook import EVERY_S, Outlook
 from scheduler.policy import Policy
+from scheduler.watch import DRAINED
 from tests.fakes import MovedClock
 
 SETTINGS = RenderSettings("i2vgen-xl", 512, 512, 16, 50, 9.0, 8, seed=1, prompt="waves")
@@ -66,9 +67,9 @@ class Desk:
         if isinstance(message, QueueChanged):
             self.told.append(message)
 
-    def card(self, card: Card, state: str = "idle") -> None:
+    def card(self, card: Card, state: str = "idle", why: str | None = None) -> None:
         self.policy.set_card(card, free=state == "idle")
-        self.board.card(LiveCard(card.id, "n1", "attic", card.name, state))  # type: ignore[arg-type]  # a state's name
+        self.board.card(LiveCard(card.id, "n1", "attic", card.name, state, why=why))  # type: ignore[arg-type]  # a state's name
 
     def queue(self, *waiting: Job) -> None:
         for seq, one in enumerate(waiting):
@@ -165,6 +166,28 @@ def test_cards_that_take_no_work_are_not_counted_on_and_said_so() -> None:
     told = desk.tell()
     assert desk.times(told)["a"] is not None
     assert told.why == {kind_of(job("a")): "Waits for RTX 3060, which is busy."}
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "said"),
+    [
+        ("drained", DRAINED, "is drained"),
+        ("busy", DRAINED, "is drained"),
+        ("paused", "Three jobs failed on it.", "is paused"),
+        ("busy", "Three jobs failed on it.", "is paused"),
+        ("kept", "kept for its owner: a game uses the card", "is kept for its owner: a game uses the card"),
+    ],
+)
+def test_a_job_says_that_its_only_card_is_drained_paused_or_kept(state: str, why: str, said: str) -> None:
+    """Only the card said so. A card that was drained at work counted as busy, and its end as a time for the job."""
+    desk = Desk()
+    desk.card(replace(ONE, kept="a game uses the card") if state == "kept" else ONE, state, why)
+    desk.queue(job("a"))
+    told = desk.tell()
+    assert told.why == {kind_of(job("a")): f"Waits for RTX 3060, which {said}."}
+    assert desk.times(told) == {"a": None}
+    desk.card(TWO, "busy")
+    assert desk.times(desk.tell())["a"] is not None, "another card takes it"
 
 
 def test_a_job_that_failed_on_a_card_is_not_told_to_run_there() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.renders import Recorder, photograph
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
@@ -22,7 +24,6 @@ from node_agent.engine.placement import Placement  # noqa: E402
 from node_agent.pipelines import i2vgen_xl  # noqa: E402
 from node_agent.pipelines.base import RenderRequest  # noqa: E402
 from tests.checkpoints import small_i2vgen, small_row_toml  # noqa: E402
-from tests.unit.test_i2vgen_xl import Recorder, photograph  # noqa: E402
 
 pytestmark = pytest.mark.torch
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from farm.model import Attempt, AttemptStatus, Card, CardKind, FailureClass, Job, JobStatus, MemoryPlan, Tier
 from farm.planning.eligibility import Verdict
 from farm.states import JobMove
-from scheduler.leases import Leases
+from scheduler.leases import SILENT_AFTER_S, Leases
 from scheduler.outcomes import after_failure, after_loss
 from scheduler.policy import Policy
 from tests.storage import SETTINGS
@@ -137,7 +137,7 @@ def test_the_store_is_told_once_what_it_knows() -> None:
     found = policy.job("J1")
     assert found is not None
     assert found.unplaceable == "no card"
-    assert [one.id for one in policy.jobs()] == ["J1"]
+    assert [one.id for group in policy.groups for one in policy.jobs_of(group)] == ["J1"]
     assert policy.job("J9") is None
 
 
@@ -258,5 +258,5 @@ def test_a_lease_runs_from_the_last_word_and_silence_counts_from_the_last_answer
     assert leases.silence("n1", 5.0) is None
     assert not leases.answering("n1", 5.0)
     leases.heard("n1", 5.0)
-    assert leases.answering("n1", 13.0)
-    assert not leases.answering("n1", 13.1)
+    assert leases.answering("n1", 5.0 + SILENT_AFTER_S)
+    assert not leases.answering("n1", 5.1 + SILENT_AFTER_S)

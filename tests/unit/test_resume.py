@@ -17,6 +17,7 @@ from farm.errors import CancelledRenderError, StaleCheckpointError
 from farm.model import MemoryPlan, RenderSettings
 from node_agent.pipelines.base import RenderRequest
 from tests import checkpoints
+from tests.renders import Recorder, photograph
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -24,7 +25,6 @@ diffusers = pytest.importorskip("diffusers")
 from node_agent.pipelines.diffusion import loop, resume  # noqa: E402  # needs torch
 from node_agent.pipelines.diffusion.loop import Denoising, denoise  # noqa: E402
 from tests.unit import test_i2vgen_xl, test_svd  # noqa: E402
-from tests.unit.test_i2vgen_xl import Recorder, photograph  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -16,13 +16,13 @@ from farm.model import MemoryPlan, RenderSettings
 from node_agent.pipelines import svd
 from node_agent.pipelines.weights import read_header, weight_file
 from tests import checkpoints
+from tests.renders import Recorder, clip, edit_tensors, photograph
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from node_agent.pipelines.diffusion import model as diffusion_model  # noqa: E402  # needs torch
 from node_agent.pipelines.diffusion import pictures, stable_video  # noqa: E402
-from tests.unit.test_i2vgen_xl import Recorder, clip, edit_tensors, photograph  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -78,6 +78,22 @@ def test_an_attempt_that_went_on_from_a_checkpoint_made_only_the_steps_that_were
     assert card.done(SINCE + HOUR).seconds_per_step == pytest.approx(40 / 20)
 
 
+def test_energy_is_the_mean_over_the_clips_of_which_it_is_known(card: Card) -> None:
+    """The figure was there and never worked out. A clip whose card tells no power is none that was made for nothing."""
+    for begin, drawn_wh in ((100, 1.5), (200, None), (300, 2.5)):
+        name = card.begin(SINCE + begin)
+        card.store.writer.finish(
+            name, Result("ab" * 32, "cd" * 32, {}, 0.5, SINCE + begin + 50), SINCE + begin + 50
+        )
+        if drawn_wh is not None:
+            card.store.writer.drew(name, drawn_wh)
+    failed = card.begin(SINCE + 400)
+    card.store.writer.lose(failed, "Gone.", SINCE + 410)
+    card.store.writer.drew(failed, 9.0)
+    done = card.done(SINCE + HOUR, 300.0)
+    assert (done.clips, done.wh_per_clip) == (3, 2.0)
+
+
 def test_what_ended_before_or_ends_later_is_not_of_the_span(card: Card) -> None:
     card.finish(SINCE - 200, SINCE - 100)
     card.finish(SINCE + HOUR - 50, SINCE + HOUR)

@@ -8,6 +8,7 @@ from farm import events
 from farm.model import AttemptStatus, Card, FailureClass, Job, JobStatus, Node
 from farm.store.requests import RequestKind
 from scheduler.outcomes import REST_S
+from scheduler.outlook import EVERY_S
 from scheduler.pauses import PROBE_AFTER_S
 from scheduler.stalls import GRACE_S, LEAST_S, WHOLE_S
 from scheduler.watch import GONE_AFTER_S
@@ -40,6 +41,13 @@ def live(bench: Bench, card: str) -> tuple[str, str | None]:
     assert bench.scheduler is not None
     found = {one.id: (one.state, one.why) for one in bench.scheduler._board.snapshot().cards}
     return found.get(card, ("not known yet", None))
+
+
+def waits(bench: Bench) -> str:
+    """What the jobs of the one kind that waits are told."""
+    assert bench.scheduler is not None
+    queue = bench.scheduler._board.snapshot().queue
+    return "" if queue is None else "".join(queue.why.values())
 
 
 # --- stalls ---
@@ -437,6 +445,8 @@ def test_a_drained_pc_ends_its_job_and_takes_no_new_one_also_over_a_restart(
         bench.cluster.done(card, *clip)
         await bench.until(lambda: bench.status(first) == JobStatus.FINISHED, "the job was finished")
         await bench.until(lambda: live(bench, card)[0] == "drained", "shown")
+        bench.clock.move(EVERY_S)
+        await bench.until(lambda: waits(bench).endswith("which is drained."), "the job says so too")
         await bench.crash()
         await bench.start()
         await bench.until(lambda: live(bench, card)[0] == "drained", "remembered")

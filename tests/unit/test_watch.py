@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from farm.feed import FeedMessage, LiveCard
+from farm.feed import CardChanged, FeedMessage, LiveCard
 from farm.model import Card, Job, MemoryPlan, StageKind
 from farm.planning.eligibility import Verdict
-from farm.vitals import CardFacts
+from farm.vitals import CardFacts, Vitals
 from farm.wire import NodeReport, Order
 from scheduler import watch
 from scheduler.board import Board
@@ -89,6 +89,28 @@ def test_reported_cards_are_free_shown_and_stored(post: Post) -> None:
     assert {card.id for card in post.store.reader.cards()} == {first, second}
     assert [report.node_id for report in post.reports] == ["n1"]
     assert post.changes
+
+
+def test_how_a_card_is_goes_out_with_each_report_that_says_something_new(post: Post) -> None:
+    """Only the history had what nodes read; a reading that differs in its time alone would wake every page every two seconds."""
+    (card,) = post.cluster.add_node("n1")
+    (report,) = post.cluster.cards["n1"]
+    told: list[tuple[float | None, float | None]] = []
+    for at, watts, others in ((1.0, 30.0, 0.0), (3.0, 30.0, 0.0), (5.0, 155.0, 0.0), (7.0, 155.0, 2.5)):
+        vitals = Vitals(at, power_w=watts)
+        post.cluster.cards["n1"] = [replace(report, vitals=vitals, others_gib=others)]
+        post.told.clear()
+        post.round()
+        told += [
+            (one.card.vitals.power_w, one.card.others_gib)
+            for one in post.told
+            if isinstance(one, CardChanged) and one.card.vitals is not None
+        ]
+    assert told == [(30.0, 0.0), (155.0, 0.0), (155.0, 2.5)]
+    post.cluster.gone.add("n1")
+    post.clock.move(SILENT_AFTER_S + 1.0)
+    post.round()
+    assert (post.live(card).vitals, post.live(card).others_gib) == (None, None)
 
 
 def test_a_card_that_its_worker_has_not_tested_gets_no_work_yet(post: Post) -> None:

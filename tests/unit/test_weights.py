@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from farm.catalogue.models import ModelRow, builtin_models
 from farm.errors import MissingWeightsError
-from node_agent.pipelines.weights import check_weights, find_weights, has_weights, layout_of, read_header
+from farm.weights import Manifest, Shelf
+from node_agent.pipelines.weights import (
+    check_weights,
+    find_weights,
+    has_weights,
+    layout_of,
+    read_header,
+    weights_of,
+)
 from tests.checkpoints import MODEL_INDEX
 
 REPOSITORY = "ali-vilab/i2vgen-xl"
@@ -315,3 +323,18 @@ for module in (i2vgen_xl, svd):
     for words in refused:
         assert words.startswith("My model cannot run on this PC:")
         assert "pip install" in words
+
+
+def test_what_the_farm_brought_comes_before_the_pc_s_own(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only once it is whole there."""
+    monkeypatch.setenv("FARM_NODE_HOME", str(tmp_path / "node"))
+    shelf = Shelf(tmp_path / "node" / "models")
+    write_checkpoint(shelf.half("i2vgen-xl"))
+    assert weights_of(row(str(checkpoint))) == checkpoint
+    shelf.put(Manifest("i2vgen-xl", "head", ()))
+    assert weights_of(row(str(checkpoint))) == shelf.root / "i2vgen-xl"
+    assert has_weights(row("nobody/has-this-one")) is True
+    monkeypatch.setenv("FARM_MODEL_STORE", str(tmp_path / "elsewhere"))
+    assert weights_of(row(str(checkpoint))) == checkpoint

@@ -20,9 +20,9 @@ from node_agent.engine.mapped import MappedPart
 from node_agent.pipelines.weights import (
     Layout,
     check_weights,
-    find_weights,
     read_header,
     weight_file,
+    weights_of,
 )
 
 _STORED_AS = {"F16", "BF16", "F32"}
@@ -41,7 +41,7 @@ def read_parts(row: ModelRow, layout: Layout) -> tuple[SimpleNamespace, dict[str
     Raises:
         MissingWeightsError: it is not there, not whole, or not of this model.
     """
-    directory = find_weights(row.source)
+    directory = weights_of(row)
     check_weights(directory, row.pipeline)
     with _quiet():
         stock: Any = getattr(diffusers, layout.pipeline_class)

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0012"  # which was merged first
+down_revision = "0011"  # which follows 0012; both were merged first
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,56 @@
+"""Removes what the join line installed: the systemd user unit, the link in ~/.local/bin, and the folder with the environment.
+
+Only a folder that the line's script made is touched: it left a mark there. A farm that runs from a checkout keeps its programs.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+UNIT = "old-gpu-farm-node.service"
+"""As in dashboard/joining/install.sh."""
+MARK = "made-by-the-join-line"
+
+Say = Callable[[str], None]
+
+
+def program_folder(prefix: Path | None = None) -> Path | None:
+    """The folder that the line's script made for the environment in which this runs; None if it was not made so."""
+    place = (prefix or Path(sys.prefix)).parent
+    return place if (place / MARK).is_file() else None
+
+
+def unit_file() -> Path:
+    """Where the script puts the unit."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return config / "systemd" / "user" / UNIT
+
+
+def remove_service(say: Say) -> None:
+    """Takes the unit out of systemd, where there is one, so that the node does not start again with this PC."""
+    unit = unit_file()
+    if not unit.exists():
+        return
+    _systemctl("disable", "--now", UNIT)
+    unit.unlink()
+    _systemctl("daemon-reload")
+    say(f"Removed the service {UNIT}.")
+
+
+def remove_programs(place: Path, say: Say) -> None:
+    """Removes the folder and the link to it. What runs from there goes on to its end: Linux keeps open files."""
+    link = Path.home() / ".local" / "bin" / "farm"
+    if link.is_symlink() and place in link.readlink().parents:
+        link.unlink()
+    shutil.rmtree(place)
+    say(f"Removed the farm's programs in {place}.")
+
+
+def _systemctl(*words: str) -> None:
+    """Asks this user's systemd. Where it does not answer, there is nothing of ours that it runs."""
+    program = shutil.which("systemctl")
+    if program is not None:
+        subprocess.run([program, "--user", *words], capture_output=True, check=False, timeout=60)

@@ -1,0 +1,232 @@
+"""What a PC that joins asks the head, over real HTTP: the script and all behind it, other versions, other farms, and being dialled back."""
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dashboard.joining.lines import linux_line
+from farm.daemons import RayPorts
+from farm.errors import ConfigurationError
+from farm.supervise import Bell
+from farm.wire import Reach
+from node_agent import join
+from node_agent.head_line import HeadLine
+from node_agent.join import Membership, Node, NodeOptions
+from node_agent.reach import Doorbells, why_unreachable
+from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard, wait_until
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[RunningDashboard]:
+    with running_dashboard(tmp_path) as made:
+        ray_is_up(made.data, address="127.0.0.1:6380")
+        yield made
+
+
+def code(farm: RunningDashboard, **headers: str) -> dict[str, str]:
+    answer = httpx.post(f"{farm.base_url}/api/v1/tokens", headers={**farm.headers, **headers}, json={})
+    assert answer.status_code == 201, answer.text
+    return answer.json()  # type: ignore[no-any-return]  # JSON
+
+
+def fetched(farm: RunningDashboard, path: str) -> bytes:
+    answer = httpx.get(f"{farm.base_url}/join/{path}")
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def test_everything_that_the_line_needs_comes_from_the_head_with_its_checksum(farm: RunningDashboard) -> None:
+    made = code(farm, host="192.168.1.5:8000")
+    script = fetched(farm, "install.sh")
+    assert made["linux"] == linux_line(script, "http://192.168.1.5:8000", made["token"])
+    for path in ("wheel", "lock/head.txt", "lock/gpu.txt"):
+        assert hashlib.sha256(fetched(farm, path)).hexdigest() in script.decode(), path
+    assert hashlib.sha256(fetched(farm, "install.ps1")).hexdigest() in made["windows"]
+    missing = httpx.get(f"{farm.base_url}/join/lock/dev.txt")
+    assert (missing.status_code, "gpu.txt, head.txt" in missing.json()["remedy"]) == (404, True)
+
+
+def test_a_host_header_does_not_get_into_the_line(farm: RunningDashboard) -> None:
+    """What a browser sends as its host is not ours; in a line for a shell it could be a command."""
+    for host in ("evil$(reboot):80", "a;b"):
+        assert "reboot" not in code(farm, host=host)["linux"]
+        assert (
+            httpx.get(f"{farm.base_url}/join/farm", headers={"host": host})
+            .json()["line"]
+            .endswith("ADDRESS:8000")
+        )
+
+
+def test_a_pc_of_other_versions_is_given_the_line_that_mends_it(farm: RunningDashboard) -> None:
+    wish = {"name": "attic", "ray_version": "2.9.0", "python_version": "3.11.1", "code": code(farm)["token"]}
+    answer = httpx.post(f"{farm.base_url}/join/redeem", json=wish)
+    assert answer.status_code == 409
+    assert linux_line(fetched(farm, "install.sh"), farm.base_url) in answer.json()["remedy"]
+
+
+def enrolled(farm: RunningDashboard, home: Path, token: str = "") -> list[str]:
+    """Makes a PC a node without starting Ray there; returns what was said."""
+    said: list[str] = []
+    with Bell() as bell:
+        Node(
+            NodeOptions(farm.base_url, home, token=token, first_port=23000, enroll=True), {}, said.append
+        ).run(bell)
+    return said
+
+
+def test_a_pc_is_in_one_farm_at_a_time(farm: RunningDashboard, tmp_path: Path) -> None:
+    """The second farm's code was taken at once, and the first farm waited for a PC that was gone."""
+    home = tmp_path / "node"
+    enrolled(farm, home, code(farm)["token"])
+    with running_dashboard(tmp_path / "second") as other:
+        ray_is_up(other.data)
+        good = code(other)["token"]
+        with pytest.raises(ConfigurationError, match="another farm") as caught:
+            enrolled(other, home, good)
+        assert farm.base_url in caught.value.message
+        assert "farm leave" in caught.value.remedy
+        assert Membership.load(home) is not None
+        found = other.registry.token(good)
+        assert found is not None
+        assert found.used_at is None, "the code is still good"
+
+
+def test_a_head_that_moved_keeps_its_nodes(farm: RunningDashboard, tmp_path: Path) -> None:
+    """The same farm at another address needs no new code."""
+    home = tmp_path / "node"
+    enrolled(farm, home, code(farm)["token"])
+    member = Membership.load(home)
+    assert member is not None
+    Membership("http://192.0.2.1:8000", member.node_token, member.farm_id).save(home)
+    enrolled(farm, home)
+    assert Membership.load(home) == member
+
+
+@pytest.fixture
+def line(farm: RunningDashboard, tmp_path: Path) -> Iterator[tuple[HeadLine, str]]:
+    """A node's way to the head, and its credential."""
+    enrolled(farm, tmp_path / "node", code(farm)["token"])
+    member = Membership.load(tmp_path / "node")
+    assert member is not None
+    opened = HeadLine(farm.base_url)
+    yield opened, member.node_token
+    opened.close()
+
+
+def test_the_head_dials_back_and_tells_which_ports_answer(line: tuple[HeadLine, str]) -> None:
+    head, token = line
+    with Doorbells(RayPorts(23200)) as bells:
+        assert len(bells.ports) == 3
+        assert head.reach(token, "127.0.0.3", bells.ports) == Reach({}, "127.0.0.1")
+    gone = head.reach(token, "127.0.0.3", bells.ports)
+    assert set(gone.failed) == set(bells.ports)
+    assert "refused" in next(iter(gone.failed.values()))
+
+
+def test_a_port_that_never_answers_takes_two_seconds_and_is_named(line: tuple[HeadLine, str]) -> None:
+    """A firewall that drops packets: the node used to hang in `ray start` for a minute and then say nothing of use."""
+    head, token = line
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        callers = [socket.socket() for _ in range(4)]  # its queue is full: the kernel drops who comes next
+        for caller in callers:
+            caller.setblocking(False)
+            caller.connect_ex(("127.0.0.1", port))
+        began = time.monotonic()
+        found = head.reach(token, "127.0.0.1", [port])
+        took = time.monotonic() - began
+        for caller in callers:
+            caller.close()
+    assert found.failed == {port: "no answer within 2 s"}
+    assert took < 4.5
+
+
+def test_only_a_node_may_have_the_head_dial(farm: RunningDashboard, line: tuple[HeadLine, str]) -> None:
+    url, wish = f"{farm.base_url}/api/v1/nodes/reach", {"address": "127.0.0.1", "ports": [23000]}
+    assert httpx.post(url, json=wish).status_code == 401
+    assert httpx.post(url, json=wish, headers=farm.headers).status_code == 401
+    mine = {"authorization": f"Bearer {line[1]}"}
+    assert httpx.post(url, json=wish, headers=mine).status_code == 200
+    for wrong in (
+        {"ports": [22]},
+        {"ports": []},
+        {"ports": list(range(2000, 2009))},
+        {"address": "a.example"},
+    ):
+        assert httpx.post(url, json={**wish, **wrong}, headers=mine).status_code == 422
+
+
+def test_what_a_node_is_told_has_the_port_and_the_remedy() -> None:
+    block = RayPorts(6380)
+    assert why_unreachable(Reach({}, "10.0.0.7"), "10.0.0.7", "10.0.0.1", block) is None
+    firewall = why_unreachable(
+        Reach({6381: "no answer within 2 s"}, "10.0.0.7"), "10.0.0.7", "10.0.0.1", block
+    )
+    assert firewall == (
+        "The head cannot connect to this PC at 10.0.0.7, port 6381 (no answer within 2 s). A firewall is in the way, most likely on this "
+        "PC: `sudo ufw allow proto tcp from 10.0.0.1 to any port 6380:6499`"
+    )
+    nat = why_unreachable(Reach({6381: "no answer within 2 s"}, "10.0.0.9"), "172.20.1.2", "10.0.0.1", block)
+    assert nat is not None
+    assert "It sees this PC as 10.0.0.9" in nat
+    assert "docs/windows.md" in nat
+
+
+class Silent(Doorbells):
+    """A firewall, at its edge: nothing on this PC can be dialled."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+
+def test_a_node_that_cannot_be_dialled_says_so_within_seconds_and_goes_on_when_it_can(
+    farm: RunningDashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(join, "Doorbells", Silent)
+    started = threading.Event()
+
+    def no_ray(*_args: object) -> None:
+        started.set()
+        raise ConfigurationError("Ray would start now.")
+
+    monkeypatch.setattr(join, "Child", no_ray)
+    said: list[str] = []
+    node = Node(
+        NodeOptions(farm.base_url, tmp_path / "node", token=code(farm)["token"], first_port=23400),
+        {},
+        said.append,
+    )
+
+    def run() -> None:
+        with pytest.raises(ConfigurationError, match="Ray would start now"):
+            node.run(bell)
+
+    with Bell() as bell:
+        thread = threading.Thread(target=run, daemon=True)
+        began = time.monotonic()
+        thread.start()
+        wait_until(
+            lambda: any("cannot connect to this PC" in line for line in said), 10, "the node to say it"
+        )
+        print(f"told after {time.monotonic() - began:.1f} s")
+        assert not started.is_set(), "Ray is not started to hang"
+        monkeypatch.setattr(join, "Doorbells", Doorbells)
+        assert started.wait(20)
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_the_head_tells_what_it_runs(farm: RunningDashboard) -> None:
+    told = httpx.get(f"{farm.base_url}/join/farm").json()
+    assert told["ray_version"] == metadata.version("ray")
+    assert told["line"] == linux_line(fetched(farm, "install.sh"), farm.base_url)
+    assert told["farm_id"] == httpx.get(f"{farm.base_url}/join/farm").json()["farm_id"]
