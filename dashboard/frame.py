@@ -116,6 +116,7 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
         "connected": farm.live.connected,
         "preview_count": lambda job_id: live.preview if (live := farm.live.jobs.get(job_id)) else 0,
         "why": waits_for,
+        "me": request.state.credential,
     }
     return templates.TemplateResponse(
         request,

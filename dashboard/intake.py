@@ -121,7 +121,7 @@ def _checked(farm: Parts, upload: Upload) -> Picture | Artifact:
     if wanted is None:
         raise BadInputError("image", "No picture was sent.", "Send a PNG, JPEG or WebP file.")
     # Only a job's picture counts, not any file of the store: what may be seen is decided by jobs.
-    media_type = farm.reader.input_media_type(wanted) if farm.artifacts.exists(wanted) else None
+    media_type = farm.reader.input_media_type(wanted) if farm.artifacts.touch(wanted) else None
     if media_type is None:
         raise BadInputError(
             "input_sha256",

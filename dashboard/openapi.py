@@ -6,7 +6,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from dashboard.problems import Problem
+from dashboard.access import NEEDS
+from dashboard.problems import Problem, documented
+from farm.auth import Scope
 
 
 def describe(app: FastAPI) -> None:
@@ -32,7 +34,26 @@ def describe(app: FastAPI) -> None:
                 if path == "/healthz" or path.startswith("/join/"):
                     for route in routes.values():
                         route["security"] = []
+                for method, route in routes.items():
+                    _say_what_it_needs(route, NEEDS.get((method.upper(), path)))
+                    _say_how_it_refuses(route)
             app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = complete  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _say_what_it_needs(route: dict[str, Any], need: Scope | None) -> None:
+    if need is None:
+        return
+    route["description"] = f"{route.get('description', '')}\n\nNeeds the scope `{need}`.".strip()
+    if need is not Scope.READ:
+        route["responses"] |= {str(status): said for status, said in documented(403).items()}
+
+
+def _say_how_it_refuses(route: dict[str, Any]) -> None:
+    """A body that is no JSON or no form is refused with 400 before any handler sees it; each refusal is a problem, not plain JSON."""
+    if "requestBody" in route:
+        route["responses"].setdefault("400", documented(400)[400])
+    if "422" in route["responses"]:
+        route["responses"]["422"] = documented(422)[422]

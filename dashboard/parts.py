@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 
 from dashboard.animations import Animations
 from dashboard.stream import Live
+from dashboard.tries import Tries
 from farm.artifacts import ArtifactStore
 from farm.auth import Credential
 from farm.catalogue.models import ModelRow, load_models
@@ -18,15 +19,23 @@ from farm.store.engine import open_engine
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Requests
+from farm.store.retention import RetentionReader
 from farm.store.throughput import ThroughputReader
+from farm.store.users import Users
 
 INTAKE_THREADS = 3
 """Uploads that are decoded and stored at once. Pillow and fsync release the GIL; a third one fills the waits for the disk."""
 
+HASHING_THREADS = 2
+"""Passwords that are looked at at once: each takes 64 MiB, and a core for 50 ms."""
+
 
 @dataclass(frozen=True)
 class Parts:
-    """What the web process is made of. `intake` bounds the threads that decode and store uploads."""
+    """What the web process is made of. `users` reads accounts, `accounts` writes them.
+
+    `intake` bounds the threads that decode and store uploads, `hashing` those that look at passwords.
+    """
 
     data: DataDirectory
     settings: FarmSettings
@@ -34,6 +43,10 @@ class Parts:
     throughput: ThroughputReader
     requests: Requests
     registry: Registry
+    users: Users
+    accounts: Users
+    tries: Tries
+    retention: RetentionReader
     artifacts: ArtifactStore
     animations: Animations
     models: Mapping[str, ModelRow]
@@ -41,6 +54,7 @@ class Parts:
     clock: Clock
     live: Live
     intake: CapacityLimiter
+    hashing: CapacityLimiter
 
     def now(self) -> float:
         """Wall time in seconds."""
@@ -52,6 +66,7 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     writing = open_engine(data.database_url, writes=True)
     reading = open_engine(data.database_url, writes=False)
     clock = clock or SystemClock()
+    artifacts = ArtifactStore(data.artifacts)
     models = load_models(settings.models_file)
     return Parts(
         data=data,
@@ -60,13 +75,18 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         throughput=ThroughputReader(reading),
         requests=Requests(writing),
         registry=Registry(writing),
-        artifacts=ArtifactStore(data.artifacts),
+        users=Users(reading),
+        accounts=Users(writing),
+        tries=Tries(clock),
+        retention=RetentionReader(reading, artifacts),
+        artifacts=artifacts,
         animations=Animations(data.animations),
         models=models,
         presets={name: preset for name, preset in presets().items() if preset.model in models},
         clock=clock,
         live=Live(data.feed_socket),
         intake=CapacityLimiter(INTAKE_THREADS),
+        hashing=CapacityLimiter(HASHING_THREADS),
     )
 
 

@@ -19,9 +19,11 @@ from farm.errors import (
     BodyTooLargeError,
     ConflictError,
     FarmError,
+    ForbiddenError,
     IllegalMoveError,
     NotFoundError,
     SignInError,
+    TooManyTriesError,
 )
 from farm.store.requests import KeyReusedError
 
@@ -36,6 +38,8 @@ STATUS: tuple[tuple[type[FarmError], int], ...] = (
     (IllegalMoveError, 409),
     (ConflictError, 409),
     (SignInError, 401),
+    (ForbiddenError, 403),
+    (TooManyTriesError, 429),
 )
 """What each kind of error is in HTTP; any other `FarmError` is the farm's own trouble: 503."""
 
@@ -126,6 +130,11 @@ async def on_farm_error(request: Request, error: Exception) -> Response:
     return _show(request, found)
 
 
+def refuse(request: Request, error: FarmError, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that an error of ours is, for those who refuse before any handler runs; a page where a person looks."""
+    return _show(request, of_error(error), headers)
+
+
 async def on_key_reused(request: Request, _error: Exception) -> Response:
     """Two different requests under one idempotency key."""
     found = _problem(
@@ -146,7 +155,7 @@ async def on_validation(request: Request, error: Exception) -> Response:
             ErrorItem(field=field, message=f"{field}: {found['msg'][:1].lower()}{found['msg'][1:]}.")
         )
     detail = " ".join(item.message for item in items)
-    return _show(request, _problem(422, detail, "The API is described at /docs.", items))
+    return _show(request, _problem(422, detail, "The API is described at /openapi.json.", items))
 
 
 async def on_http(request: Request, error: Exception) -> Response:

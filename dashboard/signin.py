@@ -1,8 +1,11 @@
 """Who may: bearer tokens for programs, a session cookie for browsers, and the sign-in page between the two.
 
+A session comes from the link that `farm up` prints, which is an admin's, or from an account's name and password.
+
 Everything is closed unless it is named in `OPEN`; a route cannot be left open by forgetting a dependency.
 """
 
+from math import ceil
 from typing import Annotated
 from urllib.parse import quote, urlsplit
 
@@ -13,12 +16,15 @@ from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dashboard.access import demand, needed
 from dashboard.api.weights import FOR_NODES
 from dashboard.frame import templates
 from dashboard.parts import Parts, parts
-from dashboard.problems import documented, problem
+from dashboard.problems import documented, problem, refuse
 from farm.auth import Credential, TokenKind, judge, new_token
-from farm.errors import SignInError
+from farm.auth import Scope as May
+from farm.errors import FarmError, ForbiddenError, NotFoundError, SignInError, TooManyTriesError
+from farm.passwords import is_password
 
 COOKIE = "farm_session"
 SESSION_S = 30 * 24 * 3600
@@ -26,7 +32,7 @@ OPEN = ("/healthz", "/signin", "/join/")
 """Served without a token, with what lies under `/static/`."""
 NODE_PATHS = ("/api/v1/nodes/hello", "/api/v1/nodes/bye", "/api/v1/nodes/reach")
 """With those of `dashboard.api.weights` the only place where a node's own token is good."""
-_PEOPLE = frozenset({TokenKind.ADMIN, TokenKind.SESSION})
+_PEOPLE = frozenset({TokenKind.ADMIN, TokenKind.API, TokenKind.SESSION})
 _NODES = frozenset({TokenKind.NODE})
 _SIGNS_IN = frozenset({TokenKind.SIGN_IN, TokenKind.ADMIN})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -92,6 +98,11 @@ class SignedIn:
                 "Use the farm's own pages, or a bearer token from a program.",
                 headers={"connection": "close"},
             )
+        if accepts is not _NODES:
+            try:
+                demand(credential, needed(scope["method"], scope["path"]))
+            except ForbiddenError as error:
+                return refuse(Request(scope), error, {"connection": "close"})
         scope.setdefault("state", {})["credential"] = credential
         return None
 
@@ -135,12 +146,20 @@ def sign_in_page(request: Request, token: str = "", next: str = "/") -> Response
     return _page(request, next)
 
 
-@router.post("/signin", response_model=None, responses=documented(401))
-def sign_in(
-    request: Request, token: Annotated[str, Form()] = "", next: Annotated[str, Form()] = "/"
+@router.post("/signin", response_model=None, responses=documented(401, 429))
+async def sign_in(
+    request: Request,
+    token: Annotated[str, Form()] = "",
+    name: Annotated[str, Form()] = "",
+    password: Annotated[str, Form()] = "",
+    next: Annotated[str, Form()] = "/",
 ) -> Response:
-    """Signs a browser in by the form."""
-    return _signed_in(request, token.strip(), next)
+    """Signs a browser in by the form: with a name and a password, or with a token."""
+    if name or password:
+        return await to_thread.run_sync(
+            _with_password, request, name.strip(), password, next, limiter=parts(request).hashing
+        )
+    return await to_thread.run_sync(_signed_in, request, token.strip(), next)
 
 
 @router.post("/signout", response_model=None)
@@ -159,9 +178,42 @@ def _signed_in(request: Request, token: str, following: str) -> Response:
         credential = check(farm, token, _SIGNS_IN)
     except SignInError as error:
         return _page(request, following, error)
+    return _session(request, following, credential.name)
+
+
+def _with_password(request: Request, name: str, password: str, following: str) -> Response:
+    farm = parts(request)
+    address = request.client.host if request.client else ""
+    try:
+        farm.tries.begin(address, name[:80])
+        user = farm.users.find(name)
+        if not is_password(user.password if user else None, password) or user is None:
+            raise SignInError(
+                "Name and password do not belong together.",
+                "Look at both; `farm user list` on the farm's PC shows the names.",
+            )
+        farm.tries.succeeded(address, name[:80])
+        answer = _session(request, following, user.name, user.name)
+    except NotFoundError:  # the account was taken away while its password was looked at
+        return _page(request, following, SignInError("There is no such account any more."))
+    except (SignInError, TooManyTriesError) as error:
+        return _page(request, following, error)
+    farm.accounts.signed_in(user.name, farm.now())
+    return answer
+
+
+def _session(request: Request, following: str, name: str, user: str | None = None) -> Response:
+    """A session of an account, which may what its role may; or, without one, an admin's."""
+    farm = parts(request)
     session = new_token()
     farm.registry.add_token(
-        session, TokenKind.SESSION, credential.name, farm.now(), expires_at=farm.now() + SESSION_S
+        session,
+        TokenKind.SESSION,
+        name,
+        farm.now(),
+        expires_at=farm.now() + SESSION_S,
+        scope=May.ADMIN,  # an account's role bounds it, also when that is changed later
+        user=user,
     )
     answer = RedirectResponse(local_path(following), status_code=303)
     answer.set_cookie(
@@ -176,10 +228,14 @@ def _signed_in(request: Request, token: str, following: str) -> Response:
     return answer
 
 
-def _page(request: Request, following: str, error: SignInError | None = None) -> Response:
+def _page(request: Request, following: str, error: FarmError | None = None) -> Response:
+    headers = {}
+    if isinstance(error, TooManyTriesError):
+        headers["retry-after"] = str(ceil(error.retry_after_s))
     return templates.TemplateResponse(
         request,
         "signin.html",
-        {"next": local_path(following), "error": error},
-        status_code=401 if error else 200,
+        {"next": local_path(following), "error": error, "accounts": parts(request).users.any()},
+        status_code=429 if headers else 401 if error else 200,
+        headers=headers,
     )

@@ -90,6 +90,8 @@ def job_view(
         failure=job.failure,
         cancel_requested=job.cancel_requested,
         rating=job.rating,
+        starred=job.starred,
+        removed_at=job.removed_at,
         batch=job.batch,
         card_id=last.card_id if last else None,
         card_name=last.card_name if last else None,
@@ -144,8 +146,8 @@ def _urls(parts: Parts, job: Job) -> JobUrls:
     base = f"/api/v1/jobs/{job.id}"
     running = job.status == JobStatus.RUNNING
     return JobUrls(
-        video=f"{base}/video" if job.video_sha256 else None,
-        thumbnail=f"{base}/thumbnail" if job.thumbnail_sha256 else None,
+        video=f"{base}/video" if job.video_sha256 and job.removed_at is None else None,
+        thumbnail=f"{base}/thumbnail" if job.thumbnail_sha256 and job.removed_at is None else None,
         preview=f"{base}/preview" if running and preview_path(parts, job.id).exists() else None,
         input=f"{base}/input",
         log=f"{base}/log",

@@ -110,6 +110,7 @@ class JobView(Answer):
     asked for by itself, in a list of the first some hundred; so is `eta`, which running jobs have too. `why_pending` says what a queued job
     waits for. `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload. `stages` are known of a
     job that was asked for by itself, and `energy_wh`: what all its attempts drew, watt-hours, None where no card told its power.
+    The files of a `starred` job are kept for ever; `removed_at` is when picture and clip were deleted to make room.
     """
 
     id: str
@@ -135,6 +136,8 @@ class JobView(Answer):
     failure: str | None = None
     cancel_requested: bool = False
     rating: int | None = None
+    starred: bool = False
+    removed_at: float | None = None
     batch: str | None = None
     card_id: str | None = None
     card_name: str | None = None

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from farm.errors import FarmError, NotFoundError
 from farm.model import Artifact
@@ -54,7 +54,15 @@ class ArtifactStore:
                 kept.
         """
         with _plain_errors("read", path), path.open("rb") as file:
-            return self._store(iter(lambda: file.read(_BLOCK), b""), sha256, media_type)
+            return self.put_stream(file, sha256, media_type)
+
+    def put_stream(self, file: IO[bytes], sha256: str, media_type: str) -> Artifact:
+        """Stores what a file gives, which must have this hash.
+
+        Raises:
+            FarmError: it has another hash; the disk is full or refuses. Nothing is kept.
+        """
+        return self._store(iter(lambda: file.read(_BLOCK), b""), sha256, media_type)
 
     def path(self, sha256: str) -> Path:
         """Where the file of this hash is, or would be.
@@ -102,6 +110,52 @@ class ArtifactStore:
         with _plain_errors("delete", self.path(sha256)):
             self.path(sha256).unlink(missing_ok=True)
 
+    def size(self, sha256: str) -> int:
+        """Bytes of a stored file; 0 where it is not there."""
+        try:
+            return self.path(sha256).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def touch(self, sha256: str) -> bool:
+        """Keeps a file from `discard` for a while: someone is about to use it. False where it is not there."""
+        try:
+            os.utime(self.path(sha256))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def discard(self, sha256: str, unused_for_s: float = 3600.0) -> bool:
+        """Removes a file that nothing names, unless it was stored or touched lately: then whoever did will name it soon.
+
+        False where it must stay for now. It is moved away before its time is read, so that a touch either comes first and is seen,
+        or finds nothing.
+
+        Raises:
+            FarmError: the disk refuses.
+        """
+        path, aside = self.path(sha256), self._incoming / f"discarded-{sha256}"
+        with _plain_errors("delete", path):
+            try:
+                path.replace(aside)
+            except FileNotFoundError:
+                return True
+            if aside.stat().st_mtime > time.time() - unused_for_s:
+                aside.replace(path)
+                return False
+            aside.unlink()
+        return True
+
+    def take_back(self) -> None:
+        """Puts back what a `discard` that was killed had moved away. For the one process that discards.
+
+        Raises:
+            FarmError: the disk refuses.
+        """
+        with _plain_errors("read", self._incoming):
+            for aside in self._incoming.glob("discarded-*"):
+                aside.replace(self.path(aside.name.removeprefix("discarded-")))
+
     def sweep(self, older_than_s: float = 3600.0) -> int:
         """Removes half-written files that are older than this (their writers died); gives how many went."""
         gone = 0
@@ -128,7 +182,7 @@ class ArtifactStore:
                     message, "Send it again; if it happens often, test that PC's memory and network."
                 )
             target = self.path(sha256)
-            if not (target.is_file() and target.stat().st_size == size):
+            if not (target.is_file() and target.stat().st_size == size and self.touch(sha256)):
                 file.flush()
                 os.fsync(file.fileno())
                 if _make_folder(target.parent):

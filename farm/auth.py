@@ -8,11 +8,47 @@ from enum import StrEnum
 from farm.errors import SignInError
 
 
+class Scope(StrEnum):
+    """How much someone may do; each holds what those before it do."""
+
+    READ = "read"
+    """See everything, change nothing."""
+    SUBMIT = "submit"
+    """Also submit jobs, and control one's own."""
+    ADMIN = "admin"
+    """Everything: others' jobs, machines, codes for new PCs."""
+
+    def covers(self, needed: "Scope") -> bool:
+        """Whether what needs `needed` may be done with this."""
+        return _ORDER.index(self) >= _ORDER.index(needed)
+
+
+_ORDER = tuple(Scope)
+
+
+class Role(StrEnum):
+    """What a person is on this farm."""
+
+    VIEWER = "viewer"
+    SUBMITTER = "submitter"
+    ADMIN = "admin"
+
+    @property
+    def scope(self) -> Scope:
+        """What this role may do."""
+        return _SCOPES[self]
+
+
+_SCOPES = {Role.VIEWER: Scope.READ, Role.SUBMITTER: Scope.SUBMIT, Role.ADMIN: Scope.ADMIN}
+
+
 class TokenKind(StrEnum):
-    """What a token may do."""
+    """What a token is for."""
 
     ADMIN = "admin"
     """Everything; a client or a script presents it as a bearer token."""
+    API = "api"
+    """As much as its scope says, and its owner's role allows; presented as a bearer token."""
     SIGN_IN = "signin"
     """In the link that `farm up` prints: makes a browser session."""
     SESSION = "session"
@@ -25,7 +61,11 @@ class TokenKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What the farm knows of a token; times in wall seconds."""
+    """What the farm knows of a token; times in wall seconds.
+
+    `scope` is what it may do as things stand: the token's own scope or its owner's role, whichever is less; None for kinds that open
+    one door only. `user` is the name of the account it belongs to, if any.
+    """
 
     id: str
     kind: TokenKind
@@ -34,6 +74,21 @@ class Credential:
     expires_at: float | None = None
     used_at: float | None = None
     revoked_at: float | None = None
+    scope: Scope | None = None
+    user: str | None = None
+
+    @property
+    def owner(self) -> str:
+        """Whose jobs are the bearer's own: the account, or the token's own name where it belongs to none."""
+        return self.user if self.user is not None else self.name
+
+    def may(self, needed: Scope | str) -> bool:
+        """Whether this is enough for what needs `needed` (a template says it by name)."""
+        return self.scope is not None and self.scope.covers(Scope(needed))
+
+    def may_control(self, submitted_by: str) -> bool:
+        """Whether the job that this one submitted may be cancelled, moved, rated and so on."""
+        return self.may(Scope.ADMIN) or (self.may(Scope.SUBMIT) and self.owner == submitted_by)
 
 
 def new_token() -> str:

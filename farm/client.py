@@ -38,6 +38,7 @@ from farm.errors import (
     BodyTooLargeError,
     ConflictError,
     FarmError,
+    ForbiddenError,
     HeadUnreachableError,
     NotFoundError,
     SignInError,
@@ -63,7 +64,7 @@ _TOKEN = TypeAdapter(TokenView)
 _FORECASTS = TypeAdapter(list[CardForecast])
 _ERRORS: dict[int, type[FarmError]] = {
     401: SignInError,
-    403: SignInError,
+    403: ForbiddenError,
     404: NotFoundError,
     409: ConflictError,
     413: BodyTooLargeError,

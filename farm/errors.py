@@ -53,6 +53,18 @@ class SignInError(FarmError):
     """The token is missing, wrong, expired or of the wrong kind."""
 
 
+class ForbiddenError(FarmError):
+    """Who asks is known, and may not do this: the role or scope is too small, or the job is someone else's."""
+
+
+class TooManyTriesError(FarmError):
+    """Signing in failed too often; `retry_after_s` says when the next try counts."""
+
+    def __init__(self, message: str, remedy: str, retry_after_s: float) -> None:
+        super().__init__(message, remedy)
+        self.retry_after_s = retry_after_s
+
+
 class CancelledRenderError(FarmError):
     """The render was asked to stop and did; not a failure."""
 

@@ -211,7 +211,8 @@ class Node:
 class Job:
     """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with.
 
-    `batch` names the many that it was submitted with, if any; `needs` the tags that its card's PC must have.
+    `batch` names the many that it was submitted with, if any; `needs` the tags that its card's PC must have. The files of a `starred`
+    job are kept for ever; `removed_at` is when picture and clip were deleted, wall seconds.
     """
 
     id: str
@@ -235,6 +236,8 @@ class Job:
     stage: StageKind = StageKind.GENERATE
     batch: str | None = None
     needs: tuple[str, ...] = ()
+    starred: bool = False
+    removed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

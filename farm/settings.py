@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field
@@ -51,6 +51,10 @@ class FarmSettings(BaseSettings):
     lease_s: float = 30.0
     """How long a silent attempt keeps its job before it is `lost`."""
     tiers: Literal["soft", "strict", "off"] = "soft"
+    keep_days: Annotated[float, Field(gt=0)] | None = None
+    """Clips and pictures of jobs that ended longer ago are deleted; None keeps them for ever. The jobs stay in the history."""
+    keep_gb: Annotated[float, Field(gt=0)] | None = None
+    """The most that clips and pictures of ended jobs may take, in 10^9 bytes; the oldest go first. None: as much as the disk has."""
     object_store_mib: int = 400
     log_level: str = "INFO"
 

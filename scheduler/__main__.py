@@ -13,14 +13,17 @@ from farm.artifacts import ArtifactStore
 from farm.catalogue.models import load_models
 from farm.clock import SystemClock
 from farm.own_bench import read_bench
+from farm.retention import Limits
 from farm.settings import DataDirectory, FarmSettings
 from farm.store.engine import open_engine
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Requests
+from farm.store.retention import RetentionReader
 from farm.store.writer import Writer
 from scheduler.loop import Scheduler
 from scheduler.ray_cluster import RayCluster
+from scheduler.retention import Retention
 
 log = logging.getLogger("scheduler")
 
@@ -33,21 +36,30 @@ async def work(data: DataDirectory, settings: FarmSettings) -> None:
     cluster = RayCluster()
     cluster.connect(json.loads(data.ray_facts.read_text())["address"])
     engine = open_engine(data.database_url, writes=True)
+    reading = open_engine(data.database_url, writes=False)
+    artifacts, clock, writer = ArtifactStore(data.artifacts), SystemClock(), Writer(engine)
     scheduler = Scheduler(
         cluster,
-        Writer(engine),
-        Reader(open_engine(data.database_url, writes=False)),
+        writer,
+        Reader(reading),
         Requests(engine),
         Registry(engine),
-        ArtifactStore(data.artifacts),
+        artifacts,
         load_models(settings.models_file),
-        SystemClock(),
+        clock,
         feed_socket=data.feed_socket,
         previews=data.previews,
         checkpoints=data.checkpoints,
         lease_s=settings.lease_s,
         tiers=settings.tiers,
         bench=read_bench(data.bench_results),
+        retention=Retention(
+            RetentionReader(reading, artifacts),
+            writer,
+            artifacts,
+            Limits(settings.keep_days, settings.keep_gb),
+            clock,
+        ),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

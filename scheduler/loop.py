@@ -36,6 +36,7 @@ from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
 from scheduler.outlook import Outlook
 from scheduler.placing import Placing
 from scheduler.policy import Pick, Policy
+from scheduler.retention import Retention
 from scheduler.telemetry import Telemetry
 from scheduler.watch import Watch, Work
 
@@ -65,8 +66,10 @@ class Scheduler:
         lease_s: float,
         tiers: TiersMode,
         bench: Sequence[BenchResult] = (),
+        retention: Retention | None = None,
     ) -> None:
-        """`bench` are the rows that `farm bench` kept, newest first."""
+        """`bench` are the rows that `farm bench` kept, newest first; without `retention` everything is kept."""
+        self._retention = retention
         self._cluster = cluster
         self._writer = writer
         self._reader = reader
@@ -173,6 +176,8 @@ class Scheduler:
         self._mark_unplaceable()
         if self._outlook.due:
             self._chore(self._outlook.tell())
+        if self._retention is not None and self._retention.due:
+            self._chore(self._retention.work())
 
     # --- recovery ---
     def _recover(self) -> None:

@@ -59,7 +59,7 @@ async def submit_batch(
             picture=await one.read(),
             settings=settings,
             seed=secrets.randbelow(MAX_SEED + 1),
-            by=me.name,
+            by=me.owner,
             idempotency_key=f"{idempotency_key} {index}" if idempotency_key else None,
             batch=name,
         )

@@ -77,6 +77,7 @@ async def video(
     thousandth. Making one takes seconds, for the largest clips a minute; 503 when it fails or too many wait for theirs.
     """
     job = await to_thread.run_sync(farm.reader.job, job_id)
+    _there(job)
     if job.video_sha256 is None:
         raise NotFoundError(f"Job {job_id} has no video: it is {job.status}.")
     name = f"{job.id}{'-draft' if job.draft else ''}.{format}" if download else None
@@ -98,6 +99,7 @@ async def video(
 def thumbnail(farm: Farm, request: Request, job_id: str) -> Response:
     """A small still of the finished clip."""
     job = farm.reader.job(job_id)
+    _there(job)
     if job.thumbnail_sha256 is None:
         raise NotFoundError(f"Job {job_id} has no thumbnail: it is {job.status}.")
     return _stored(farm, request, job.thumbnail_sha256, "image/jpeg")
@@ -133,6 +135,7 @@ def input_picture(
 ) -> Response:
     """The picture as the farm keeps it: upright, 8-bit sRGB, without metadata."""
     job = farm.reader.job(job_id)
+    _there(job)
     media_type = farm.reader.artifact_media_type(job_id)
     name = f"{job.id}.{_SUFFIX.get(media_type, 'bin')}" if download else None
     return _stored(farm, request, job.input_sha256, media_type, name)
@@ -158,6 +161,14 @@ def job_log(farm: Farm, job_id: str) -> PlainTextResponse:
     if job.failure:
         lines.append(f"failed: {job.failure}")
     return PlainTextResponse("\n".join(lines) + "\n")
+
+
+def _there(job: Job) -> None:
+    if job.removed_at is not None:
+        raise NotFoundError(
+            f"Picture and clip of job {job.id} were deleted on {_time(job.removed_at)}, to make room.",
+            "A star on a job's page keeps its files for ever.",
+        )
 
 
 def _settings(job: Job) -> str:

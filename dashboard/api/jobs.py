@@ -7,6 +7,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, File, Form, Header, Query, Response, UploadFile
 from pydantic import BaseModel, Field
 
+from dashboard.access import own_job
 from dashboard.intake import Upload, take_in
 from dashboard.parts import Parts, parts, who
 from dashboard.problems import documented
@@ -80,7 +81,7 @@ async def submit(
         picture=None if image is None else await image.read(),
         settings=settings,
         seed=secrets.randbelow(MAX_SEED + 1),
-        by=me.name,
+        by=me.owner,
         idempotency_key=idempotency_key,
         input_sha256=input_sha256,
         batch=batch,
@@ -141,7 +142,7 @@ def one_job(farm: Farm, job_id: str) -> JobView:
 )
 def cancel(farm: Farm, me: Who, job_id: str) -> JobView:
     """Asks the scheduler to stop the job; until it has, the job shows `cancel_requested`."""
-    status = farm.reader.job(job_id).status
+    status = own_job(farm, me, job_id).status
     if status in ENDED_JOBS:
         raise ConflictError(f"Job {job_id} is {status} already; there is nothing to cancel.")
     return _ask(farm, me, RequestKind.CANCEL, job_id)
@@ -152,12 +153,15 @@ def cancel(farm: Farm, me: Who, job_id: str) -> JobView:
 )
 def retry(farm: Farm, me: Who, job_id: str) -> JobView:
     """Asks the scheduler to queue a failed or cancelled job again."""
-    status = farm.reader.job(job_id).status
+    job = own_job(farm, me, job_id)
+    status = job.status
     if status not in (JobStatus.FAILED, JobStatus.CANCELLED):
         remedy = "Submit the picture again for another clip." if status == JobStatus.FINISHED else ""
         raise ConflictError(
             f"Job {job_id} is {status}; only failed and cancelled jobs can be tried again.", remedy
         )
+    if job.removed_at is not None:
+        raise ConflictError(f"The picture of job {job_id} was deleted to make room.", "Submit it again.")
     return _ask(farm, me, RequestKind.RETRY, job_id)
 
 
@@ -169,24 +173,43 @@ def retry(farm: Farm, me: Who, job_id: str) -> JobView:
 )
 def set_priority(farm: Farm, me: Who, job_id: str, wish: Priority) -> JobView:
     """Asks the scheduler to move a waiting job in the queue."""
-    status = farm.reader.job(job_id).status
+    status = own_job(farm, me, job_id).status
     if status in ENDED_JOBS:
         raise ConflictError(f"Job {job_id} is {status}; it is not in the queue any more.")
     return _ask(farm, me, RequestKind.PRIORITY, job_id, wish.priority)
 
 
 @router.post("/jobs/{job_id}/rating", summary="Rate a clip", responses=documented(401, 404, 409, 422))
-def rate(farm: Farm, job_id: str, opinion: Rating) -> JobView:
+def rate(farm: Farm, me: Who, job_id: str, opinion: Rating) -> JobView:
     """Stores a rating of a finished clip; a later one replaces it."""
-    job = farm.reader.job(job_id)
+    job = own_job(farm, me, job_id)
     if not farm.requests.rate(job_id, opinion.rating):
         raise ConflictError(f"Job {job_id} is {job.status}; only a finished clip can be rated.")
     farm.live.announce(job_id, job.status)
     return show_job(farm, job_id)
 
 
+class Star(BaseModel):
+    """Whether a job's picture and clip are kept for ever."""
+
+    starred: bool = True
+
+
+_KEEP = Star()
+
+
+@router.post("/jobs/{job_id}/star", summary="Keep a job's files", responses=documented(401, 404, 409, 422))
+def star(farm: Farm, me: Who, job_id: str, wish: Star = _KEEP) -> JobView:
+    """Keeps the job's picture and clip for ever, whatever the farm's retention is; `starred: false` ends that."""
+    job = own_job(farm, me, job_id)
+    if not farm.requests.star(job_id, starred=wish.starred):
+        raise ConflictError(f"The files of job {job_id} are deleted already; there is nothing to keep.")
+    farm.live.announce(job_id, job.status)
+    return show_job(farm, job_id)
+
+
 def _ask(farm: Parts, me: Credential, kind: RequestKind, job_id: str, value: int | None = None) -> JobView:
-    farm.requests.ask(kind, job_id, farm.now(), by=me.name, value=value)
+    farm.requests.ask(kind, job_id, farm.now(), by=me.owner, value=value)
     farm.live.wake()
     shown = show_job(farm, job_id)
     farm.live.announce(job_id, shown.status)

@@ -118,7 +118,7 @@ def make_token(
     """A code that makes one PC a node, once. It is shown now and never again."""
     code, now = new_token(), farm.now()
     expires_at = now + wish.minutes * 60
-    farm.registry.add_token(code, TokenKind.JOIN, f"made by {me.name}", now, expires_at=expires_at)
+    farm.registry.add_token(code, TokenKind.JOIN, f"made by {me.owner}", now, expires_at=expires_at)
     linux, windows = _lines(farm, request, code)
     return TokenView(token=code, kind=wish.kind, expires_at=expires_at, linux=linux, windows=windows)
 

@@ -97,5 +97,5 @@ def _ask(farm: Parts, me: Credential, kind: RequestKind, node_id: str) -> NodeVi
 
 
 def _wish(farm: Parts, me: Credential, kind: RequestKind, node_id: str) -> None:
-    farm.requests.ask_node(kind, node_id, farm.now(), by=me.name)
+    farm.requests.ask_node(kind, node_id, farm.now(), by=me.owner)
     farm.live.wake()

@@ -11,6 +11,8 @@ from dashboard.frame import Farm, page
 from dashboard.views import show_models, show_nodes
 from farm import __version__
 from farm.answers import NodeView
+from farm.auth import Scope
+from farm.retention import Limits
 
 router = APIRouter(include_in_schema=False)
 
@@ -36,7 +38,13 @@ class Storage:
 def settings_page(request: Request, farm: Farm) -> Response:
     """What holds, and how to change it."""
     nodes = show_nodes(farm)
+    limits = Limits(farm.settings.keep_days, farm.settings.keep_gb)
+    admin = request.state.credential.may(Scope.ADMIN)
     context = {
+        "limits": limits,
+        "going": farm.retention.going(limits, farm.now()),
+        "users": farm.users.all() if admin else None,
+        "tokens": farm.users.tokens(farm.now()) if admin else None,
         "counts": farm.reader.counts(),
         "settings": farm.settings,
         "tiers": TIERS[farm.settings.tiers],

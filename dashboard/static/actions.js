@@ -37,10 +37,10 @@ export function listen() {
 async function act(button) {
   button.disabled = true;
   try {
-    const { do: verb, jobId, nodeId } = button.dataset;
+    const { do: verb, jobId, nodeId, body } = button.dataset;
     if (verb === "forget") await send(`/api/v1/nodes/${encodeURIComponent(nodeId)}`, undefined, {}, "DELETE");
     else if (nodeId) await post(`/api/v1/nodes/${encodeURIComponent(nodeId)}/${verb}`);
-    else await post(`/api/v1/jobs/${encodeURIComponent(jobId)}/${verb}`);
+    else await post(`/api/v1/jobs/${encodeURIComponent(jobId)}/${verb}`, body && JSON.parse(body));
     await refresh();
   } finally {
     button.disabled = false;

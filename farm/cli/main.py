@@ -5,6 +5,7 @@ import sys
 import typer
 
 from farm.cli import (
+    backup,
     batch,
     bench,
     calibrate,
@@ -19,6 +20,7 @@ from farm.cli import (
     simulate,
     token,
     up,
+    user,
 )
 
 app = typer.Typer(
@@ -47,11 +49,14 @@ app.command("batch")(batch.batch)
 app.command("plan")(plan.plan)
 app.command("simulate")(simulate.simulate)
 app.command("up")(up.up)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("join")(join.join)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(token.token, name="token")
+app.add_typer(user.user, name="user")
 app.add_typer(local.local, name="local")
 app.add_typer(models.models, name="models")
 app.command("leave")(local.leave)

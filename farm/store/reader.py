@@ -426,7 +426,9 @@ class Reader:
         jobs = schema.jobs
         with self._engine.connect() as connection:
             found = connection.scalar(
-                sa.select(jobs.c.input_media_type).where(jobs.c.input_sha256 == sha256).limit(1)
+                sa.select(jobs.c.input_media_type)
+                .where(jobs.c.input_sha256 == sha256, jobs.c.removed_at.is_(None))
+                .limit(1)
             )
         return None if found is None else str(found)
 

@@ -7,10 +7,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
-from farm.auth import Credential, TokenKind, hash_token
+from farm.auth import Credential, Role, Scope, TokenKind, hash_token
 from farm.ids import new_id
 from farm.model import Card, Node
 from farm.store import schema
+from farm.store.users import no_user
 
 
 class Registry:
@@ -91,10 +92,25 @@ class Registry:
         *,
         expires_at: float | None = None,
         node_id: str | None = None,
+        scope: Scope | None = None,
+        user: str | None = None,
     ) -> str:
-        """Stores the hash of a token; returns its id."""
+        """Stores the hash of a token, of the account called `user` where there is one; returns its id.
+
+        An admin token has the scope of its kind, others the one that is given.
+
+        Raises:
+            NotFoundError: there is no such account (any more).
+        """
+        if kind == TokenKind.ADMIN:
+            scope = Scope.ADMIN
         token_id = new_id()
         with self._engine.begin() as connection:
+            user_id = None
+            if user is not None:
+                user_id = connection.scalar(sa.select(schema.users.c.id).where(schema.users.c.name == user))
+                if user_id is None:
+                    raise no_user(user)
             connection.execute(
                 sa.insert(schema.tokens).values(
                     id=token_id,
@@ -104,6 +120,8 @@ class Registry:
                     node_id=node_id,
                     created_at=now,
                     expires_at=expires_at,
+                    scope=scope,
+                    user_id=user_id,
                 )
             )
         return token_id
@@ -166,13 +184,22 @@ class Registry:
 
 def find_token(connection: Connection, token: str) -> Credential | None:
     """What is known of a token, on any connection (the web reads with this on its reading engine)."""
+    tokens, users = schema.tokens, schema.users
     row = (
-        connection.execute(sa.select(schema.tokens).where(schema.tokens.c.sha256 == hash_token(token)))
+        connection.execute(
+            sa.select(tokens, users.c.name.label("user"), users.c.role)
+            .outerjoin(users, tokens.c.user_id == users.c.id)
+            .where(tokens.c.sha256 == hash_token(token))
+        )
         .mappings()
         .one_or_none()
     )
     if row is None:
         return None
+    scope = Scope(row["scope"]) if row["scope"] else None
+    if scope is not None and row["role"] is not None:
+        of_role = Role(row["role"]).scope
+        scope = of_role if scope.covers(of_role) else scope
     return Credential(
         id=row["id"],
         kind=TokenKind(row["kind"]),
@@ -181,4 +208,6 @@ def find_token(connection: Connection, token: str) -> Credential | None:
         expires_at=row["expires_at"],
         used_at=row["used_at"],
         revoked_at=row["revoked_at"],
+        scope=scope,
+        user=row["user"],
     )

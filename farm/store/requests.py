@@ -174,6 +174,16 @@ class Requests:
             ).rowcount
             return bool(changed)
 
+    def star(self, job_id: str, *, starred: bool) -> bool:
+        """Keeps a job's files for ever, or no longer; False where they are deleted already."""
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                sa.update(schema.jobs)
+                .where(schema.jobs.c.id == job_id, schema.jobs.c.removed_at.is_(None))
+                .values(starred=starred)
+            ).rowcount
+            return bool(changed)
+
     def waiting(self) -> list[Request]:
         """The wishes that wait, oldest first."""
         with self._engine.begin() as connection:

@@ -78,6 +78,8 @@ def job_from_row(row: RowMapping) -> Job:
         batch=row["batch"],
         stage=StageKind(row["stage"]),
         needs=tuple(row["needs"] or ()),
+        starred=bool(row["starred"]),
+        removed_at=row["removed_at"],
     )
 
 

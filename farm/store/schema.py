@@ -52,6 +52,9 @@ jobs = sa.Table(
     sa.Column("rating", sa.Integer),
     sa.Column("batch", sa.Text),
     sa.Column("needs", sa.JSON),
+    # A person wants its files kept for ever; when they were deleted.
+    sa.Column("starred", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    sa.Column("removed_at", sa.Float),
     # The stage that the job is at: what its next attempt is of.
     sa.Column("stage", sa.Text, nullable=False, default="generate", server_default="generate"),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
@@ -62,6 +65,7 @@ jobs = sa.Table(
     sa.Index("ix_jobs_finished_at", "finished_at"),
     sa.Index("ix_jobs_status_finished_at", "status", "finished_at"),
     sa.Index("ix_jobs_rating", "rating"),
+    sa.Index("ix_jobs_removed_at", "removed_at"),
     sqlite_autoincrement=True,
 )
 
@@ -206,6 +210,19 @@ requests = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# Who may sign in with a name and a password.
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("role", sa.Text, nullable=False),
+    # Argon2id in its own encoded form, with salt and costs.
+    sa.Column("password", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("signed_in_at", sa.Float),
+)
+
 tokens = sa.Table(
     "tokens",
     metadata,
@@ -219,4 +236,7 @@ tokens = sa.Table(
     sa.Column("expires_at", sa.Float),
     sa.Column("used_at", sa.Float),
     sa.Column("revoked_at", sa.Float),
+    # What it may do at the most, and whose it is; the owner's role bounds it further.
+    sa.Column("scope", sa.Text),
+    sa.Column("user_id", sa.ForeignKey("users.id")),
 )

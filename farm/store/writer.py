@@ -20,7 +20,7 @@ from farm.model import (
     MemoryPlan,
     StageKind,
 )
-from farm.states import LIVE_ATTEMPTS, AttemptMove, JobMove, after, sources
+from farm.states import ENDED_JOBS, LIVE_ATTEMPTS, AttemptMove, JobMove, after, sources
 from farm.store import schema
 from farm.store.rows import attempt_from_row, plan_to_json
 from farm.store.telemetry import TelemetryWriter
@@ -426,6 +426,28 @@ class Writer:
                 self._tell(connection, job_id, None, now, "cancelled", "before it began")
             return bool(moved)
 
+    def remove_files(self, job_ids: Sequence[str], now: float) -> list[str]:
+        """Notes that the files of these ended jobs are deleted, and of which: not of one that is starred, or shall be tried again."""
+        jobs, asked = schema.jobs, schema.requests
+        removed = []
+        with self._engine.begin() as connection:
+            for job_id in job_ids:
+                changed = connection.execute(
+                    sa.update(jobs)
+                    .where(
+                        jobs.c.id == job_id,
+                        jobs.c.status.in_(tuple(str(status) for status in ENDED_JOBS)),
+                        jobs.c.starred.is_(False),
+                        jobs.c.removed_at.is_(None),
+                        ~sa.exists().where(asked.c.job_id == jobs.c.id),
+                    )
+                    .values(removed_at=now)
+                ).rowcount
+                if changed:
+                    self._tell(connection, job_id, None, now, "removed", "picture and clip, to make room")
+                    removed.append(job_id)
+        return removed
+
     def retry(self, job_id: str, now: float, *, from_the_start: bool = False) -> bool:
         """Queues a failed or cancelled job again. What went wrong before counts no longer.
 
@@ -442,6 +464,8 @@ class Writer:
                 "cancel_requested": False,
                 "retried_after": tried.scalar_subquery(),
             }
+            if connection.scalar(sa.select(schema.jobs.c.removed_at).where(schema.jobs.c.id == job_id)):
+                return False  # its picture is gone
             if from_the_start:
                 cleared["stage"] = StageKind.GENERATE
             moved = self._move_job(connection, job_id, JobMove.RETRY, cleared)

@@ -40,7 +40,7 @@ def test_make_targets_exist(words: list[str]) -> None:
 @pytest.mark.parametrize("words", [words for words in told() if words[0].endswith("farm")], ids=" ".join)
 def test_farm_verbs_and_their_options_exist(words: list[str]) -> None:
     verb = [word for word in words[1:3] if re.fullmatch(r"[a-z]+", word)]
-    verb = verb[:2] if words[1] in ("token", "models", "local") else verb[:1]
+    verb = verb[:2] if words[1] in ("token", "user", "models", "local") else verb[:1]
     helped = subprocess.run(
         [sys.executable, "-m", "farm.cli.main", *verb, "--help"], capture_output=True, text=True, check=False
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,9 +19,11 @@ from farm.catalogue.models import builtin_models
 from farm.errors import FarmError
 from farm.feed import from_line
 from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan, StageKind
+from farm.retention import Limits
 from farm.states import JobMove
 from farm.store.audit import audit
 from farm.store.requests import RequestKind
+from farm.store.retention import RetentionReader
 from farm.wire import Order
 from node_agent.encode import encode
 from scheduler import attend
@@ -28,6 +31,7 @@ from scheduler.cluster import NodeGoneError, WorkerGoneError
 from scheduler.doubts import STOP_LEASES
 from scheduler.loop import Scheduler
 from scheduler.outcomes import after_loss
+from scheduler.retention import Retention
 from tests.fakes import FakeCluster, MovedClock
 from tests.storage import SETTINGS, Storage, open_storage
 
@@ -72,6 +76,7 @@ class Bench:
     artifacts: ArtifactStore
     scheduler: Scheduler | None = None
     task: asyncio.Task[None] | None = None
+    retention: Retention | None = None
 
     def submit(self, **changes: object) -> Job:
         picture = self.artifacts.put(a_picture(), "image/png")
@@ -101,6 +106,7 @@ class Bench:
             checkpoints=self.root / "checkpoints",
             lease_s=lease_s,
             tiers="soft",
+            retention=self.retention,
         )
         self.task = asyncio.create_task(self.scheduler.run())
 
@@ -154,6 +160,21 @@ def run(tmp_path: Path) -> Iterator[Callable[[Callable[[Bench], Awaitable[None]]
 
 
 Run = Callable[[Callable[[Bench], Awaitable[None]]], None]
+
+
+def test_the_files_of_old_jobs_are_removed_while_it_works(run: Run) -> None:
+    async def story(bench: Bench) -> None:
+        old = bench.submit()
+        assert bench.store.writer.give_up_queued(old.id, "no card", bench.clock.now() - 9 * 86_400)
+        stored = bench.artifacts.path(old.input_sha256)
+        os.utime(stored, (1.0, 1.0))
+        reader = RetentionReader(bench.store.reader._engine, bench.artifacts)
+        bench.retention = Retention(reader, bench.store.writer, bench.artifacts, Limits(days=7), bench.clock)
+        await bench.start()
+        await bench.until(lambda: not stored.exists(), "the picture is removed")
+        assert bench.store.reader.job(old.id).removed_at == bench.clock.now()
+
+    run(story)
 
 
 def test_a_job_goes_its_whole_way(run: Run, clip: tuple[bytes, bytes]) -> None:

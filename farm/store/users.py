@@ -1,0 +1,137 @@
+"""Accounts in the store: who may sign in with a name and a password."""
+
+import re
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
+
+from farm.auth import Role, TokenKind
+from farm.errors import BadInputError, ConflictError, NotFoundError
+from farm.ids import new_id
+from farm.store import schema
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account. `password` is its Argon2 hash; times in wall seconds."""
+
+    name: str
+    role: Role
+    created_at: float
+    signed_in_at: float | None = None
+    password: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenToken:
+    """What may be shown of a program's token; times in wall seconds."""
+
+    name: str
+    scope: str
+    created_at: float
+    expires_at: float | None
+    user: str | None
+
+
+class Users:
+    """Reads accounts on any engine; writes them on one opened with `writes=True`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def all(self) -> list[User]:
+        """Every account by name, without the passwords' hashes."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(schema.users).order_by(schema.users.c.name)).mappings()
+            return [
+                User(row["name"], Role(row["role"]), row["created_at"], row["signed_in_at"]) for row in rows
+            ]
+
+    def any(self) -> bool:
+        """Whether there is an account."""
+        with self._engine.connect() as connection:
+            return connection.scalar(sa.select(schema.users.c.id).limit(1)) is not None
+
+    def find(self, name: str) -> User | None:
+        """One account with its password's hash; None where there is none of this name."""
+        with self._engine.connect() as connection:
+            row = (
+                connection.execute(sa.select(schema.users).where(schema.users.c.name == name))
+                .mappings()
+                .one_or_none()
+            )
+        if row is None:
+            return None
+        return User(row["name"], Role(row["role"]), row["created_at"], row["signed_in_at"], row["password"])
+
+    def tokens(self, now: float) -> list[GivenToken]:
+        """The tokens of programs that are good at `now`, the newest first."""
+        tokens, users = schema.tokens, schema.users
+        statement = (
+            sa.select(tokens.c.name, tokens.c.scope, tokens.c.created_at, tokens.c.expires_at, users.c.name)
+            .outerjoin(users, tokens.c.user_id == users.c.id)
+            .where(
+                tokens.c.kind.in_((TokenKind.ADMIN, TokenKind.API)),
+                tokens.c.revoked_at.is_(None),
+                sa.or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now),
+            )
+            .order_by(tokens.c.created_at.desc(), tokens.c.id)
+        )
+        with self._engine.connect() as connection:
+            return [GivenToken(*row) for row in connection.execute(statement)]
+
+    def add(self, name: str, role: Role, password: str, now: float) -> None:
+        """Makes an account; `password` is the hash.
+
+        Raises:
+            BadInputError: the name cannot be used.
+            ConflictError: there is one of this name.
+        """
+        if not _NAME.fullmatch(name):
+            raise BadInputError(
+                "name",
+                f"{name[:80]!r} cannot be an account's name.",
+                "Take 1 to 32 small letters, digits, dots, dashes and underscores, the first a letter or digit.",
+            )
+        values = {"id": new_id(), "name": name, "role": role, "password": password, "created_at": now}
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(sa.insert(schema.users).values(values))
+        except IntegrityError as error:
+            raise ConflictError(
+                f"There is an account {name} already.", "`farm user remove` takes it away first."
+            ) from error
+
+    def remove(self, name: str, now: float) -> None:
+        """Takes an account away, and with it its sessions and tokens. Its jobs stay.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        tokens, users = schema.tokens, schema.users
+        with self._engine.begin() as connection:
+            user_id = connection.scalar(sa.select(users.c.id).where(users.c.name == name))
+            if user_id is None:
+                raise no_user(name)
+            its_own = tokens.c.user_id == user_id
+            connection.execute(
+                sa.update(tokens).where(its_own, tokens.c.revoked_at.is_(None)).values(revoked_at=now)
+            )
+            connection.execute(sa.update(tokens).where(its_own).values(user_id=None))
+            connection.execute(sa.delete(users).where(users.c.id == user_id))
+
+    def signed_in(self, name: str, now: float) -> None:
+        """Notes when a person last came in with the password."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(schema.users).where(schema.users.c.name == name).values(signed_in_at=now)
+            )
+
+
+def no_user(name: str) -> NotFoundError:
+    """There is no such account."""
+    return NotFoundError(f"There is no account {name[:80]!r}.", "`farm user list` shows those there are.")

@@ -1,0 +1,123 @@
+"""Retention over HTTP: the star, what a removed job answers, and the Settings page's preview, accounts and tokens."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from farm.artifacts import ArtifactStore
+from farm.auth import Role, Scope, TokenKind, new_token
+from farm.clock import SystemClock
+from farm.retention import Limits
+from farm.store.engine import open_engine
+from farm.store.retention import RetentionReader
+from farm.store.users import Users
+from scheduler.retention import Retention
+from tests.integration.dashboard_server import RunningDashboard, running_dashboard
+from tests.integration.test_api import finish, send
+
+HTML = {"accept": "text/html"}
+
+
+@pytest.fixture
+def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningDashboard]:
+    monkeypatch.setenv("FARM_KEEP_DAYS", "7")
+    with running_dashboard(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def http(farm: RunningDashboard) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=20) as client:
+        yield client
+
+
+def look(farm: RunningDashboard) -> list[str]:
+    """What the scheduler does every ten minutes, with files that nobody has touched lately."""
+    for file in farm.stored_files:
+        os.utime(file, (1.0, 1.0))
+    artifacts = ArtifactStore(farm.data.artifacts)
+    reader = RetentionReader(farm.reader._engine, artifacts)
+    limits = Limits(farm.settings.keep_days, farm.settings.keep_gb)
+    return Retention(reader, farm.writer, artifacts, limits, SystemClock()).look()
+
+
+def page(farm: RunningDashboard, path: str, headers: dict | None = None) -> str:
+    answer = httpx.get(farm.base_url + path, headers=(headers or farm.headers) | HTML)
+    assert answer.status_code == 200
+    return re.sub(r"\s+", " ", answer.text)
+
+
+def test_a_removed_job_says_so_everywhere_and_a_star_prevents_it(farm: RunningDashboard, http: httpx.Client):
+    ids = [send(http).json()["id"] for _ in range(2)]
+    for job_id in ids:
+        finish(farm, job_id)  # at second 1010 of 1970, so long ago
+    starred, other = ids
+    shown = http.post(f"/jobs/{starred}/star", json={"starred": True})
+    assert (shown.status_code, shown.json()["starred"]) == (200, True)
+    assert "☆ Keep" in page(farm, f"/jobs/{other}")
+    assert "★ Kept" in page(farm, f"/jobs/{starred}")
+    # All of its files are the starred one's too, so the job goes and no byte does.
+    going = re.search(r'id="going">([^<]*)<', page(farm, "/settings"))
+    assert going is not None
+    assert going[1] == "picture and clip of 1 job; other jobs still need the files"
+
+    assert look(farm) == [other]
+    told = http.get(f"/jobs/{other}").json()
+    assert told["status"] == "finished"
+    assert told["removed_at"] is not None
+    assert told["urls"]["video"] is None
+    for file in ("video", "thumbnail", "input"):
+        gone = http.get(f"/jobs/{other}/{file}")
+        assert gone.status_code == 404
+        assert "deleted on" in gone.json()["detail"]
+        assert http.get(f"/jobs/{starred}/{file}").status_code == 200
+    assert http.post(f"/jobs/{other}/star").status_code == 409
+    assert "Picture and clip were removed" in page(farm, f"/jobs/{other}")
+    assert other in page(farm, "/jobs")
+    assert "nothing now" in page(farm, "/settings")
+
+    assert http.post(f"/jobs/{starred}/star", json={"starred": False}).json()["starred"] is False
+    assert look(farm) == [starred]
+    assert farm.stored_files == []
+    again = http.post("/jobs", data={"input_sha256": told["input_sha256"], "settings": '{"preset": "draft"}'})
+    assert again.status_code == 422
+    assert send(http).status_code == 201
+
+
+def test_a_failed_job_whose_picture_is_gone_is_not_tried_again(farm: RunningDashboard, http: httpx.Client):
+    job_id = send(http).json()["id"]
+    assert farm.writer.give_up_queued(job_id, "no card", 1000.0)
+    assert look(farm) == [job_id]
+    refused = http.post(f"/jobs/{job_id}/retry")
+    assert (refused.status_code, "deleted" in refused.json()["detail"]) == (409, True)
+
+
+@pytest.mark.parametrize("body", [{"starred": "perhaps"}, [], "yes"])
+def test_a_bad_star_is_refused(http: httpx.Client, body: object):
+    job_id = send(http).json()["id"]
+    assert http.post(f"/jobs/{job_id}/star", json=body).status_code == 422
+    assert http.get(f"/jobs/{job_id}").json()["starred"] is False
+
+
+def test_settings_show_accounts_and_tokens_to_an_admin_only(farm: RunningDashboard):
+    engine = open_engine(farm.data.database_url, writes=True)
+    Users(engine).add("ann", Role.SUBMITTER, "hash", 1.0)
+    secrets = {scope: new_token() for scope in Scope}
+    for scope, secret in secrets.items():
+        farm.registry.add_token(secret, TokenKind.API, f"for {scope}", 1.0, scope=scope)
+    farm.registry.add_token(new_token(), TokenKind.API, "expired one", 1.0, scope=Scope.READ, expires_at=2.0)
+    engine.dispose()
+    shown = page(farm, "/settings")
+    for text in ('<th scope="row">ann</th><td>submitter</td>', "for submit", "never"):
+        assert text in shown
+    assert "expired one" not in shown
+    assert not any(secret in shown for secret in secrets.values())
+    for scope in (Scope.READ, Scope.SUBMIT):
+        seen = page(farm, "/settings", {"authorization": f"Bearer {secrets[scope]}"})
+        assert "for submit" not in seen
+        assert '<th scope="row">ann</th>' not in seen
+        assert "7 days for what has ended" in seen
