@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from dashboard.joining.address import came_url
 from dashboard.joining.lines import is_plain, linux_line, linux_script, windows_script
@@ -20,6 +20,12 @@ from farm.ids import new_id
 router = APIRouter(tags=["joining"])
 Farm = Annotated[Parts, Depends(parts)]
 _TEXT = "text/plain; charset=utf-8"
+
+
+class Zip(Response):
+    """A wheel is one."""
+
+    media_type = "application/zip"
 
 
 class FarmFacts(BaseModel):
@@ -60,25 +66,40 @@ def facts(farm: Farm, request: Request) -> FarmFacts:
     )
 
 
-@router.get("/join/install.sh", summary="The script for Linux", responses=documented(503))
+@router.get(
+    "/join/install.sh",
+    summary="The script for Linux",
+    response_class=PlainTextResponse,
+    responses=documented(503),
+)
 def install_sh(farm: Farm) -> Response:
     """The script that the line for Linux runs. Its checksum is in the line."""
     return Response(script(farm), media_type=_TEXT)
 
 
-@router.get("/join/install.ps1", summary="The script for Windows", responses=documented(503))
+@router.get(
+    "/join/install.ps1",
+    summary="The script for Windows",
+    response_class=PlainTextResponse,
+    responses=documented(503),
+)
 def install_ps1(farm: Farm) -> Response:
     """The script that the line for PowerShell runs."""
     return Response(windows_script(script(farm)), media_type=_TEXT)
 
 
-@router.get("/join/wheel", summary="The farm's own package", responses=documented(503))
+@router.get("/join/wheel", summary="The farm's own package", response_class=Zip, responses=documented(503))
 def wheel() -> Response:
     """What this head runs, as a wheel."""
-    return Response(package().wheel, media_type="application/zip")
+    return Zip(package().wheel)
 
 
-@router.get("/join/lock/{name}", summary="A lock file", responses=documented(404, 503))
+@router.get(
+    "/join/lock/{name}",
+    summary="A lock file",
+    response_class=PlainTextResponse,
+    responses=documented(404, 503),
+)
 def lock(name: str) -> Response:
     """The packages that a PC needs, each with its hashes: `head.txt` without torch, `gpu.txt` for a PC with an NVIDIA card."""
     found = package().locks.get(name)
