@@ -200,24 +200,25 @@ def _fastest(row: ModelRow, settings: RenderSettings, room: Room, limit_s: float
             best = (seconds, plan)
     if best is None:
         return None
-    plan = _airier(row, settings, best[1], best[0], room)
-    return Choice(plan, peak_gib(row, settings, plan), step_seconds(row, settings, plan, room))
+    seconds, plan = _airier(row, settings, best[1], best[0], room)
+    return Choice(plan, peak_gib(row, settings, plan), seconds)
 
 
 def _airier(
     row: ModelRow, settings: RenderSettings, plan: MemoryPlan, seconds: float, room: Room
-) -> MemoryPlan:
-    """The plan with fewer weights on the card where that costs nothing: with `AIR` left the allocator hardly ever has to give back."""
+) -> tuple[float, MemoryPlan]:
+    """The plan with fewer weights on the card where that costs nothing, and its seconds: with `AIR` left the allocator is at rest."""
     if plan.weights_on_card >= 1.0 or not plan.piece_mib:
-        return plan
+        return seconds, plan
     assert row.memory is not None  # noqa: S101 - asked before
     net = network(row.memory.network)
     wide = FP32 if plan.precision == "fp32" else 1
     layers = _layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, _passes(settings, plan))
     less = _with_weights(net, plan, AIR * room.usable_gib * 1024 - KEPT * layers - KEPT_MIB, room, wide)
-    if less is None or step_seconds(row, settings, less, room) > seconds * FOR_NOTHING:
-        return plan
-    return less
+    if less is None:
+        return seconds, plan
+    slower = step_seconds(row, settings, less, room)
+    return (seconds, plan) if slower > seconds * FOR_NOTHING else (slower, less)
 
 
 def leaner(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> MemoryPlan | None:

@@ -62,7 +62,8 @@ def _of_cards(attempts: Collection[RowMapping], cards: dict[str, RowMapping]) ->
 def _of_job(job: RowMapping, attempts: Collection[RowMapping], told_finished: int) -> list[str]:
     name, status = f"job {job['id']}", JobStatus(job["status"])
     live = sum(attempt["status"] in LIVE_ATTEMPTS for attempt in attempts)
-    last = stages_of(settings_from_json(job["settings"]))[-1]
+    stages = stages_of(settings_from_json(job["settings"]))
+    last = stages[-1]
     finished = sum(
         attempt["status"] == AttemptStatus.FINISHED for attempt in attempts if attempt["stage"] == last
     )
@@ -74,7 +75,7 @@ def _of_job(job: RowMapping, attempts: Collection[RowMapping], told_finished: in
         made = f"{finished} finished attempts of its stage {last}"
         wrong.append(f"{name} is {status}, has {made}, told so {told_finished} times")
     done = {attempt["stage"] for attempt in attempts if attempt["status"] == AttemptStatus.FINISHED}
-    missing = set(stages_of(settings_from_json(job["settings"]))) - done
+    missing = set(stages) - done
     if is_finished and missing:
         wrong.append(f"{name} is {status} without a finished attempt of {', '.join(sorted(missing))}")
     if (job["video_sha256"] is not None) != is_finished:
