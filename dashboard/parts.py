@@ -7,6 +7,7 @@ from anyio import CapacityLimiter
 from starlette.requests import HTTPConnection
 
 from dashboard.animations import Animations
+from dashboard.reasons import Reasons
 from dashboard.stream import Live
 from dashboard.tries import Tries
 from farm.artifacts import ArtifactStore
@@ -53,6 +54,7 @@ class Parts:
     presets: Mapping[str, Preset]
     clock: Clock
     live: Live
+    reasons: Reasons
     intake: CapacityLimiter
     hashing: CapacityLimiter
 
@@ -68,10 +70,11 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     clock = clock or SystemClock()
     artifacts = ArtifactStore(data.artifacts)
     models = load_models(settings.models_file)
+    reader, live = Reader(reading), Live(data.feed_socket)
     return Parts(
         data=data,
         settings=settings,
-        reader=Reader(reading),
+        reader=reader,
         throughput=ThroughputReader(reading),
         requests=Requests(writing),
         registry=Registry(writing),
@@ -84,7 +87,8 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         models=models,
         presets={name: preset for name, preset in presets().items() if preset.model in models},
         clock=clock,
-        live=Live(data.feed_socket),
+        live=live,
+        reasons=Reasons(reader, live, models, settings.tiers, clock),
         intake=CapacityLimiter(INTAKE_THREADS),
         hashing=CapacityLimiter(HASHING_THREADS),
     )

@@ -326,7 +326,6 @@ class Scheduler:
             if bands != self._view.bands:
                 self._view = replace(self._view, bands=bands)
                 self._policy.forget_verdicts()
-            self._outlook.forget()
             self._wake.set()  # what the last decision did not know may let a card take a job
             jobs = self._placing.anew()
         jobs += [job for job_id in self._unjudged if (job := self._policy.job(job_id)) is not None]
@@ -427,7 +426,6 @@ class Scheduler:
         changed = self._lessons.take(card, model)
         self._view = replace(self._view, learned=self._lessons.book)
         if changed:
-            self._outlook.forget(card_id)
             self._policy.forget_verdicts(card_id)
             self._placed_with = None  # what fits where may have changed: judge all that wait
 
