@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+
 from farm.clock import Clock
 from farm.feed import Behind, Expected, Knot, QueueChanged, QueuePlace
 from farm.model import Attempt, Card, Job
@@ -140,7 +142,7 @@ class Outlook:
         first = [kinds[kind] for kind in order.kinds[:placed].tolist()]
         busy = {card_id: Pace(0.0) for card_id in able}
         busy |= {attempt.card_id: left for attempt, _, left in now.running if attempt.card_id in able}
-        paces = {kind.label: _paces(now, kind, able) for kind in first}
+        paces = {label: _paces(now, kind, able) for label, kind in {one.label: one for one in first}.items()}
         queue = [
             Waiting(job_id, kind.label) for (_, job_id), kind in zip(order.jobs[:placed], first, strict=True)
         ]
@@ -154,16 +156,12 @@ class Outlook:
             placed=placed,
             places=(*(_at_work(attempt, job, left, now.at) for attempt, job, left in now.running), *waits),
             order=tuple(seq for seq, _ in order.jobs[placed:]),
-            newest=max((seq for seq, _ in order.jobs), default=0),
+            newest=max((line.jobs[-1][0] for line in now.queue.lines), default=0),
             levels=_levels(order),
             curves=_curves(now, order, placed, found.free, _off_of(found.places, first)),
             why={label: why for label, (why, _) in told.items()},
             behind={label: behind for label, (_, behind) in told.items() if behind is not None},
-            apart={
-                job_id: kinds[kind].label
-                for (_, job_id), kind in zip(order.jobs[placed:], order.kinds[placed:].tolist(), strict=True)
-                if kinds[kind].excluded
-            },
+            apart=_apart(order, kinds, placed),
         )
 
     def _why(self, cards: list[Card], words: Mapping[str, str], kind: Kind) -> tuple[str, Behind | None]:
@@ -217,6 +215,13 @@ def _paces(now: _Now, kind: Kind, able: set[str]) -> dict[str, Pace]:
             learned = learned_for(now.book, kind.sample, card_id)
             found[card_id] = Pace(seconds, learned.of_card, learned.of_render)
     return found
+
+
+def _apart(order: Order, kinds: Sequence[Kind], placed: int) -> dict[str, str]:
+    """The kinds of the jobs behind the placed ones that are kept from some card, by the jobs' ids."""
+    kept = [number for number, kind in enumerate(kinds) if kind.excluded]
+    places = placed + np.flatnonzero(np.isin(order.kinds[placed:], kept))
+    return {order.jobs[place][1]: kinds[order.kinds[place]].label for place in places.tolist()}
 
 
 def _levels(order: Order) -> tuple[tuple[int, int], ...]:
