@@ -16,6 +16,7 @@ from farm.own_bench import read_bench
 from farm.retention import Limits
 from farm.settings import DataDirectory, FarmSettings
 from farm.store.engine import open_engine
+from farm.store.leftovers import Leftovers
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Requests
@@ -56,6 +57,7 @@ async def work(data: DataDirectory, settings: FarmSettings) -> None:
         retention=Retention(
             RetentionReader(reading, artifacts),
             writer,
+            Leftovers(engine),
             artifacts,
             Limits(settings.keep_days, settings.keep_gb),
             clock,

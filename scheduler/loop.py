@@ -18,6 +18,7 @@ from farm.own_bench import BenchResult
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
 from farm.planning.learned import learned_for
 from farm.planning.loading import load_seconds
+from farm.stages import stage_before, stages_of
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Request, RequestKind, Requests
@@ -226,9 +227,11 @@ class Scheduler:
                 self._watch.forget(request.node_id)
 
     def _has_lost_its_clip(self, request: Request) -> bool:
-        """Whether what the stage before a job's present one left is gone from the disk."""
-        left = self._reader.stage_artifacts(request.job_id).values()
-        return not all(self._desk.artifacts.exists(artifact.sha256) for artifact in left)
+        """Whether what the stage before a job's present one left is gone: from the disk, or let go of since the job ended."""
+        job = self._reader.job(request.job_id)
+        before = stage_before(job.settings, job.stage)
+        left = None if before is None else self._reader.stage_artifacts(job.id).get(before)
+        return before is not None and (left is None or not self._desk.artifacts.exists(left.sha256))
 
     def _take_new_jobs(self) -> None:
         for seq, job in self._reader.queued_after(self._last_seq):
@@ -417,6 +420,8 @@ class Scheduler:
         else:
             self._exclusions.forgive(job_id)
             self._checkpoints.drop(job_id)
+            if self._retention is not None and len(stages_of(ended.job.settings)) > 1:
+                self._retention.stir()
 
     def _learn(self, card_id: str, model: str) -> None:
         """An attempt has ended: what it teaches counts from the next decision on."""
