@@ -16,6 +16,7 @@ from farm.catalogue.models import ModelRow, load_models
 from farm.catalogue.presets import Preset, presets
 from farm.clock import Clock, SystemClock
 from farm.settings import DataDirectory, FarmSettings
+from farm.store.benches import Benches
 from farm.store.engine import open_engine
 from farm.store.reader import Reader
 from farm.store.registry import Registry
@@ -48,6 +49,7 @@ class Parts:
     accounts: Users
     tries: Tries
     retention: RetentionReader
+    benches: Benches
     artifacts: ArtifactStore
     animations: Animations
     models: Mapping[str, ModelRow]
@@ -82,6 +84,7 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         accounts=Users(writing),
         tries=Tries(clock),
         retention=RetentionReader(reading, artifacts),
+        benches=Benches(reading),
         artifacts=artifacts,
         animations=Animations(data.animations),
         models=models,

@@ -1,7 +1,7 @@
 """What the history teaches about cards and models, kept up to date attempt by attempt. The learning itself is `farm.planning.learned`."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from farm.catalogue.models import ModelRow
 from farm.model import Card
@@ -17,9 +17,9 @@ class Lessons:
     """The factors for each card (by id) and model. `book` is replaced, never changed, so a view of the farm may hold it."""
 
     def __init__(
-        self, reader: Reader, models: Mapping[str, ModelRow], bench: Sequence[BenchResult] = ()
+        self, reader: Reader, models: Mapping[str, ModelRow], bench: Callable[[], Sequence[BenchResult]]
     ) -> None:
-        """`bench` are the rows of `farm bench`, newest first."""
+        """`bench` gives the rows of `farm bench`, newest first."""
         self._reader = reader
         self._models = models
         self._bench = bench
@@ -39,7 +39,7 @@ class Lessons:
         history = self._reader.instructive_attempts(card.id, model, LAST)
         found = learn(
             (lesson_of(attempt, settings, row, card) for attempt, settings in history),
-            bench_lessons(self._bench, row, card),
+            bench_lessons(self._bench(), row, card),
         )
         before = self.book.get((card.id, model), UNLEARNED)
         if found != before:

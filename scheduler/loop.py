@@ -25,6 +25,7 @@ from farm.store.requests import Request, RequestKind, Requests
 from farm.store.writer import Assignment, Writer
 from farm.wire import NodeReport
 from scheduler.attend import Attendant, Desk, Ended
+from scheduler.benched import Benched
 from scheduler.board import Board
 from scheduler.checkpoints import Checkpoints
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
@@ -66,10 +67,10 @@ class Scheduler:
         checkpoints: Path,
         lease_s: float,
         tiers: TiersMode,
-        bench: Sequence[BenchResult] = (),
+        benched: Benched | None = None,
         retention: Retention | None = None,
     ) -> None:
-        """`bench` are the rows that `farm bench` kept, newest first; without `retention` everything is kept."""
+        """Without `benched` no card has a bench of its own; without `retention` everything is kept."""
         self._retention = retention
         self._cluster = cluster
         self._writer = writer
@@ -77,7 +78,8 @@ class Scheduler:
         self._requests = requests
         self._clock = clock
         self._view = FarmView(models, tiers)
-        self._lessons = Lessons(reader, models, bench)
+        self._benched = benched
+        self._lessons = Lessons(reader, models, lambda: () if benched is None else benched.rows)
         self._wake = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
@@ -175,6 +177,8 @@ class Scheduler:
             self._queue_again(job_id)
         self._assign()
         self._mark_unplaceable()
+        if self._benched is not None:
+            self._learn_from_bench(self._benched.look())
         if self._outlook.due:
             self._chore(self._outlook.tell())
         if self._retention is not None and self._retention.due:
@@ -434,8 +438,15 @@ class Scheduler:
             self._policy.forget_verdicts(card_id)
             self._placed_with = None  # what fits where may have changed: judge all that wait
 
+    def _learn_from_bench(self, rows: Sequence[BenchResult]) -> None:
+        """A card's own bench counts from the next decision on."""
+        for card_id, model in {(row.card_id, row.model) for row in rows}:
+            self._learn(card_id, model)
+
     def _heard(self, report: NodeReport) -> None:
         self._telemetry.take(report)
+        if self._benched is not None:
+            self._learn_from_bench(self._benched.hear(report))
         self._clear_spool(report)
 
     def _clear_spool(self, report: NodeReport) -> None:

@@ -28,6 +28,7 @@ from farm.store.retention import RetentionReader
 from farm.wire import Order
 from node_agent.encode import encode
 from scheduler import attend
+from scheduler.benched import Benched
 from scheduler.cluster import NodeGoneError, WorkerGoneError
 from scheduler.doubts import STOP_LEASES
 from scheduler.loop import Scheduler
@@ -78,6 +79,7 @@ class Bench:
     scheduler: Scheduler | None = None
     task: asyncio.Task[None] | None = None
     retention: Retention | None = None
+    benched: Benched | None = None
 
     def submit(self, **changes: object) -> Job:
         picture = self.artifacts.put(a_picture(), "image/png")
@@ -119,6 +121,7 @@ class Bench:
             checkpoints=self.root / "checkpoints",
             lease_s=lease_s,
             tiers="soft",
+            benched=self.benched,
             retention=self.retention,
         )
         self.task = asyncio.create_task(self.scheduler.run())
