@@ -1,4 +1,4 @@
-"""What `farm bench` measured on this PC, for the head: with it the head's predictions for these cards begin better than by the catalogue."""
+"""What `farm bench` measured on this PC, for the head, whose predictions for these cards then begin better than by the catalogue."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ class Benched:
         if changed is not None:
             self._rows = changed
         ids = {card.id: card.id for card in cards}
-        ids |= {LOCAL: card.id for card in cards if card.kind is CardKind.CPU}
+        ids.update((LOCAL, card.id) for card in cards if card.kind is CardKind.CPU)
         newest: dict[tuple[object, ...], BenchResult] = {}
         for row in self._rows:
             card_id = ids.get(row.card_id)

@@ -186,6 +186,7 @@ def test_own_results_come_before_the_published_ones_and_only_the_newest_of_each(
         },
         {
             **row,
+            "at": "2026-11-20T10:06:00+00:00",
             "setting": setting | {"frames": 14},
             "plan": None,
             "failure": "no memory plan fits this card",
