@@ -16,7 +16,7 @@ from farm.ids import new_id
 from farm.model import Attempt, Card, Job, JobStatus, StageKind
 from farm.own_bench import BenchResult
 from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
-from farm.planning.learned import learned_for
+from farm.planning.learned import UNLEARNED, learned_for, worked_by
 from farm.planning.loading import load_seconds
 from farm.stages import stage_before, stages_of
 from farm.store.reader import Reader
@@ -258,9 +258,10 @@ class Scheduler:
     def _judge(self, job: Job, card: Card) -> Verdict:
         return check(job, card, self._view)
 
-    def _loading(self, model: str, _card: Card) -> float:
+    def _loading(self, model: str, card: Card) -> float:
         row = self._view.models.get(model)
-        return 0.0 if row is None else load_seconds(row)
+        learned = self._view.learned.get((card.id, model), UNLEARNED)
+        return 0.0 if row is None else load_seconds(row) * learned.load
 
     def _work(self, card_id: str) -> Work | None:
         at_it = self._working.get(card_id)
@@ -396,7 +397,7 @@ class Scheduler:
         self._holders.pop(attempt.card_id, None)
         self._working.pop(attempt.card_id, None)
         self._after(ended)
-        self._learn(attempt.card_id, attendant.job.settings.model)
+        self._learn(attempt.card_id, worked_by(attendant.job.settings, attempt.stage))
         if ended.outcome is not None or ended.doubt is not None:
             self._policy.unload(attempt.card_id)  # a worker forgets its model after a failure
         if ended.outcome is not None:
@@ -427,12 +428,12 @@ class Scheduler:
             if self._retention is not None and len(stages_of(ended.job.settings)) > 1:
                 self._retention.stir()
 
-    def _learn(self, card_id: str, model: str) -> None:
-        """An attempt has ended: what it teaches counts from the next decision on."""
+    def _learn(self, card_id: str, name: str) -> None:
+        """What the model or interpolator has done on the card counts from the next decision on."""
         card = next((card for card in self._policy.cards if card.id == card_id), None)
         if card is None:
             return
-        changed = self._lessons.take(card, model)
+        changed = self._lessons.take(card, name)
         self._view = replace(self._view, learned=self._lessons.book)
         if changed:
             self._policy.forget_verdicts(card_id)

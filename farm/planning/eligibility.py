@@ -15,7 +15,7 @@ from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Coming, Job, MemoryPlan, StageKind, Tier
 from farm.planning.estimate import room_of, seconds
 from farm.planning.interpolation import interpolation_seconds
-from farm.planning.learned import UNLEARNED, Learned
+from farm.planning.learned import UNLEARNED, Learned, learned_for
 from farm.planning.memory import Room, best_plan, peak_gib, smallest_peak_gib
 from farm.planning.rules import precision_for
 from farm.planning.tiers import tier_now
@@ -214,8 +214,9 @@ def check(job: Job, card: Card, view: FarmView) -> Verdict:
     passing = _asked([ask for ask in PASSING if generates or ask not in OF_THE_MODEL], job, card, view)
     reasons = lasting + passing
     if not generates:
-        seconds_on_cpu = interpolation_seconds(interpolator(), job.settings)
-        return Verdict(not reasons, reasons, MemoryPlan(), seconds_on_cpu, able=not lasting)
+        pace = learned_for(view.learned, job, card.id).seconds
+        took = interpolation_seconds(interpolator(), job.settings) * pace
+        return Verdict(not reasons, reasons, MemoryPlan(), took, able=not lasting)
     row = view.models.get(job.settings.model)
     if row is None:
         return Verdict(False, reasons, None, 0.0)
