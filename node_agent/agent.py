@@ -56,6 +56,7 @@ class NodeAgent:
         self._models = load_models(settings.models_file)
         self._workers: dict[str, ActorHandle[Any]] = {}
         self._standings: dict[str, Standing] = {}
+        self._failed: set[str] = set()
         self._cards: tuple[CardReport, ...] = ()
         self._probed = float("-inf")
         self._nvml = probe.Held()
@@ -186,14 +187,18 @@ class NodeAgent:
             self._workers[card.id] = self._start_worker(card)
             return replace(standing.of(card), answers=False)
         standing.hear(word, now)
+        if word.tested and word.trouble is None:
+            self._failed.discard(card.id)
         report = replace(standing.of(card), attempt_id=word.attempt_id)
         if standing.shall_retest(now):
             log.info("testing %s again", card.name)
+            self._failed.add(card.id)
             self._end_worker(card.id)  # the card stays in trouble until the fresh worker says otherwise
         return report
 
     def replace_worker(self, card_id: str) -> None:
-        """Ends a card's worker, whatever it is at. The next report starts another."""
+        """Ends a card's worker, whatever it is at. The next report starts another, which tests the card before it gets work."""
+        self._failed.add(card_id)
         log.warning("the worker of %s is replaced, as the head asked", card_id)
         self._end_worker(card_id)
 
@@ -237,7 +242,14 @@ class NodeAgent:
             get_if_exists=True,
             scheduling_strategy=here,
             runtime_env={"env_vars": environment},
-        ).remote(card.id, card.kind, card.name, card.driver, card.compute_capability)
+        ).remote(
+            card.id,
+            card.kind,
+            card.name,
+            card.driver,
+            card.compute_capability,
+            again=card.id in self._failed,
+        )
         return worker
 
     @ray.method(concurrency_group="io")
