@@ -71,17 +71,25 @@ def render_trouble() -> str | None:
                 wrong.append(number)
             yield frame
 
-    shape = {"fps": SETTINGS.fps, "width": SETTINGS.width, "height": SETTINGS.height}
     try:
         with tempfile.TemporaryDirectory() as directory:
             clip = encode(
                 frames(),
                 Path(directory) / "clip.mp4",
-                **shape,
+                fps=SETTINGS.fps,
+                width=SETTINGS.width,
+                height=SETTINGS.height,
                 count=SETTINGS.frames,
                 metadata={"model": MODEL},
             )
-            verify(clip.video, **shape, frames=SETTINGS.frames, sha256=clip.video_sha256)
+            verify(
+                clip.video,
+                width=SETTINGS.width,
+                height=SETTINGS.height,
+                frames=SETTINGS.frames,
+                fps=SETTINGS.fps,
+                sha256=clip.video_sha256,
+            )
     except (FarmError, OSError) as error:
         return str(error)
     if wrong:

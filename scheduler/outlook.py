@@ -95,6 +95,10 @@ class Outlook:
         self._told_of: tuple[int, int] | None = None
         self._looking = False
 
+    def forget(self) -> None:
+        """What was told is no longer so, of any card: told anew as soon as that may be."""
+        self._told_of = None
+
     @property
     def due(self) -> bool:
         """Whether it is time to tell again."""

@@ -281,6 +281,10 @@ def test_a_new_kind_or_card_is_told_of_at_once_and_not_with_the_next_round() -> 
     }
     desk.policy.add_job(job("b"), 7)
     assert not desk.outlook.due, "more of the same"
+    desk.outlook.forget()
+    assert desk.outlook.due
+    asyncio.run(desk.outlook.tell())
+    assert not desk.outlook.due
     desk.card(ONE)
     asyncio.run(desk.outlook.tell())
     assert desk.told[-1].why == {kind_of(job("a")): "Its turn comes next."}
