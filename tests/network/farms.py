@@ -20,6 +20,7 @@ from tests.pictures import street
 
 FARM = (sys.executable, "-P", "-m", "farm.cli.main")
 PORT = 8000
+CLOCK_SHIM = Path(__file__).parent.parent / "clock_shim"
 SMALL: dict[str, object] = {"preset": "draft", "width": 256, "height": 192, "frames": 8, "prompt": "pan left"}
 LONG: dict[str, object] = {"preset": "draft", "width": 960, "height": 544, "frames": 160, "prompt": "pan left"}
 """Ten seconds and more of rendering: time enough to pull plugs."""
@@ -138,10 +139,12 @@ class Node:
     def command(self, *more: str) -> list[str]:
         return [*FARM, "join", self.head.url, "--home", str(self.home), "--name", self.name, *more]
 
-    def join(self, *more: str, clock: str | None = None) -> Running:
-        """Starts to join; `clock` is how wrong the PC's clock is, as "+3600s"."""
-        wrong = ("faketime", "--exclude-monotonic", "-f", clock) if clock else ()
-        return self.machine.start([*wrong, *self.command(*more)], "join")
+    def join(self, *more: str, clock_off_s: float = 0.0) -> Running:
+        """Starts to join, on a PC whose clock is wrong by so much."""
+        environment = {}
+        if clock_off_s:
+            environment = {"PYTHONPATH": str(CLOCK_SHIM), "FARM_TEST_CLOCK_OFF_S": str(clock_off_s)}
+        return self.machine.start(self.command(*more), "join", environment)
 
     @property
     def id(self) -> str:

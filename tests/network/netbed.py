@@ -88,6 +88,11 @@ class Running:
         """Sends a signal to it alone."""
         os.kill(self.pid, number)
 
+    def wake_outside(self) -> None:
+        """Wakes what waits for it on the real PC."""
+        if self._entered.poll() is None:
+            self._entered.send_signal(signal.SIGCONT)
+
     def wait(self, limit_s: float) -> int:
         """Its exit code, once it ended by itself."""
         return self._entered.wait(limit_s)
@@ -126,6 +131,7 @@ class Machine:
         self._slow: subprocess.Popen[str] | None = None
         self._counter = itertools.count()
         self._started: list[Running] = []
+        self._asleep: list[psutil.Process] = []
         self._init: subprocess.Popen[bytes] | None = None
         _ip("netns", "add", self.name)
         _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
@@ -201,6 +207,19 @@ class Machine:
         told = re.search(r"carried (\d+), dropped (\d+)", said)
         assert told is not None, f"the slow line of {self.name} broke: {said!r}"
         return int(told[1]), int(told[2])
+
+    def suspend(self) -> None:
+        """Stops all that runs there, as the lid of a laptop does."""
+        self._asleep = self.processes()
+        for process in self._asleep:
+            process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Lets it go on. So do the `nsenter`s outside, which stop with what they have entered."""
+        for process in self._asleep:
+            process.send_signal(signal.SIGCONT)
+        for running in self._started:
+            running.wake_outside()
 
     def start(
         self, command: Sequence[str], name: str, environment: Mapping[str, str] | None = None

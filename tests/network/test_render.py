@@ -3,7 +3,6 @@
 No folder is shared, only the network. The lease is short here; `test_vanish.py` has the farm's own figures.
 """
 
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +37,8 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
         attic.machine.worsen(0.05, 0.01)
         # The codes are good for a minute by the head's clock, and an hour past it by the den's.
         joined = {
-            "attic": attic.join("--token", head.code(), clock="-3600s"),
-            "den": den.join("--token", head.code(minutes="1"), clock="+3600s"),
+            "attic": attic.join("--token", head.code(), clock_off_s=-3600.0),
+            "den": den.join("--token", head.code(minutes="1"), clock_off_s=3600.0),
         }
         for node in (attic, den):
             joined[node.name].wait_for("Connected", 90)
@@ -138,16 +137,13 @@ def test_a_pc_that_was_suspended_for_longer_than_lease_and_ray_s_patience_comes_
     job, node = at_its_steps(head, (attic, den))
     other = den if node is attic else attic
     before = head.rows("SELECT count(*) FROM story WHERE what = 'finished'")
-    asleep = node.machine.processes()
-    for process in asleep:
-        process.send_signal(signal.SIGSTOP)
+    node.machine.suspend()
     assert not node.spooled("done"), "the render was over before the PC was suspended"
     slept = time.monotonic()
     head.wait_finished(job)
     assert head.attempts(job) == [("lost", node.id), ("finished", other.id)], "it went on elsewhere"
     wait_until(lambda: time.monotonic() - slept > 20.0, 30, lambda: "Ray has given the node up")
-    for process in asleep:
-        process.send_signal(signal.SIGCONT)
+    node.machine.wake()
     head.wait_card(node, "idle", limit_s=90)
     print(f"back {time.monotonic() - slept - 20.0:.1f} s after it was woken")
     assert joined[node.name].exit_code is None, "nobody had to come"
