@@ -22,7 +22,13 @@ FARM = (sys.executable, "-P", "-m", "farm.cli.main")
 PORT = 8000
 CLOCK_SHIM = Path(__file__).parent.parent / "clock_shim"
 SMALL: dict[str, object] = {"preset": "draft", "width": 256, "height": 192, "frames": 8, "prompt": "pan left"}
-LONG: dict[str, object] = {"preset": "draft", "width": 960, "height": 544, "frames": 160, "prompt": "pan left"}
+LONG: dict[str, object] = {
+    "preset": "draft",
+    "width": 960,
+    "height": 544,
+    "frames": 160,
+    "prompt": "pan left",
+}
 """Ten seconds and more of rendering: time enough to pull plugs."""
 
 RAYS = """
@@ -55,7 +61,17 @@ class Head:
         return Farm(self.url, self.data.admin_token.read_text().strip())
 
     def code(self, minutes: str = "10") -> str:
-        words = ("token", "new", "--kind", "join", "--minutes", minutes, "--data", str(self.data.root), "--json")
+        words = (
+            "token",
+            "new",
+            "--kind",
+            "join",
+            "--minutes",
+            minutes,
+            "--data",
+            str(self.data.root),
+            "--json",
+        )
         exit_code, said = self.machine.run([*FARM, *words])
         assert exit_code == 0, said
         return str(json.loads(said)["token"])
@@ -170,7 +186,9 @@ class Node:
 
     def wait_spool_empty(self) -> None:
         """Waits until the head has let the node forget what it made."""
-        wait_until(lambda: not list((self.home / "spool").iterdir()), 30, lambda: "the node's spool is cleared")
+        wait_until(
+            lambda: not list((self.home / "spool").iterdir()), 30, lambda: "the node's spool is cleared"
+        )
 
 
 @contextmanager

@@ -325,11 +325,16 @@ class Bed:
     def _claim(self) -> None:
         """Takes a network that nobody here uses; of two processes that want the same one at once, the kernel gives it to one."""
         taken = {
-            address.address.rpartition(".")[0] for all_of in psutil.net_if_addrs().values() for address in all_of
+            address.address.rpartition(".")[0]
+            for all_of in psutil.net_if_addrs().values()
+            for address in all_of
         }
         for number in range(256):
             self.name, self.net = f"fb{number}", f"10.77.{number}"
-            if self.net not in taken and _try("ip", "link", "add", self.bridge, "type", "bridge").returncode == 0:
+            if (
+                self.net not in taken
+                and _try("ip", "link", "add", self.bridge, "type", "bridge").returncode == 0
+            ):
                 return
         raise AssertionError("no network is free for a bed")
 

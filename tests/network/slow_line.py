@@ -24,7 +24,9 @@ def main(names: list[str], delay_s: float, loss: float, seed: int) -> None:
     taps = [_tap(name) for name in names]
     other = {taps[0]: taps[1], taps[1]: taps[0]}
     drawn = random.Random(seed)  # noqa: S311 - which frames are lost is no secret
-    under_way: deque[tuple[float, int, bytes]] = deque()  # in the order of their arrival, as all take equally long
+    under_way: deque[tuple[float, int, bytes]] = (
+        deque()
+    )  # in the order of their arrival, as all take equally long
     carried = dropped = 0
     ending: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: ending.append(number))

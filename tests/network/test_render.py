@@ -125,14 +125,18 @@ def test_a_clip_that_was_completed_while_its_cable_was_pulled_counts_once(trio: 
         head.wait_finished(job)
         first, *others = head.attempts(job)
         assert first == ("finished", attic.id)
-        assert {status for status, _ in others} <= {"cancelled"}, "an attempt that had begun meanwhile is stopped"
+        assert {status for status, _ in others} <= {"cancelled"}, (
+            "an attempt that had begun meanwhile is stopped"
+        )
         node.wait_spool_empty()
     finally:
         with head.client() as client:
             client.resume(den.id)
 
 
-def test_a_pc_that_was_suspended_for_longer_than_lease_and_ray_s_patience_comes_back_by_itself(trio: Trio) -> None:
+def test_a_pc_that_was_suspended_for_longer_than_lease_and_ray_s_patience_comes_back_by_itself(
+    trio: Trio,
+) -> None:
     head, attic, den, joined = trio
     job, node = at_its_steps(head, (attic, den))
     other = den if node is attic else attic
@@ -148,7 +152,9 @@ def test_a_pc_that_was_suspended_for_longer_than_lease_and_ray_s_patience_comes_
     print(f"back {time.monotonic() - slept - 20.0:.1f} s after it was woken")
     assert joined[node.name].exit_code is None, "nobody had to come"
     node.wait_spool_empty()
-    assert head.attempts(job) == [("lost", node.id), ("finished", other.id)], "what it made too late is refused"
+    assert head.attempts(job) == [("lost", node.id), ("finished", other.id)], (
+        "what it made too late is refused"
+    )
     assert int(head.rows("SELECT count(*) FROM story WHERE what = 'finished'")[0][0]) == int(before[0][0]) + 1
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -50,7 +49,9 @@ def test_a_cut_of_five_seconds_costs_nothing(trio: Trio) -> None:
     head.audit()
 
 
-def test_a_cut_of_a_minute_and_a_killed_pc_are_seen_within_ten_seconds_and_cost_one_attempt(trio: Trio) -> None:
+def test_a_cut_of_a_minute_and_a_killed_pc_are_seen_within_ten_seconds_and_cost_one_attempt(
+    trio: Trio,
+) -> None:
     """One PC is cut off for 60 s, the other killed, both while they render.
 
     Ray's word that a node is gone counted as a surprise of the scheduler's own, which held the lease for 15 s more.
