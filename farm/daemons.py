@@ -179,6 +179,8 @@ def why_it_failed(log_tail: Sequence[str]) -> str:
         return "the head's Ray refused our token"
     if "Version mismatch" in text:
         return "this PC's Ray or Python has another version than the head's"
+    if "marked as dead by the GCS" in text:
+        return "the head had given this PC up, which did not answer for a minute"
     if "WrongClusterID" in text:
         return "the head's Ray is another one than before"
     if "Failed to connect to GCS" in text or "RPC error: Deadline" in text or "UNAVAILABLE" in text:

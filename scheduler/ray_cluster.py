@@ -60,8 +60,14 @@ class RayCluster:
             if entry["Alive"] and NODE_LABEL in entry["Labels"]:
                 alive.setdefault(entry["Labels"][NODE_LABEL], []).append(entry["NodeID"])
         for node_id, ray_ids in alive.items():
-            # A PC that came back quickly is listed twice for some seconds, until Ray misses its former self.
-            ray_id = next((one for one in ray_ids if one not in self._silent), ray_ids[-1])
+            # A PC that came back quickly is listed twice for some seconds, until Ray misses its former self. What is listed beside the life
+            # that was known is the newer one: asking the former first would take until it has not answered.
+            known = self._ray_ids.get(node_id)
+            spoke = [one for one in ray_ids if one not in self._silent]
+            newer = [one for one in spoke if one != known]
+            if known in spoke and newer:
+                self._silent.add(known)
+            ray_id = (newer or spoke or ray_ids)[-1]
             if self._ray_ids.get(node_id) != ray_id:
                 self._agents.pop(node_id, None)
             self._ray_ids[node_id] = ray_id
