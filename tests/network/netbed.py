@@ -21,6 +21,7 @@ import re
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -46,8 +47,10 @@ def why_impossible() -> str | None:
     for tool in ("ip", "unshare", "nsenter"):
         if shutil.which(tool) is None:
             return f"the program `{tool}` is missing (Debian: iproute2, util-linux)"
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        return "/dev/net/tun cannot be opened, of which slow lines are made"
+    try:
+        _make_tun()
+    except OSError as error:
+        return f"/dev/net/tun, of which slow lines are made, cannot be opened: {error.strerror}"
     name = f"fbt{secrets.token_hex(3)}"
     tried = _try("ip", "netns", "add", name)
     if tried.returncode != 0:
@@ -55,6 +58,15 @@ def why_impossible() -> str | None:
     ran = _try("ip", "netns", "exec", name, "unshare", "-pf", "--mount-proc", "true")
     _ip("netns", "del", name)
     return None if ran.returncode == 0 else f"`unshare` failed: {ran.stderr.strip()}"
+
+
+def _make_tun() -> None:
+    """A container often lacks the device that its kernel has. Raises OSError where that has none either."""
+    tun = Path("/dev/net/tun")
+    if not tun.exists():
+        tun.parent.mkdir(exist_ok=True)
+        os.mknod(tun, stat.S_IFCHR | 0o600, os.makedev(10, 200))
+    os.close(os.open(tun, os.O_RDWR))
 
 
 def require() -> None:
