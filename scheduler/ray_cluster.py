@@ -43,6 +43,7 @@ class RayCluster:
         self._agents: dict[str, ActorHandle[Any]] = {}
         self._workers: dict[str, ActorHandle[Any]] = {}
         self._silent: set[str] = set()
+        self._listed: set[str] = set()
 
     def connect(self, address: str) -> None:
         """Attaches this process to the farm's Ray as a driver. The token comes from the environment.
@@ -60,20 +61,21 @@ class RayCluster:
             if entry["Alive"] and NODE_LABEL in entry["Labels"]:
                 alive.setdefault(entry["Labels"][NODE_LABEL], []).append(entry["NodeID"])
         for node_id, ray_ids in alive.items():
-            # A PC that came back quickly is listed twice for some seconds, until Ray misses its former self. What is listed beside the life
-            # that was known is the newer one: asking the former first would take until it has not answered.
+            # A PC that came back quickly is listed twice for some seconds, until Ray misses its former self. What was not listed when the
+            # life that is known was, is newer: asking the former first would take until it has not answered.
             known = self._ray_ids.get(node_id)
-            spoke = [one for one in ray_ids if one not in self._silent]
-            newer = [one for one in spoke if one != known]
-            if known in spoke and newer:
+            appeared = [one for one in ray_ids if one not in self._listed]
+            if known is not None and appeared:
                 self._silent.add(known)
-            ray_id = (newer or spoke or ray_ids)[-1]
+            spoke = [one for one in ray_ids if one not in self._silent]
+            ray_id = known if known in spoke else (appeared or spoke or ray_ids)[-1]
             if self._ray_ids.get(node_id) != ray_id:
                 self._agents.pop(node_id, None)
             self._ray_ids[node_id] = ray_id
         for node_id in set(self._ray_ids) - set(alive):
             del self._ray_ids[node_id]
-        self._silent &= {ray_id for ray_ids in alive.values() for ray_id in ray_ids}
+        self._listed = {ray_id for ray_ids in alive.values() for ray_id in ray_ids}
+        self._silent &= self._listed
         return set(alive)
 
     async def report(self, node_id: str) -> NodeReport:
