@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from farm import ports
+from farm.build import build
 from farm.catalogue.models import load_models
 from farm.daemons import RayPorts
 from farm.doctor import Facts, HeadFacts, TorchFacts
@@ -61,6 +62,7 @@ def gather(
         wsl_network=_wsl_network(),
         member_of=member.farm_id if member is not None else "",
         head=_ask_head(url) if url else None,
+        build=build(),
     )
 
 
@@ -171,6 +173,7 @@ def _ask_head(url: str) -> HeadFacts:
             ray=str(told["ray_version"]),
             python=str(told["python_version"]),
             line=str(told["line"]),
+            build=str(told["farm_version"]),
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return HeadFacts(url, silent=str(error) or type(error).__name__)

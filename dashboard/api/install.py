@@ -13,7 +13,7 @@ from dashboard.joining.lines import is_plain, linux_line, linux_script, windows_
 from dashboard.joining.package import package
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented
-from farm import __version__
+from farm.build import build
 from farm.errors import NotFoundError
 from farm.ids import new_id
 
@@ -59,7 +59,7 @@ def facts(farm: Farm, request: Request) -> FarmFacts:
     """What a PC asks before it joins, and `farm doctor` to compare."""
     return FarmFacts(
         farm_id=farm_id(farm),
-        farm_version=__version__,
+        farm_version=build(),
         ray_version=metadata.version("ray"),
         python_version=platform.python_version(),
         line=mending_line(farm, request),
