@@ -4,13 +4,12 @@ import json
 import logging
 import platform
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from dashboard.api.install import farm_id, mending_line, script
+from dashboard.api.install import mending_line, ray_version, script
 from dashboard.joining.address import head_address
 from dashboard.joining.lines import linux_line, windows_line, windows_script
 from dashboard.parts import Parts, parts, who
@@ -27,6 +26,8 @@ router = APIRouter(tags=["joining"])
 open_router = APIRouter(tags=["joining"])
 
 Farm = Annotated[Parts, Depends(parts)]
+NOTE_EVERY_S = 15.0
+"""How often the greetings of a PC that says what it said before are written down: each is a write that is synced to the disk."""
 _JOINS = frozenset({TokenKind.JOIN})
 _NEW_CODE = "Make a new one on the dashboard's Cards page or with `farm token`."
 
@@ -99,7 +100,14 @@ def hello(
         raise SignInError("This token belongs to no node.", f"Join again with a new code. {_NEW_CODE}")
     _same_versions(farm, request, wish)
     ray = _ray(farm)
-    _see(farm, request, me.node_id, wish)
+    said, now = (wish.model_dump(), request.client.host if request.client else ""), farm.now()
+    before = farm.greeted.get(me.node_id)
+    if before is None or before[0] != said:
+        _see(farm, request, me.node_id, wish)
+        farm.greeted[me.node_id] = (said, now)
+    elif now - before[1] >= NOTE_EVERY_S:
+        farm.registry.hear_node(me.node_id, (), now)
+        farm.greeted[me.node_id] = (said, now)
     return _ticket(farm, me.node_id, "", ray)
 
 
@@ -153,7 +161,7 @@ def _used() -> SignInError:
 
 def _same_versions(farm: Parts, request: Request, wish: Versions) -> None:
     """Ray refuses other versions too, but only after half a minute and without saying what to do."""
-    ours, ray = platform.python_version(), metadata.version("ray")
+    ours, ray = platform.python_version(), ray_version()
     if wish.python_version.split(".")[:2] != ours.split(".")[:2]:
         raise ConflictError(
             f"This PC has Python {wish.python_version}, the head has {ours}; they must agree to the second number.",
@@ -193,13 +201,13 @@ def _see(farm: Parts, request: Request, node_id: str, wish: Versions) -> None:
 def _ticket(farm: Parts, node_id: str, node_token: str, ray: RayFacts) -> dict[str, Any]:
     return ticket_to_dict(
         JoinTicket(
-            farm_id=farm_id(farm),
+            farm_id=farm.farm_id,
             node_id=node_id,
             node_token=node_token,
             ray_address=ray.address,
             ray_token=ray.token,
             epoch=ray.epoch,
-            ray_version=metadata.version("ray"),
+            ray_version=ray_version(),
             python_version=platform.python_version(),
         )
     )
