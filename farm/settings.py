@@ -32,6 +32,10 @@ class FarmSettings(BaseSettings):
     """Where the head keeps its database, artifacts and secrets."""
     host: str = "127.0.0.1"
     port: int = 8000
+    tls: bool = False
+    """Whether the head encrypts Ray and the dashboard with certificates of its own authority; see docs/decisions/0021."""
+    ca: Path | None = None
+    """The certificate of a farm's authority, for clients of a head with TLS on another PC; this PC's own farm needs none."""
     ray_port: int = 6380
     """Ray's GCS port. Not Ray's own default, so that a farm does not collide with another Ray on the PC."""
     node_home: Path | None = None
@@ -106,6 +110,11 @@ class DataDirectory:
     def admin_token(self) -> Path:
         """This PC's own client token, mode 0600: what `farm submit` uses when no token is given."""
         return self.secrets / "admin-token"
+
+    @property
+    def tls(self) -> Path:
+        """The farm's authority, and the head's certificate and key: see `farm.tls.TlsFiles`."""
+        return self.secrets / "tls"
 
     @property
     def run(self) -> Path:

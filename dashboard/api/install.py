@@ -16,6 +16,7 @@ from dashboard.parts import Parts, parts
 from dashboard.problems import documented
 from farm import __version__
 from farm.errors import NotFoundError
+from farm.tls import TlsFiles
 
 router = APIRouter(tags=["joining"])
 Farm = Annotated[Parts, Depends(parts)]
@@ -44,9 +45,14 @@ def ray_version() -> str:
     return metadata.version("ray")
 
 
+def ca_text(farm: Parts) -> str:
+    """The certificate (PEM) of the farm's authority; empty where it has no TLS."""
+    return TlsFiles.in_folder(farm.data.tls).ca.read_text() if farm.settings.tls else ""
+
+
 def script(farm: Parts) -> bytes:
     """`install.sh` of this farm. Raises FarmError where this head has no package to give."""
-    return linux_script(package(), farm.farm_id)
+    return linux_script(package(), farm.farm_id, ca_text(farm))
 
 
 def mending_line(farm: Parts, request: Request) -> str:
@@ -65,6 +71,20 @@ def facts(farm: Farm, request: Request) -> FarmFacts:
         python_version=platform.python_version(),
         line=mending_line(farm, request),
     )
+
+
+@router.get(
+    "/join/ca.pem",
+    summary="The farm's authority",
+    response_class=PlainTextResponse,
+    responses=documented(404),
+)
+def ca_pem(farm: Farm) -> Response:
+    """The certificate by which a head with TLS is known; a PC that fetches it here must hold it to a fingerprint from elsewhere."""
+    found = ca_text(farm)
+    if not found:
+        raise NotFoundError("This farm has no TLS.", "Start the head with `farm up --tls`.")
+    return Response(found, media_type=_TEXT)
 
 
 @router.get(

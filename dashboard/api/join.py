@@ -16,6 +16,7 @@ from dashboard.parts import Parts, parts, who
 from dashboard.problems import documented
 from farm.answers import TokenView
 from farm.auth import Credential, TokenKind, judge, new_token
+from farm.certificates import sign_request
 from farm.errors import ConflictError, FarmError, SignInError
 from farm.ids import new_id
 from farm.model import Node
@@ -45,6 +46,12 @@ class Redeem(Versions):
 
     code: Annotated[str, Field(max_length=200)]
     node_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = None
+
+
+class Hello(Versions):
+    """What a PC says that comes back. `csr` (PEM) asks for a certificate, which a head with TLS gives for the address it comes from."""
+
+    csr: Annotated[str | None, Field(max_length=4000)] = None
 
 
 class TokenWish(BaseModel):
@@ -93,14 +100,14 @@ def redeem(farm: Farm, request: Request, wish: Redeem) -> dict[str, Any]:
     responses=documented(401, 409, 422, 503),
 )
 def hello(
-    farm: Farm, me: Annotated[Credential, Depends(who)], request: Request, wish: Versions
+    farm: Farm, me: Annotated[Credential, Depends(who)], request: Request, wish: Hello
 ) -> dict[str, Any]:
     """A fresh ticket for a PC that is a node already (bearer: its own token). `node_token` is empty: it keeps its own."""
     if me.node_id is None:
         raise SignInError("This token belongs to no node.", f"Join again with a new code. {_NEW_CODE}")
     _same_versions(farm, request, wish)
     ray = _ray(farm)
-    said, now = (wish.model_dump(), request.client.host if request.client else ""), farm.now()
+    said, now = (wish.model_dump(exclude={"csr"}), request.client.host if request.client else ""), farm.now()
     before = farm.greeted.get(me.node_id)
     if before is None or before[0] != said:
         _see(farm, request, me.node_id, wish)
@@ -108,7 +115,10 @@ def hello(
     elif now - before[1] >= NOTE_EVERY_S:
         farm.registry.hear_node(me.node_id, (), now)
         farm.greeted[me.node_id] = (said, now)
-    return _ticket(farm, me.node_id, "", ray)
+    certificate = ""
+    if wish.csr is not None and farm.settings.tls:
+        certificate = sign_request(farm.data.tls, wish.csr, wish.name, said[1])
+    return _ticket(farm, me.node_id, "", ray, certificate)
 
 
 @router.post("/nodes/bye", status_code=204, summary="Leave the farm", responses=documented(401))
@@ -133,7 +143,7 @@ def make_token(
 
 def _lines(farm: Parts, request: Request, code: str) -> tuple[str, str]:
     """The lines for the other PC, empty where this head has no package to give; the code is good with `farm join` all the same."""
-    head, _ = head_address(request, farm.settings.host, farm.settings.port)
+    head, _ = head_address(request, farm.settings)
     try:
         linux = script(farm)
     except FarmError as error:
@@ -198,7 +208,9 @@ def _see(farm: Parts, request: Request, node_id: str, wish: Versions) -> None:
     farm.registry.see_node(Node(node_id, wish.name, address, versions=versions), [], farm.now())
 
 
-def _ticket(farm: Parts, node_id: str, node_token: str, ray: RayFacts) -> dict[str, Any]:
+def _ticket(
+    farm: Parts, node_id: str, node_token: str, ray: RayFacts, certificate: str = ""
+) -> dict[str, Any]:
     return ticket_to_dict(
         JoinTicket(
             farm_id=farm.farm_id,
@@ -209,5 +221,6 @@ def _ticket(farm: Parts, node_id: str, node_token: str, ray: RayFacts) -> dict[s
             epoch=ray.epoch,
             ray_version=ray_version(),
             python_version=platform.python_version(),
+            certificate=certificate,
         )
     )

@@ -44,7 +44,7 @@ find_python() {
 
 # Downloads $1 below the head to $2 and holds it to the checksum $3.
 fetch() {
-    curl -fsS --noproxy '*' "$head/join/$1" -o "$2" || die "The head at $head does not give $1. Is the farm up?"
+    curl -fsS ${FARM_CA:+--cacert "$FARM_CA"} --noproxy '*' "$head/join/$1" -o "$2" || die "The head at $head does not give $1. Is the farm up?"
     echo "$3  $2" | sha256sum -c --quiet - >/dev/null 2>&1 ||
         die "$1 is not what the line was made for: the head was changed since. Take a fresh line from \"Add a PC\"."
 }
@@ -64,6 +64,19 @@ once() {
     [ -e "$mark" ] && return
     "$@"
     : >"$mark"
+}
+
+# The farm's authority, where the head has TLS: it came with this script, whose checksum is in the line.
+keep_authority() {
+    unset FARM_CA
+    case "$head" in https:*) ;; *) return ;; esac
+    cat >"$place/farm-ca.pem" <<'AUTHORITY'
+@CA@
+AUTHORITY
+    if [ -n "$(tr -d '[:space:]' <"$place/farm-ca.pem")" ]; then
+        FARM_CA="$place/farm-ca.pem"
+        export FARM_CA
+    fi
 }
 
 make_environment() {
@@ -161,6 +174,7 @@ main() {
     # `farm leave --uninstall` removes only a folder with this in it.
     say "$farm_id" >"$place/made-by-the-join-line"
 
+    keep_authority
     make_environment
     once "lock-$head_lock_sha256" install_lock head.txt "$head_lock_sha256"
     once "wheel-$wheel_sha256" install_farm

@@ -18,7 +18,7 @@ def cards_page(request: Request, farm: Farm) -> Response:
     cards = [card for node in nodes for card in node.cards]
     running = farm.reader.running_on([card.id for card in cards])
     planned = {card_id: attempt.predicted_gib for card_id, (attempt, _) in running.items()}
-    head, reachable = head_address(request, farm.settings.host, farm.settings.port)
+    head, reachable = head_address(request, farm.settings)
     context = {
         "nodes": nodes,
         "cards": cards,

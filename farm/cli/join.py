@@ -59,6 +59,12 @@ def join(
     card: Annotated[
         list[str] | None, typer.Option(help="Only this card (its UUID); may be given several times.")
     ] = None,
+    pin: Annotated[
+        str,
+        typer.Option(
+            help="The head has TLS: the SHA-256 of its authority, as `farm up` prints it. FARM_CA may name a copy of that file instead."
+        ),
+    ] = "",
     enroll: Annotated[
         bool, typer.Option("--enroll", help="Use the code and end; a later `farm join` needs none.")
     ] = False,
@@ -89,6 +95,8 @@ def join(
             object_store_mib=settings.object_store_mib,
             rules=rules,
             enroll=enroll,
+            ca=settings.ca,
+            pin=pin,
         ),
         os.environ,
         lambda line: console.print(line),  # noqa: PLW0108 - print itself takes more than a line
