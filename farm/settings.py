@@ -38,6 +38,8 @@ class FarmSettings(BaseSettings):
     """The certificate of a farm's authority, for clients of a head with TLS on another PC; this PC's own farm needs none."""
     ray_port: int = 6380
     """Ray's GCS port. Not Ray's own default, so that a farm does not collide with another Ray on the PC."""
+    as_user: str = ""
+    """Whom `farm join` becomes when root starts it; see `farm.unprivileged`."""
     node_home: Path | None = None
     """Where a node keeps its identity and spool; set by `farm up` and `farm join` for the processes they start."""
     models_file: Path | None = None

@@ -65,6 +65,10 @@ def join(
             help="The head has TLS: the SHA-256 of its authority, as `farm up` prints it. FARM_CA may name a copy of that file instead."
         ),
     ] = "",
+    as_user: Annotated[
+        str,
+        typer.Option(help="Started by root: the user to become. 'root' only if it must be. FARM_AS_USER."),
+    ] = "",
     enroll: Annotated[
         bool, typer.Option("--enroll", help="Use the code and end; a later `farm join` needs none.")
     ] = False,
@@ -77,11 +81,13 @@ def join(
     from farm.settings import FarmSettings
     from farm.single import only_one
     from farm.supervise import Bell
+    from farm.unprivileged import step_down
     from node_agent.identity import default_home
     from node_agent.join import Node, NodeOptions
 
     settings = FarmSettings()
     console = Console(highlight=False, soft_wrap=True, markup=False)
+    step_down(as_user or settings.as_user, console.print)
     place = (home or settings.node_home or default_home()).expanduser().absolute()
     rules = _rules(place, only_idle, hours, max_temperature, card)
     rules = _marked(rules, tag, tier)

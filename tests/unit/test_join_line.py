@@ -95,13 +95,14 @@ def test_half_a_script_does_nothing_and_without_a_python_it_says_what_to_install
     tools, home = tmp_path / "bin", tmp_path / "home"
     tools.mkdir()
     home.mkdir()
-    (tools / "mkdir").symlink_to(shutil.which("mkdir") or "")
+    for tool in ("id", "mkdir"):
+        (tools / tool).symlink_to(shutil.which(tool) or "")
     shell = shutil.which("sh") or ""
     script = SCRIPT[: int(len(SCRIPT) * share)]
     ran = subprocess.run(
         [shell, "-s", HEAD, "code"],
         input=script,
-        env={"HOME": str(home), "PATH": str(tools)},
+        env={"HOME": str(home), "PATH": str(tools), "FARM_AS_USER": "root"},
         capture_output=True,
         check=False,
     )
