@@ -19,6 +19,7 @@ ALL = (
     "interpolation",
     "overhead",
     "intake",
+    "heartbeats",
     "idle_node",
     "stress",
 )

@@ -9,7 +9,7 @@ from fastapi.templating import Jinja2Templates
 from starlette.responses import Response
 
 from dashboard import words
-from dashboard.parts import Parts, parts
+from dashboard.parts import Parts, parts, parts_of
 from dashboard.problems import Problem
 from dashboard.queue import SCHEDULER_DOWN
 from dashboard.views import show_cards
@@ -106,7 +106,7 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
 
     A page that has asked for `cards` or `counts` (of jobs by status) already says so in its context.
     """
-    farm = parts(request)
+    farm = parts_of(request)
     cards = context.get("cards")
     if cards is None:
         cards = show_cards(farm)
