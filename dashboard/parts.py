@@ -7,6 +7,7 @@ from anyio import CapacityLimiter
 from starlette.requests import HTTPConnection
 
 from dashboard.animations import Animations
+from dashboard.calibrated import Calibrated
 from dashboard.stream import Live
 from dashboard.tries import Tries
 from farm.artifacts import ArtifactStore
@@ -40,6 +41,7 @@ class Parts:
     data: DataDirectory
     settings: FarmSettings
     reader: Reader
+    calibrated: Calibrated
     throughput: ThroughputReader
     requests: Requests
     registry: Registry
@@ -68,10 +70,12 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     clock = clock or SystemClock()
     artifacts = ArtifactStore(data.artifacts)
     models = load_models(settings.models_file)
+    reader = Reader(reading)
     return Parts(
         data=data,
         settings=settings,
-        reader=Reader(reading),
+        reader=reader,
+        calibrated=Calibrated(reader),
         throughput=ThroughputReader(reading),
         requests=Requests(writing),
         registry=Registry(writing),

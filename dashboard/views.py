@@ -1,7 +1,6 @@
 """What people see of jobs, cards and nodes: the store's values joined with what is live. The API and the pages share it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from dashboard.parts import Parts
@@ -27,7 +26,6 @@ from farm.model import (
     Artifact,
     Attempt,
     AttemptStatus,
-    Basis,
     Card,
     CardKind,
     Job,
@@ -35,10 +33,8 @@ from farm.model import (
     Node,
     StageKind,
 )
-from farm.planning.calibration import Foretold, calibration
 from farm.planning.kinds import kind_of
 from farm.planning.rules import precision_for
-from farm.planning.spans import SHARE
 from farm.stages import stages_of
 from farm.states import ENDED_JOBS
 from farm.store.reader import JobSort
@@ -48,8 +44,6 @@ SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
 )
 WAITING = "Waiting for its turn."
-FORETOLD = 1000
-"""The predictions that are judged: enough to tell 80 % from 77 %."""
 
 
 def job_view(
@@ -299,7 +293,11 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
 
 def show_cards(parts: Parts) -> list[CardView]:
     """All cards, by node and name."""
-    names = {node.id: node.name for node in parts.reader.nodes()}
+    return _cards_of(parts, parts.reader.nodes())
+
+
+def _cards_of(parts: Parts, nodes: Sequence[Node]) -> list[CardView]:
+    names = {node.id: node.name for node in nodes}
     live, connected = parts.live.cards, parts.live.connected
     return [
         card_view(card, live.get(card.id), names.get(card.node_id, card.node_id), connected=connected)
@@ -309,10 +307,12 @@ def show_cards(parts: Parts) -> list[CardView]:
 
 def show_nodes(parts: Parts) -> list[NodeView]:
     """All nodes with their cards, by name."""
-    cards = show_cards(parts)
-    return [
-        node_view(node, [card for card in cards if card.node_id == node.id]) for node in parts.reader.nodes()
-    ]
+    nodes = parts.reader.nodes()
+    of: dict[str, list[CardView]] = {node.id: [] for node in nodes}
+    for card in _cards_of(parts, nodes):
+        if card.node_id in of:  # a PC that joined since its cards were read comes with the next look
+            of[card.node_id].append(card)
+    return [node_view(node, of[node.id]) for node in nodes]
 
 
 def show_node(parts: Parts, node_id: str) -> NodeView:
@@ -343,17 +343,7 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
 
 def show_calibration(parts: Parts) -> CalibrationView:
     """How often the last predictions held, all together and by what they rested on."""
-    told = parts.reader.foretold(FORETOLD)
-    of_basis: dict[Basis, list[Foretold]] = {}
-    for one in told:
-        if one.basis is not None:
-            of_basis.setdefault(one.basis, []).append(one)
-    by_basis = {basis: _calibration_view(ones) for basis, ones in sorted(of_basis.items())}
-    return _calibration_view(told).model_copy(update={"by_basis": by_basis})
-
-
-def _calibration_view(told: Sequence[Foretold]) -> CalibrationView:
-    return CalibrationView(aim=SHARE, **asdict(calibration(told)))
+    return parts.calibrated.view()
 
 
 def default_preset(parts: Parts) -> str:

@@ -335,6 +335,13 @@ class Reader:
             rows = connection.execute(statement).mappings().all()
         return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
 
+    def last_foretold(self) -> str | None:
+        """The newest attempt that `foretold` would tell of: while it is the same one, so is all that `foretold` says."""
+        attempts = schema.attempts
+        statement = sa.select(attempts.c.id).where(schema.FORETOLD).order_by(attempts.c.finished_at.desc())
+        with self._engine.connect() as connection:
+            return connection.scalar(statement.limit(1))
+
     def foretold(self, limit: int) -> list[Foretold]:
         """What was foretold of the last finished attempts and what they took, newest first.
 
@@ -349,13 +356,7 @@ class Reader:
                 attempts.c.predicted_basis,
                 attempts.c.stage_seconds,
             )
-            .where(
-                attempts.c.status == AttemptStatus.FINISHED,
-                attempts.c.stage == StageKind.GENERATE,
-                attempts.c.disturbed.is_(False),
-                attempts.c.resumed_step.is_(None),
-                attempts.c.predicted_low_s.is_not(None),
-            )
+            .where(schema.FORETOLD)
             .order_by(attempts.c.finished_at.desc())
             .limit(limit)
         )
