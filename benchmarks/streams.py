@@ -95,12 +95,12 @@ def _text(alone: Watched, many: Watched, load: float) -> str:
         for name, seen in (("one page", alone), (f"one page and {STREAMS} more streams", many))
     )
     return (
-        f"## Live pages\n\nA draft of {SIZE[0]}x{SIZE[1]}x{FRAMES} renders on this PC's processor through the whole farm; its worker reports "
-        f"each frame, and Chromium shows the job's page (`benchmarks/streams.py`). From the worker's report (its own time in its spool) by "
-        f"Ray, scheduler, feed and event stream to the frame in which the page shows it. Must: p99 under {FRESH_MS:g} ms; with {STREAMS} "
-        f"streams open, each getting all of at least {LEAST_PER_S:g} updates a second, the dashboard's process takes less than "
-        f"{100 * CORE_SHARE:.0f} % of a core.\n\n"
-        f"| open | reports per second | report to screen, median ms | p99 ms | max ms | dashboard, share of a core |\n"
+        f"## Live pages\n\nA draft of {SIZE[0]}x{SIZE[1]}x{FRAMES} renders on this PC's processor through the whole farm; its worker "
+        "reports each frame, and Chromium shows the job's page (`benchmarks/streams.py`). From the worker's report (its own time in its "
+        "spool) by Ray, scheduler, feed and event stream to the frame in which the page shows it. "
+        f"Must: p99 under {FRESH_MS:g} ms; with {STREAMS} streams open, each getting all of at least {LEAST_PER_S:g} updates a second, "
+        f"the dashboard's process takes less than {100 * CORE_SHARE:.0f} % of a core.\n\n"
+        "| open | reports per second | report to screen, median ms | p99 ms | max ms | dashboard, share of a core |\n"
         f"|---|---|---|---|---|---|\n{rows}\n\n"
         f"Events that each of the {STREAMS} streams got during the render: {min(many.events)} to {max(many.events)}. The render itself, "
         f"Chromium and the {STREAMS} clients run on the same cores. Load average of the PC before the start, by other work: {load:.1f}."

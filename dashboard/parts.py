@@ -15,8 +15,10 @@ from farm.auth import Credential
 from farm.catalogue.models import ModelRow, load_models
 from farm.catalogue.presets import Preset, presets
 from farm.clock import Clock, SystemClock
+from farm.knobs import in_force
 from farm.settings import DataDirectory, FarmSettings
 from farm.store.engine import open_engine
+from farm.store.knobs import KnobStore
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Requests
@@ -33,7 +35,9 @@ HASHING_THREADS = 2
 
 @dataclass(frozen=True)
 class Parts:
-    """What the web process is made of. `users` reads accounts, `accounts` writes them.
+    """What the web process is made of. `users` reads accounts, `accounts` writes them; so do `knobs` and `knob_writer` with settings.
+
+    `settings` are those that the process was started with; `in_force` has those that an admin changed since.
 
     `intake` bounds the threads that decode and store uploads, `hashing` those that look at passwords.
     """
@@ -44,6 +48,8 @@ class Parts:
     calibrated: Calibrated
     throughput: ThroughputReader
     requests: Requests
+    knobs: KnobStore
+    knob_writer: KnobStore
     registry: Registry
     users: Users
     accounts: Users
@@ -62,6 +68,10 @@ class Parts:
         """Wall time in seconds."""
         return self.clock.now()
 
+    def in_force(self) -> FarmSettings:
+        """The settings that hold now."""
+        return in_force(self.settings, self.knobs.newest())
+
 
 def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None = None) -> Parts:
     """Opens everything in a data directory whose database is already migrated."""
@@ -78,6 +88,8 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         calibrated=Calibrated(reader),
         throughput=ThroughputReader(reading),
         requests=Requests(writing),
+        knobs=KnobStore(reading),
+        knob_writer=KnobStore(writing),
         registry=Registry(writing),
         users=Users(reading),
         accounts=Users(writing),

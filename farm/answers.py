@@ -3,6 +3,8 @@
 Times are wall seconds since 1970, durations seconds, sizes GiB and pixels. `None` means "not known".
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from farm.model import (
@@ -394,6 +396,29 @@ class ModelView(Answer):
     max_pixels: int
     max_frames: int
     max_steps: int
+
+
+class SettingView(Answer):
+    """A setting of the farm that can be changed while it runs.
+
+    `source`: "environment" if `variable` was given to `farm up`, so that it cannot be changed here; "page" if an admin set it, else
+    "default". `changed_at` and `changed_by` are of the last change by an admin, also back to the default.
+    """
+
+    name: str
+    value: str | float | None
+    default: str | float | None
+    source: Literal["environment", "page", "default"]
+    variable: str
+    changed_at: float | None = None
+    changed_by: str | None = None
+
+
+class RetentionView(Answer):
+    """What limits of storage would delete now: picture and clip of so many jobs, so many bytes. Files that other jobs need stay."""
+
+    jobs: int
+    bytes: int
 
 
 class TokenView(Answer):

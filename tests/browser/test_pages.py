@@ -297,16 +297,17 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
         Vitals(1.0, utilization=0.975, temperature_c=70.5, power_w=154.5),
         Vitals(1.0, utilization=0.0, power_w=9.4),
     ]
+    sizes = [1, 340_000_000, 999_999_999, 1_250_000_000, 83_400_000_000]
     memory = [(6.0, 4.7, 0.5), (12.0, 0.19, 0.0), (6.0, 6.2, 7.0), (8.0, 8.0, 0.25)]
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
         said = visit.page.evaluate(
-            """async ([seconds, passed, jobs, vitals, memory]) => {
+            """async ([seconds, passed, jobs, vitals, memory, sizes]) => {
                  const words = await import("/static/words.js");
                  const now = 1760000000;
                  return [seconds.map(words.duration), passed.map((p) => words.ago(now - p, now)), jobs.map(words.progressLine),
                          vitals.map(words.vitalsLine),
-                         memory.map((m) => words.memoryParts(...m).map((one) => [one.part, one.text, one.share]))];
+                         memory.map((m) => words.memoryParts(...m).map((one) => [one.part, one.text, one.share])), sizes.map(words.gb)];
                }""",
             [
                 seconds,
@@ -314,12 +315,14 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
                 [view.model_dump(mode="json") for view in views],
                 [asdict(v) for v in vitals],
                 memory,
+                sizes,
             ],
         )
     assert said[0] == [words.duration(value) for value in seconds]
     assert said[1] == [words.ago(1_760_000_000 - value, 1_760_000_000) for value in passed]
     assert said[2] == [words.progress_line(view) for view in views]
     assert said[3] == [words.vitals_line(one) for one in vitals]
+    assert said[5] == [words.gb(one) for one in sizes]
     for (vram, used, others), parts in zip(memory, said[4], strict=True):
         segments = read_bar(vram, used, others).segments
         assert [(part, text) for part, text, _ in parts] == [(one.part, one.text) for one in segments]
