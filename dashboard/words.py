@@ -233,7 +233,7 @@ def gb(count: int) -> str:
     """Bytes as the limits of storage count them, in powers of ten: "340 MB", "1.2 GB"."""
     if count < 1e9:
         return f"{max(1, _whole(count / 1e6))}{THIN}MB"
-    return f"{count / 1e9:.1f}{THIN}GB"
+    return f"{_whole(count / 1e8) / 10:.1f}{THIN}GB"
 
 
 def rate(value: float | None) -> str:

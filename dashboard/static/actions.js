@@ -16,6 +16,11 @@ export class Refused extends Error {
   }
 }
 
+/** Reads JSON from the API. */
+export function get(path) {
+  return send(path, undefined, {}, "GET");
+}
+
 /** Changes what is named in `body`. */
 export function patch(path, body) {
   return send(path, JSON.stringify(body), { "content-type": "application/json" }, "PATCH");

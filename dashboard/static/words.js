@@ -102,5 +102,5 @@ export function size(bytes) {
 /** Bytes as the limits of storage count them, in powers of ten. */
 export function gb(bytes) {
   if (bytes < 1e9) return `${Math.max(1, Math.round(bytes / 1e6))}${THIN}MB`;
-  return `${(bytes / 1e9).toFixed(1)}${THIN}GB`;
+  return `${(Math.round(bytes / 1e8) / 10).toFixed(1)}${THIN}GB`;
 }

@@ -1,7 +1,8 @@
 """Every page as it stands: nothing loud on the console, no other host, no sideways scrolling, readable in light and dark."""
 
 import os
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from playwright.sync_api import Browser, expect
 from dashboard import words
 from dashboard.memory_bar import read_bar
 from farm.answers import ProgressView
-from farm.model import StageKind
+from farm.feed import CardChanged, LiveCard
+from farm.model import Node, StageKind
 from farm.vitals import Vitals
-from tests.browser.conftest import PHONE, Furnished, until, visiting
+from tests.browser.conftest import PHONE, Furnished, Visit, until, visiting
+from tests.browser.farm_in_use import RTX_2060, RTX_3060
 from tests.integration.dashboard_server import RunningDashboard
 
 pytestmark = pytest.mark.browser
@@ -222,6 +225,26 @@ def test_adding_a_pc_gives_the_line_and_says_when_nobody_can_reach_the_head(
         assert page.locator("#line").input_value().endswith(f"sh $f http://ADDRESS:8000 {words_of_line[4]}")
         assert "-Head 'http://ADDRESS:8000'" in page.locator("#line-windows").input_value()
         expect(page.locator("#join-until")).to_contain_text("Good for one PC, until")
+
+
+def test_a_pc_that_joins_is_found_and_said_what_it_takes(furnished: Furnished, visit: Visit) -> None:
+    """While the line of "Add a PC" waits, the new card shows up by itself: what it is, and what it takes of each tier."""
+    page = visit.go("/cards")
+    visit.mark()
+    page.get_by_role("button", name="Make a join code").click()
+    expect(page.locator("#join-waits")).to_have_text("Waiting for it to appear…")
+    new = replace(RTX_2060, id="GPU-new", node_id="node-cellar")
+    furnished.farm.registry.see_node(Node("node-cellar", "cellar", "192.168.1.44"), [new], time.time())
+    furnished.scheduler.publish(
+        CardChanged(LiveCard(RTX_3060.id, "node-desk", "desk", "RTX 3060", "idle")),
+        CardChanged(LiveCard("GPU-new", "node-cellar", "cellar", "RTX 2060", "idle")),
+    )
+    found = page.locator("#join-found li")
+    expect(found).to_have_text("Found RTX 2060, 6 GB, on cellar: takes preview, post and, streamed, quality")
+    expect(page.locator("#join-waits")).to_have_text("It is in the farm.")
+    expect(page.locator("#nodes")).to_contain_text("cellar")
+    expect(page.locator("#line-bare")).to_be_visible()
+    assert visit.never_reloaded()
 
 
 def test_a_card_tells_in_words_what_decides_over_its_work(shown: Furnished, browser: Browser) -> None:
