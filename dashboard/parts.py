@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 
 from dashboard.animations import Animations
 from dashboard.calibrated import Calibrated
+from dashboard.reasons import Reasons
 from dashboard.stream import Live
 from dashboard.tries import Tries
 from farm.artifacts import ArtifactStore
@@ -17,6 +18,7 @@ from farm.catalogue.presets import Preset, presets
 from farm.clock import Clock, SystemClock
 from farm.knobs import in_force
 from farm.settings import DataDirectory, FarmSettings
+from farm.store.benches import Benches
 from farm.store.engine import open_engine
 from farm.store.knobs import KnobStore
 from farm.store.reader import Reader
@@ -55,12 +57,14 @@ class Parts:
     accounts: Users
     tries: Tries
     retention: RetentionReader
+    benches: Benches
     artifacts: ArtifactStore
     animations: Animations
     models: Mapping[str, ModelRow]
     presets: Mapping[str, Preset]
     clock: Clock
     live: Live
+    reasons: Reasons
     intake: CapacityLimiter
     hashing: CapacityLimiter
 
@@ -80,7 +84,7 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     clock = clock or SystemClock()
     artifacts = ArtifactStore(data.artifacts)
     models = load_models(settings.models_file)
-    reader = Reader(reading)
+    reader, live, knobs = Reader(reading), Live(data.feed_socket), KnobStore(reading)
     return Parts(
         data=data,
         settings=settings,
@@ -88,19 +92,21 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         calibrated=Calibrated(reader),
         throughput=ThroughputReader(reading),
         requests=Requests(writing),
-        knobs=KnobStore(reading),
+        knobs=knobs,
         knob_writer=KnobStore(writing),
         registry=Registry(writing),
         users=Users(reading),
         accounts=Users(writing),
         tries=Tries(clock),
         retention=RetentionReader(reading, artifacts),
+        benches=Benches(reading),
         artifacts=artifacts,
         animations=Animations(data.animations),
         models=models,
         presets={name: preset for name, preset in presets().items() if preset.model in models},
         clock=clock,
-        live=Live(data.feed_socket),
+        live=live,
+        reasons=Reasons(reader, live, models, lambda: in_force(settings, knobs.newest()).tiers, clock),
         intake=CapacityLimiter(INTAKE_THREADS),
         hashing=CapacityLimiter(HASHING_THREADS),
     )

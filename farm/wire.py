@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from farm.model import CardKind, Coming, MemoryPlan, PcieLink, RenderSettings, StageKind, Tier
+from farm.own_bench import BenchResult
 from farm.vitals import CardFacts, Vitals
 
 
@@ -66,7 +67,10 @@ class CardReport:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What a node says of itself. `spooled` are the attempts that have a directory on its disk; `at` is its wall time in seconds."""
+    """What a node says of itself. `spooled` are the attempts that have a directory on its disk; `at` is its wall time in seconds.
+
+    `bench` is what `farm bench` last measured of its cards; None in a report for which nobody has looked.
+    """
 
     node_id: str
     name: str
@@ -77,6 +81,7 @@ class NodeReport:
     spooled: tuple[str, ...] = field(default=())
     ram_gib: float | None = None
     ram_free_gib: float | None = None
+    bench: tuple[BenchResult, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -28,6 +29,9 @@ from farm.store import schema
 from farm.store.registry import find_token
 from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row, settings_from_json
 from farm.store.telemetry import TelemetryReader
+
+LOADS_AMONG = 100
+"""Among so many of a card's last renders its loads are looked for."""
 
 JobSort = Literal["newest", "oldest", "ended", "rating"]
 """Orders of a list of jobs: by submission, by end (only those that have ended), by rating (only rated ones), each with the newest first."""
@@ -187,29 +191,38 @@ class Reader:
                 ).scalar_one()
             )
 
-    def position(self, job_id: str) -> int | None:
-        """How many queued jobs stand before this one, plus one; None if it is not queued."""
+    def positions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """How many queued jobs go before each of these by priority and submission, plus one; a job that is not queued is absent.
+
+        Numbers the whole queue (100,000 jobs in 0.1 s): for jobs that the scheduler has told no position of.
+        """
+        jobs = schema.jobs
+        number = sa.func.row_number().over(order_by=(jobs.c.priority.desc(), jobs.c.seq))
+        queue = sa.select(jobs.c.id, number.label("position")).where(jobs.c.status == JobStatus.QUEUED)
+        numbered = queue.subquery()
+        wanted = sa.select(numbered.c.id, numbered.c.position).where(numbered.c.id.in_(job_ids))
+        with self._engine.connect() as connection:
+            return {row.id: int(row.position) for row in connection.execute(wanted)}
+
+    def came_before(self, job: Job, newest: int) -> int:
+        """How many queued jobs that are newer than number `newest` go before this one by priority and submission."""
         jobs = schema.jobs
         with self._engine.connect() as connection:
-            row = connection.execute(
-                sa.select(jobs.c.seq, jobs.c.priority).where(
-                    jobs.c.id == job_id, jobs.c.status == JobStatus.QUEUED
+            return int(
+                connection.scalar(
+                    sa.select(sa.func.count())
+                    .select_from(jobs)
+                    .where(
+                        jobs.c.status == JobStatus.QUEUED,
+                        jobs.c.seq > newest,
+                        sa.or_(
+                            jobs.c.priority > job.priority,
+                            sa.and_(jobs.c.priority == job.priority, jobs.c.seq < job.seq),
+                        ),
+                    )
                 )
-            ).one_or_none()
-            if row is None:
-                return None
-            before = connection.scalar(
-                sa.select(sa.func.count())
-                .select_from(jobs)
-                .where(
-                    jobs.c.status == JobStatus.QUEUED,
-                    sa.or_(
-                        jobs.c.priority > row.priority,
-                        sa.and_(jobs.c.priority == row.priority, jobs.c.seq < row.seq),
-                    ),
-                )
+                or 0
             )
-        return int(before or 0) + 1
 
     def counts(self, of: Collection[JobStatus] = tuple(JobStatus)) -> dict[JobStatus, int]:
         """How many jobs there are of each status, or of these: those that are open are counted sooner than all that ever were."""
@@ -341,6 +354,63 @@ class Reader:
         statement = sa.select(attempts.c.id).where(schema.FORETOLD).order_by(attempts.c.finished_at.desc())
         with self._engine.connect() as connection:
             return connection.scalar(statement.limit(1))
+
+    def interpolations(self, card_id: str, limit: int) -> list[tuple[Attempt, RenderSettings]]:
+        """The last interpolations on a card that were finished and left alone, newest first, each with its job's settings."""
+        attempts, jobs = schema.attempts, schema.jobs
+        statement = (
+            sa.select(attempts, jobs.c.settings)
+            .join(jobs, jobs.c.id == attempts.c.job_id)
+            .where(
+                attempts.c.card_id == card_id,
+                attempts.c.stage == StageKind.INTERPOLATE,
+                attempts.c.status == AttemptStatus.FINISHED,
+                attempts.c.disturbed.is_(False),
+            )
+            .order_by(attempts.c.finished_at.desc())
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(statement).mappings().all()
+        return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
+
+    def loads(self, card_id: str, model: str) -> list[float]:
+        """Seconds from the order to the first step of the last renders for which a card had to load the model, newest first.
+
+        Only where it had done something else before: else the model may have been there, and only some of its weights were moved. Nor
+        where the attempt began more than once, or another program was at the card.
+        """
+        attempts, jobs = schema.attempts, schema.jobs
+        statement = (
+            sa.select(
+                jobs.c.model,
+                attempts.c.status,
+                attempts.c.disturbed,
+                (attempts.c.started_at - attempts.c.assigned_at).label("took"),
+                attempts.c.stage_seconds["load"].as_float().label("load"),
+                attempts.c.stage_seconds["earlier_tries"].as_float().label("earlier"),
+            )
+            .join(jobs, jobs.c.id == attempts.c.job_id)
+            .where(
+                attempts.c.card_id == card_id,
+                attempts.c.stage == StageKind.GENERATE,
+                attempts.c.finished_at.is_not(None),
+            )
+            .order_by(attempts.c.finished_at.desc())
+            .limit(LOADS_AMONG)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(statement).all()
+        return [
+            float(row.took)
+            for row, before in pairwise(rows)
+            if row.model == model != before.model
+            and row.status == AttemptStatus.FINISHED
+            and not row.disturbed
+            and row.took is not None
+            and row.load is not None
+            and row.earlier is None
+        ]
 
     def foretold(self, limit: int) -> list[Foretold]:
         """What was foretold of the last finished attempts and what they took, newest first.

@@ -195,6 +195,25 @@ stage_artifacts = sa.Table(
     sa.Column("finished_at", sa.Float, nullable=False),
 )
 
+# Files that no row names any more and that may go once nobody has touched them for a while.
+leftovers = sa.Table(
+    "leftovers",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),
+)
+
+# What `farm bench` measured, here or on another PC; `at` is its UTC time, `row` a `farm.own_bench.BenchResult`. A card need not be known.
+benches = sa.Table(
+    "benches",
+    metadata,
+    sa.Column("card_id", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("setting", sa.Text, primary_key=True),
+    sa.Column("at", sa.Text, primary_key=True),
+    sa.Column("row", sa.JSON, nullable=False),
+)
+
 story = sa.Table(
     "story",
     metadata,

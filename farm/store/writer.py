@@ -24,6 +24,7 @@ from farm.model import (
 from farm.retention import Stock
 from farm.states import ENDED_JOBS, LIVE_ATTEMPTS, AttemptMove, JobMove, after, sources
 from farm.store import schema
+from farm.store.leftovers import strike
 from farm.store.retention import STOCK
 from farm.store.rows import attempt_from_row, plan_to_json
 from farm.store.telemetry import TelemetryWriter
@@ -480,9 +481,7 @@ class Writer:
                 cleared["stage"] = StageKind.GENERATE
             moved = self._move_job(connection, job_id, JobMove.RETRY, cleared)
             if moved and from_the_start:
-                connection.execute(
-                    sa.delete(schema.stage_artifacts).where(schema.stage_artifacts.c.job_id == job_id)
-                )
+                strike(connection, schema.stage_artifacts.c.job_id == job_id, now)
             if moved:
                 self._tell(connection, job_id, None, now, "queued", "to be tried again from the beginning")
             return moved

@@ -27,6 +27,13 @@ def test_the_names_are_those_of_the_api() -> None:
 
 
 def test_what_was_not_given_is_left_out_and_zero_is_given() -> None:
-    parameters = {"prompt": None, "smooth": 0, "seed": 0, "anywhere": False, "needs": ["studio"], "folder": "x"}
+    parameters = {
+        "prompt": None,
+        "smooth": 0,
+        "seed": 0,
+        "anywhere": False,
+        "needs": ["studio"],
+        "folder": "x",
+    }
     assert given(parameters) == {"smooth": 0, "seed": 0, "needs": ["studio"]}
     assert given(parameters | {"anywhere": True}, HANDLING) == {"anywhere": True, "needs": ["studio"]}

@@ -25,11 +25,13 @@ from farm.settings import FarmSettings
 from farm.states import JobMove
 from farm.store.audit import audit
 from farm.store.knobs import KnobStore
+from farm.store.leftovers import Leftovers
 from farm.store.requests import RequestKind
 from farm.store.retention import RetentionReader
 from farm.wire import CardReport, Order
 from node_agent.encode import encode
 from scheduler import attend
+from scheduler.benched import Benched
 from scheduler.cluster import NodeGoneError, WorkerGoneError
 from scheduler.doubts import STOP_LEASES
 from scheduler.loop import Scheduler
@@ -81,6 +83,7 @@ class Bench:
     task: asyncio.Task[None] | None = None
     retention: Retention | None = None
     settings: Callable[[], FarmSettings] | None = None
+    benched: Benched | None = None
 
     def submit(self, **changes: object) -> Job:
         picture = self.artifacts.put(a_picture(), "image/png")
@@ -94,6 +97,18 @@ class Bench:
 
     def free(self) -> set[str]:
         return set() if self.scheduler is None else set(self.scheduler._policy._scene.free)
+
+    def retain(self, limits: Limits) -> Retention:
+        """Files go as in a real farm, from `start` on."""
+        self.retention = Retention(
+            RetentionReader(self.store.reader._engine, self.artifacts),
+            self.store.writer,
+            Leftovers(self.store.writer._engine),
+            self.artifacts,
+            limits,
+            self.clock,
+        )
+        return self.retention
 
     async def start(self, lease_s: float = 30.0) -> None:
         self.scheduler = Scheduler(
@@ -110,6 +125,7 @@ class Bench:
             checkpoints=self.root / "checkpoints",
             lease_s=lease_s,
             tiers="soft",
+            benched=self.benched,
             retention=self.retention,
             settings=self.settings,
         )
@@ -173,8 +189,7 @@ def test_the_files_of_old_jobs_are_removed_while_it_works(run: Run) -> None:
         assert bench.store.writer.give_up_queued(old.id, "no card", bench.clock.now() - 9 * 86_400)
         stored = bench.artifacts.path(old.input_sha256)
         os.utime(stored, (1.0, 1.0))
-        reader = RetentionReader(bench.store.reader._engine, bench.artifacts)
-        bench.retention = Retention(reader, bench.store.writer, bench.artifacts, Limits(days=7), bench.clock)
+        bench.retain(Limits(days=7))
         await bench.start()
         await bench.until(lambda: not stored.exists(), "the picture is removed")
         assert bench.store.reader.job(old.id).removed_at == bench.clock.now()
@@ -191,7 +206,7 @@ def test_settings_that_an_admin_changes_hold_without_a_restart(run: Run) -> None
         knobs.change({"tiers": "strict"}, "ann", 1.0)
         bench.settings = lambda: in_force(given, knobs.newest())
         reader = RetentionReader(bench.store.reader._engine, bench.artifacts)
-        bench.retention = Retention(reader, bench.store.writer, bench.artifacts, Limits(), bench.clock)
+        bench.retain(Limits())
         (small,) = bench.cluster.add_node("n1")
         bench.cluster.cards["n1"] = [
             CardReport(
