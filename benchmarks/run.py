@@ -20,6 +20,7 @@ ALL = (
     "interpolation",
     "overhead",
     "intake",
+    "heartbeats",
     "idle_node",
     "stress",
 )

@@ -55,6 +55,7 @@ NEEDS: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/models/{name}/files/{path}"): None,
     # Open to all.
     ("GET", "/join/farm"): None,
+    ("GET", "/join/ca.pem"): None,
     ("GET", "/join/install.sh"): None,
     ("GET", "/join/install.ps1"): None,
     ("GET", "/join/wheel"): None,

@@ -9,7 +9,7 @@ from fastapi.templating import Jinja2Templates
 from starlette.responses import Response
 
 from dashboard import words
-from dashboard.parts import Parts, parts
+from dashboard.parts import Parts, parts, parts_of
 from dashboard.problems import Problem
 from dashboard.views import SCHEDULER_DOWN, show_cards
 from dashboard.words import Word, many
@@ -107,7 +107,7 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
 
     A page that has asked for `cards` or `counts` (of jobs by status) already says so in its context.
     """
-    farm = parts(request)
+    farm = parts_of(request)
     cards = context.get("cards")
     if cards is None:
         cards = show_cards(farm)

@@ -1,7 +1,8 @@
 """The parts that every request handler may need, made once per process and kept on `app.state.parts`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from anyio import CapacityLimiter
 from starlette.requests import HTTPConnection
@@ -16,6 +17,7 @@ from farm.auth import Credential
 from farm.catalogue.models import ModelRow, load_models
 from farm.catalogue.presets import Preset, presets
 from farm.clock import Clock, SystemClock
+from farm.ids import new_id
 from farm.knobs import in_force
 from farm.settings import DataDirectory, FarmSettings
 from farm.store.benches import Benches
@@ -41,7 +43,8 @@ class Parts:
 
     `settings` are those that the process was started with; `in_force` has those that an admin changed since.
 
-    `intake` bounds the threads that decode and store uploads, `hashing` those that look at passwords.
+    `intake` bounds the threads that decode and store uploads, `hashing` those that look at passwords. `greeted` is what each PC said when
+    its greeting was last written down, and when that was.
     """
 
     data: DataDirectory
@@ -67,6 +70,12 @@ class Parts:
     reasons: Reasons
     intake: CapacityLimiter
     hashing: CapacityLimiter
+    greeted: dict[str, tuple[object, float]] = field(default_factory=dict)
+
+    @cached_property
+    def farm_id(self) -> str:
+        """The farm's own id, made when it is first asked for."""
+        return self.registry.fact("farm_id", new_id())
 
     def now(self) -> float:
         """Wall time in seconds."""
@@ -112,13 +121,19 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     )
 
 
-def parts(request: HTTPConnection) -> Parts:
-    """FastAPI dependency: the parts of this app."""
+def parts_of(request: HTTPConnection) -> Parts:
+    """The parts of the app that serves a request."""
     found: Parts = request.app.state.parts
     return found
 
 
-def who(request: HTTPConnection) -> Credential:
+# FastAPI would give plain functions a thread each time, which takes longer than they do.
+async def parts(request: HTTPConnection) -> Parts:
+    """FastAPI dependency: the parts of this app."""
+    return parts_of(request)
+
+
+async def who(request: HTTPConnection) -> Credential:
     """FastAPI dependency: whose request this is. `dashboard.signin` has judged the token before any handler runs."""
     found: Credential = request.state.credential
     return found

@@ -105,7 +105,8 @@ class WeightsOffer:
 class JoinTicket:
     """Head to a PC that joins: where Ray is, its token, and the PC's own credential for coming back.
 
-    `epoch` changes whenever the head's Ray starts anew: a node that joined another epoch must join again.
+    `epoch` changes whenever the head's Ray starts anew: a node that joined another epoch must join again. `certificate` (PEM) answers the
+    request that the PC sent along, on a head with TLS; else it is empty.
     """
 
     farm_id: str
@@ -116,6 +117,7 @@ class JoinTicket:
     epoch: str
     ray_version: str
     python_version: str
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True)

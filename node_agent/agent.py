@@ -18,6 +18,7 @@ from farm.clock import SystemClock
 from farm.events import to_dict
 from farm.model import CardKind
 from farm.settings import DataDirectory, FarmSettings
+from farm.tls import CA_FILE
 from farm.weights import Shelf
 from farm.wire import CardReport, NodeReport, report_to_dict, worker_name
 from node_agent import probe
@@ -121,7 +122,7 @@ class NodeAgent:
     def _head_shelf(self) -> HeadShelf | None:
         """The head's models; None on the head's own PC, which is no member and reads them where they lie."""
         member = Membership.load(self._home)
-        return None if member is None else HeadShelf(member.head, member.node_token)
+        return None if member is None else HeadShelf(member.head, member.node_token, self._home / CA_FILE)
 
     def _wanted(self) -> dict[str, ModelRow]:
         return wanted_models(self._models, self._cards, self._shelf)

@@ -243,7 +243,13 @@ class Watch:
         self._node_names[report.node_id] = report.name
         seen = (report.name, report.address, tuple(cards))
         before = self._stored.get(report.node_id)
-        if before is None or before[0] != seen or now - before[1] > STORE_EVERY_S:
+        if before is not None and before[0] == seen:
+            if now - before[1] > STORE_EVERY_S:
+                self._registry.hear_node(
+                    report.node_id, [card.id for card in cards], now, report.ram_free_gib
+                )
+                self._stored[report.node_id] = (seen, now)
+        else:
             node = Node(
                 report.node_id,
                 report.name,

@@ -22,7 +22,7 @@ def cards_page(request: Request, farm: Farm) -> Response:
     benches: dict[str, list[BenchView]] = {card.id: [] for card in cards}
     for row in kept_results(farm.benches.newest()):
         benches.get(row.card_id or "", []).append(row)
-    head, reachable = head_address(request, farm.settings.host, farm.settings.port)
+    head, reachable = head_address(request, farm.settings)
     context = {
         "nodes": nodes,
         "cards": cards,
