@@ -51,6 +51,7 @@ def job_view(
     *,
     position: int | None = None,
     stages: Sequence[StageView] = (),
+    energy_wh: float | None = None,
 ) -> JobView:
     """One job; of a job in a list `attempts` holds only the newest, and `stages` nothing. `position` is as `positions` says."""
     live = parts.live.jobs.get(job.id)
@@ -86,6 +87,7 @@ def job_view(
         card_name=last.card_name if last else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
         stages=list(stages),
+        energy_wh=energy_wh,
         urls=_urls(parts, job),
     )
 
@@ -209,9 +211,14 @@ def show_job(parts: Parts, job_id: str) -> JobView:
     """
     job, attempts = parts.reader.job(job_id), parts.reader.attempts(job_id)
     stages = stage_views(job, attempts, parts.reader.stage_artifacts(job_id))
-    view = job_view(parts, job, attempts, position=positions(parts, [job]).get(job_id), stages=stages)
+    position = positions(parts, [job]).get(job_id)
+    return job_view(parts, job, attempts, position=position, stages=stages, energy_wh=drawn_by(attempts))
+
+
+def drawn_by(attempts: Sequence[Attempt]) -> float | None:
+    """What these attempts drew together, watt-hours; None where no card told its power."""
     known = [attempt.energy_wh for attempt in attempts if attempt.energy_wh is not None]
-    return view.model_copy(update={"energy_wh": sum(known) if known else None})
+    return sum(known) if known else None
 
 
 def stage_views(job: Job, attempts: Sequence[Attempt], left: Mapping[StageKind, Artifact]) -> list[StageView]:
@@ -252,7 +259,7 @@ def show_jobs(
     cursor: int | None = None,
     limit: int = 50,
 ) -> JobPage:
-    """A page of jobs, each with its newest attempt."""
+    """A page of jobs, each with its newest attempt, and with what all of them drew."""
     page = parts.reader.jobs(
         status=status,
         model=model,
@@ -264,11 +271,12 @@ def show_jobs(
         cursor=cursor,
         limit=limit,
     )
-    last = parts.reader.last_attempts([job.id for job in page.jobs])
+    tries = parts.reader.attempts_of([job.id for job in page.jobs])
     stand = positions(parts, page.jobs)
     views = [
-        job_view(parts, job, [last[job.id]] if job.id in last else [], position=stand.get(job.id))
+        job_view(parts, job, mine[-1:], position=stand.get(job.id), energy_wh=drawn_by(mine))
         for job in page.jobs
+        for mine in (tries.get(job.id, []),)
     ]
     return JobPage(jobs=views, cursor=page.cursor)
 

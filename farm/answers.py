@@ -111,7 +111,7 @@ class JobView(Answer):
     `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known of every queued job that was
     asked for by itself, in a list of the first some hundred; so is `eta`, which running jobs have too. `why_pending` says what a queued job
     waits for. `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload. `stages` are known of a
-    job that was asked for by itself, and `energy_wh`: what all its attempts drew, watt-hours, None where no card told its power.
+    job that was asked for by itself. `energy_wh`: what all its attempts drew, watt-hours, None where no card told its power.
     The files of a `starred` job are kept for ever; `removed_at` is when picture and clip were deleted to make room.
     """
 

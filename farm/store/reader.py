@@ -302,18 +302,15 @@ class Reader:
             rows = connection.execute(sa.select(attempts).where(attempts.c.id.in_(attempt_ids))).mappings()
             return [attempt_from_row(row) for row in rows]
 
-    def last_attempts(self, job_ids: list[str]) -> dict[str, Attempt]:
-        """The newest attempt of each of these jobs that has one."""
+    def attempts_of(self, job_ids: Collection[str]) -> dict[str, list[Attempt]]:
+        """The attempts of each of these jobs that has any, first to last."""
         attempts = schema.attempts
+        statement = sa.select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.number)
+        found: dict[str, list[Attempt]] = {}
         with self._engine.connect() as connection:
-            rows = (
-                connection.execute(
-                    sa.select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.number)
-                )
-                .mappings()
-                .all()
-            )
-        return {row["job_id"]: attempt_from_row(row) for row in rows}
+            for row in connection.execute(statement).mappings():
+                found.setdefault(row["job_id"], []).append(attempt_from_row(row))
+        return found
 
     def instructive_attempts(
         self, card_id: str, model: str, limit: int
