@@ -31,7 +31,7 @@ def test_root_goes_on_as_root_only_when_told_and_is_told_what_that_means() -> No
 
 @only_root
 def test_programs_that_the_user_cannot_read_are_named(tmp_path: Path) -> None:
-    """It used to be root's home, whose Python nobody else can start: the error was Python's own, and named no remedy."""
+    """A Python in root's home, which nobody else can start."""
     tmp_path.chmod(0o700)
     hidden = tmp_path / "python"
     hidden.symlink_to(sys.executable)
