@@ -11,7 +11,7 @@ from starlette.responses import Response
 from dashboard import words
 from dashboard.parts import Parts, parts, parts_of
 from dashboard.problems import Problem
-from dashboard.views import SCHEDULER_DOWN, WAITING, show_cards
+from dashboard.views import SCHEDULER_DOWN, show_cards
 from dashboard.words import Word, many
 from farm.answers import CardView, JobView
 from farm.model import JobStatus
@@ -129,7 +129,7 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
 
 def waits_for(job: JobView) -> str:
     """Why a queued job waits, where that says more than its status does already."""
-    return "" if job.why_pending in (None, WAITING, SCHEDULER_DOWN) else str(job.why_pending)
+    return "" if job.why_pending in (None, SCHEDULER_DOWN) else str(job.why_pending)
 
 
 def error_page(request: Request, found: Problem) -> Response:

@@ -8,6 +8,7 @@ from anyio import CapacityLimiter
 from starlette.requests import HTTPConnection
 
 from dashboard.animations import Animations
+from dashboard.reasons import Reasons
 from dashboard.stream import Live
 from dashboard.tries import Tries
 from farm.artifacts import ArtifactStore
@@ -17,6 +18,7 @@ from farm.catalogue.presets import Preset, presets
 from farm.clock import Clock, SystemClock
 from farm.ids import new_id
 from farm.settings import DataDirectory, FarmSettings
+from farm.store.benches import Benches
 from farm.store.engine import open_engine
 from farm.store.reader import Reader
 from farm.store.registry import Registry
@@ -50,12 +52,14 @@ class Parts:
     accounts: Users
     tries: Tries
     retention: RetentionReader
+    benches: Benches
     artifacts: ArtifactStore
     animations: Animations
     models: Mapping[str, ModelRow]
     presets: Mapping[str, Preset]
     clock: Clock
     live: Live
+    reasons: Reasons
     intake: CapacityLimiter
     hashing: CapacityLimiter
     greeted: dict[str, tuple[object, float]] = field(default_factory=dict)
@@ -77,10 +81,11 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     clock = clock or SystemClock()
     artifacts = ArtifactStore(data.artifacts)
     models = load_models(settings.models_file)
+    reader, live = Reader(reading), Live(data.feed_socket)
     return Parts(
         data=data,
         settings=settings,
-        reader=Reader(reading),
+        reader=reader,
         throughput=ThroughputReader(reading),
         requests=Requests(writing),
         registry=Registry(writing),
@@ -88,12 +93,14 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         accounts=Users(writing),
         tries=Tries(clock),
         retention=RetentionReader(reading, artifacts),
+        benches=Benches(reading),
         artifacts=artifacts,
         animations=Animations(data.animations),
         models=models,
         presets={name: preset for name, preset in presets().items() if preset.model in models},
         clock=clock,
-        live=Live(data.feed_socket),
+        live=live,
+        reasons=Reasons(reader, live, models, settings.tiers, clock),
         intake=CapacityLimiter(INTAKE_THREADS),
         hashing=CapacityLimiter(HASHING_THREADS),
     )

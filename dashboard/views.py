@@ -22,7 +22,7 @@ from farm.answers import (
 from farm.catalogue.downloads import download_gib
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
-from farm.feed import LiveCard, LiveJob, QueuePlace
+from farm.feed import LiveCard, LiveJob
 from farm.model import (
     Artifact,
     Attempt,
@@ -36,7 +36,6 @@ from farm.model import (
     StageKind,
 )
 from farm.planning.calibration import Foretold, calibration
-from farm.planning.kinds import kind_of
 from farm.planning.rules import precision_for
 from farm.planning.spans import SHARE
 from farm.stages import stages_of
@@ -47,7 +46,6 @@ from farm.weights import Shelf, coming_text
 SCHEDULER_DOWN = (
     "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
 )
-WAITING = "Waiting for its turn."
 FORETOLD = 1000
 """The predictions that are judged: enough to tell 80 % from 77 %."""
 
@@ -60,11 +58,8 @@ def job_view(
     position: int | None = None,
     stages: Sequence[StageView] = (),
 ) -> JobView:
-    """One job; of a job in a list `attempts` holds only the newest, and `stages` nothing."""
+    """One job; of a job in a list `attempts` holds only the newest, and `stages` nothing. `position` is as `positions` says."""
     live = parts.live.jobs.get(job.id)
-    place = parts.live.places.get(job.id) if job.status not in ENDED_JOBS else None
-    if job.status == JobStatus.QUEUED and place is not None and place.position is not None:
-        position = place.position
     last = attempts[-1] if attempts else None
     return JobView(
         id=job.id,
@@ -84,8 +79,8 @@ def job_view(
         finished_at=job.finished_at,
         progress=_progress(job, live),
         position=position,
-        eta=_eta(parts, job, place, position),
-        why_pending=_why_pending(parts, job, live, place),
+        eta=_eta(parts, job, position),
+        why_pending=_why_pending(parts, job, live, position),
         unplaceable=job.unplaceable,
         failure=job.failure,
         cancel_requested=job.cancel_requested,
@@ -114,32 +109,49 @@ def _progress(job: Job, live: LiveJob | None) -> ProgressView | None:
     )
 
 
-def _eta(parts: Parts, job: Job, place: QueuePlace | None, position: int | None) -> EtaView | None:
-    """By the job's place in the queue as it was played forward, or, far behind, by the pace of its kind."""
-    queue = parts.live.queue
-    if not parts.live.connected or queue is None or job.status in ENDED_JOBS:
+def _eta(parts: Parts, job: Job, position: int | None) -> EtaView | None:
+    """By the job's own place in the queue as it was played forward, or, far behind, by the curve of its kind."""
+    told = parts.live.told
+    if not parts.live.connected or told is None or job.status in ENDED_JOBS:
         return None
-    if place is not None:
-        done = place.done
-        return None if done is None else EtaView(at=done.at, low_at=done.low_at, high_at=done.high_at)
-    rate = queue.rates.get(kind_of(job))
-    if rate is None or position is None or job.status != JobStatus.QUEUED:
-        return None
-    likely = rate.at + rate.each_s * max(0, position - queue.placed) - queue.made_at
-    low, high = likely / rate.factor, likely * rate.factor
-    return EtaView(
-        at=queue.made_at + likely, low_at=queue.made_at + low, high_at=queue.made_at + high, exact=False
+    done, exact = told.expected(job, position)
+    return (
+        None if done is None else EtaView(at=done.at, low_at=done.low_at, high_at=done.high_at, exact=exact)
     )
 
 
-def _why_pending(parts: Parts, job: Job, live: LiveJob | None, place: QueuePlace | None) -> str | None:
+def _why_pending(parts: Parts, job: Job, live: LiveJob | None, position: int | None) -> str | None:
     if job.status != JobStatus.QUEUED:
         return None
     if not parts.live.connected:
         return SCHEDULER_DOWN
-    known = parts.live.queue.why if parts.live.queue is not None else {}
-    waits = known.get(place.kind if place is not None else kind_of(job))
-    return job.unplaceable or (live.why if live else None) or waits or WAITING
+    known = job.unplaceable or (live.why if live else None)
+    if known is None and parts.live.told is not None:
+        known = parts.live.told.why(job, position)
+    return known or parts.reasons.why(job)
+
+
+def positions(parts: Parts, jobs: Sequence[Job]) -> dict[str, int]:
+    """The position in the queue of each of these jobs that waits, by id.
+
+    As the scheduler told it. A job that came since stands behind all of its priority until the next telling, seconds later; one that the
+    scheduler has not told of otherwise, as while it is down, stands as the store has it: by priority, then by submission.
+    """
+    told = parts.live.told
+    found: dict[str, int] = {}
+    unheard: list[str] = []
+    for job in jobs:
+        if job.status != JobStatus.QUEUED:
+            continue
+        position = None if told is None else told.position(job)
+        if position is not None:
+            found[job.id] = position
+        elif told is not None and job.seq is not None and job.seq > told.queue.newest:
+            came = parts.reader.came_before(job, told.queue.newest)
+            found[job.id] = told.last_of(job.priority) + came + 1
+        else:
+            unheard.append(job.id)
+    return found | (parts.reader.positions(unheard) if unheard else {})
 
 
 def _urls(parts: Parts, job: Job) -> JobUrls:
@@ -189,6 +201,12 @@ def attempt_view(attempt: Attempt) -> AttemptView:
     )
 
 
+def stored_view(parts: Parts, job: Job) -> JobView:
+    """A job that was stored just now. Costs the same however long the queue is: with no word of the scheduler it has no position yet."""
+    stand = {} if parts.live.told is None else positions(parts, [job])
+    return job_view(parts, job, position=stand.get(job.id))
+
+
 def show_job(parts: Parts, job_id: str) -> JobView:
     """One job with all its attempts and its place in the queue.
 
@@ -197,7 +215,7 @@ def show_job(parts: Parts, job_id: str) -> JobView:
     """
     job, attempts = parts.reader.job(job_id), parts.reader.attempts(job_id)
     stages = stage_views(job, attempts, parts.reader.stage_artifacts(job_id))
-    view = job_view(parts, job, attempts, position=parts.reader.position(job_id), stages=stages)
+    view = job_view(parts, job, attempts, position=positions(parts, [job]).get(job_id), stages=stages)
     known = [attempt.energy_wh for attempt in attempts if attempt.energy_wh is not None]
     return view.model_copy(update={"energy_wh": sum(known) if known else None})
 
@@ -253,7 +271,11 @@ def show_jobs(
         limit=limit,
     )
     last = parts.reader.last_attempts([job.id for job in page.jobs])
-    views = [job_view(parts, job, [last[job.id]] if job.id in last else []) for job in page.jobs]
+    stand = positions(parts, page.jobs)
+    views = [
+        job_view(parts, job, [last[job.id]] if job.id in last else [], position=stand.get(job.id))
+        for job in page.jobs
+    ]
     return JobPage(jobs=views, cursor=page.cursor)
 
 
@@ -338,6 +360,7 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
         ram_free_gib=node.ram_free_gib,
         drained_at=node.drained_at,
         fetching=list(dict.fromkeys(line for card in cards for line in card.fetching)),
+        kept_out=node.kept_out,
     )
 
 

@@ -194,7 +194,8 @@ class Card:
 class Node:
     """A PC of the farm. `ram_gib` is all its memory, `ram_free_gib` what was to be had when it was last heard.
 
-    `drained_at` is since when a person wants no new work for it, None where it takes work.
+    `drained_at` is since when a person wants no new work for it, None where it takes work. `kept_out` is why it asks to join and cannot,
+    with what helps.
     """
 
     id: str
@@ -205,6 +206,7 @@ class Node:
     ram_gib: float | None = None
     ram_free_gib: float | None = None
     drained_at: float | None = None
+    kept_out: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +214,8 @@ class Job:
     """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with.
 
     `batch` names the many that it was submitted with, if any; `needs` the tags that its card's PC must have. The files of a `starred`
-    job are kept for ever; `removed_at` is when picture and clip were deleted, wall seconds.
+    job are kept for ever; `removed_at` is when picture and clip were deleted, wall seconds. `seq` is its number in the order of
+    submission, as the store counts them; None for a job that is not from there.
     """
 
     id: str
@@ -238,6 +241,7 @@ class Job:
     needs: tuple[str, ...] = ()
     starred: bool = False
     removed_at: float | None = None
+    seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

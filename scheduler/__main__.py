@@ -12,15 +12,17 @@ from pathlib import Path
 from farm.artifacts import ArtifactStore
 from farm.catalogue.models import load_models
 from farm.clock import SystemClock
-from farm.own_bench import read_bench
 from farm.retention import Limits
 from farm.settings import DataDirectory, FarmSettings
+from farm.store.benches import Benches
 from farm.store.engine import open_engine
+from farm.store.leftovers import Leftovers
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Requests
 from farm.store.retention import RetentionReader
 from farm.store.writer import Writer
+from scheduler.benched import Benched
 from scheduler.loop import Scheduler
 from scheduler.ray_cluster import RayCluster
 from scheduler.retention import Retention
@@ -52,10 +54,11 @@ async def work(data: DataDirectory, settings: FarmSettings) -> None:
         checkpoints=data.checkpoints,
         lease_s=settings.lease_s,
         tiers=settings.tiers,
-        bench=read_bench(data.bench_results),
+        benched=Benched(Benches(engine), data.bench_results, clock),
         retention=Retention(
             RetentionReader(reading, artifacts),
             writer,
+            Leftovers(engine),
             artifacts,
             Limits(settings.keep_days, settings.keep_gb),
             clock,

@@ -11,6 +11,7 @@ from farm.clock import Clock
 from farm.feed import CardState, LiveCard
 from farm.model import Card, Node
 from farm.planning.tiers import band_of
+from farm.standing import DRAINED
 from farm.store.registry import Registry
 from farm.vitals import Vitals
 from farm.weights import coming_text
@@ -32,7 +33,6 @@ STORE_EVERY_S = 10.0
 GONE_AFTER_S = 7 * 86400.0
 """A PC that is on only at weekends is heard from within a week; nobody waits for one that was not."""
 NO_LONGER_THERE = "its PC no longer has it"
-DRAINED = "A person drained its PC; `farm resume` gives it work again."
 
 
 class Work(NamedTuple):

@@ -15,7 +15,7 @@ from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Coming, Job, MemoryPlan, StageKind, Tier
 from farm.planning.estimate import room_of, seconds
 from farm.planning.interpolation import interpolation_seconds
-from farm.planning.learned import UNLEARNED, Learned
+from farm.planning.learned import UNLEARNED, Learned, learned_for
 from farm.planning.memory import Room, best_plan, peak_gib, smallest_peak_gib
 from farm.planning.rules import precision_for
 from farm.planning.tiers import tier_now
@@ -207,6 +207,22 @@ OF_THE_MODEL = frozenset(
 memory of a card."""
 
 
+def alike(card: Card) -> Card:
+    """The card without what no filter reads: cards that agree in the rest are judged alike, save for what was learned of each."""
+    return replace(
+        card,
+        id="",
+        node_id="",
+        last_seen=None,
+        driver=None,
+        pcie=None,
+        facts=None,
+        notice=None,
+        trouble=None,
+        paused=None,
+    )
+
+
 def check(job: Job, card: Card, view: FarmView) -> Verdict:
     """Asks every filter, so that all reasons are known at once."""
     generates = job.stage is StageKind.GENERATE
@@ -214,8 +230,9 @@ def check(job: Job, card: Card, view: FarmView) -> Verdict:
     passing = _asked([ask for ask in PASSING if generates or ask not in OF_THE_MODEL], job, card, view)
     reasons = lasting + passing
     if not generates:
-        seconds_on_cpu = interpolation_seconds(interpolator(), job.settings)
-        return Verdict(not reasons, reasons, MemoryPlan(), seconds_on_cpu, able=not lasting)
+        pace = learned_for(view.learned, job, card.id).seconds
+        took = interpolation_seconds(interpolator(), job.settings) * pace
+        return Verdict(not reasons, reasons, MemoryPlan(), took, able=not lasting)
     row = view.models.get(job.settings.model)
     if row is None:
         return Verdict(False, reasons, None, 0.0)
@@ -266,30 +283,51 @@ def why_waiting(found: Sequence[tuple[Card, Verdict]], states: Mapping[str, str]
     `states` says by id what a card does: "is busy", "does not answer"; "" or nothing for one that is idle.
     """
     if not found:
-        return "No card has joined the farm yet: start `farm join` on a PC."
-    able = [(card, _state(card, verdict, states)) for card, verdict in found if verdict.able]
+        return NO_CARD
+    able = [(card, state_for(card, verdict, states)) for card, verdict in found if verdict.able]
     if not able:
-        card, verdict = _nearest(found)
-        return f"No card can run it. The nearest is {card.name}: {'; '.join(verdict.reasons)}."
-    idle = sum(not state for _, state in able)
+        return none_can(found)
+    return waits_for(Counter(state for _, state in able), able[0][0].name)
+
+
+NO_CARD = "No card has joined the farm yet: start `farm join` on a PC."
+
+
+def none_can(found: Sequence[tuple[Card, Verdict]]) -> str:
+    """What is said where no card is able: the one that comes nearest, and what speaks against it."""
+    card, verdict = _nearest(found)
+    return f"No card can run it. The nearest is {card.name}: {'; '.join(verdict.reasons)}."
+
+
+def waits_for(states: Mapping[str, int], name: str, *, next_up: bool = True) -> str:
+    """What a job waits for, from how many of the cards that can run it are in each state ("" for an idle one).
+
+    `name` is the card's where there is but one. `next_up`: no more jobs stand before it than cards are idle.
+    """
+    able, idle = sum(states.values()), states.get("", 0)
+    if idle and not next_up:
+        if able == 1:
+            return f"Waits for the jobs before it, which {name} takes first."
+        return f"Waits for the jobs before it; of {able} cards that can run it {idle} {_plural('is idle', idle)}."
     if idle:
         return (
             "Its turn comes next."
-            if len(able) == idle
-            else f"Its turn comes next: {idle} of {len(able)} cards that can run it {_plural('is idle', idle)}."
+            if able == idle
+            else f"Its turn comes next: {idle} of {able} cards that can run it {_plural('is idle', idle)}."
         )
-    if len(able) == 1:
-        return f"Waits for {able[0][0].name}, which {able[0][1]}."
-    kinds = Counter(state for _, state in able)
-    if len(kinds) == 1:
-        (state,) = kinds
-        return f"Waits for one of {len(able)} cards that can run it; {_all(state)}."
-    told = ", ".join(f"{number} {_plural(state, number)}" for state, number in kinds.most_common())
-    return f"Waits for one of {len(able)} cards that can run it: {told}."
+    if able == 1:
+        (state,) = states
+        return f"Waits for {name}, which {state}."
+    if len(states) == 1:
+        (state,) = states
+        return f"Waits for one of {able} cards that can run it; {_all(state)}."
+    ordered = sorted(states.items(), key=lambda pair: -pair[1])
+    told = ", ".join(f"{number} {_plural(state, number)}" for state, number in ordered)
+    return f"Waits for one of {able} cards that can run it: {told}."
 
 
-def _state(card: Card, verdict: Verdict, states: Mapping[str, str]) -> str:
-    """What keeps an able card from the job right now; "" for nothing."""
+def state_for(card: Card, verdict: Verdict, states: Mapping[str, str]) -> str:
+    """What keeps an able card from the job right now; "" for nothing. `states` as in `why_waiting`."""
     return verdict.reasons[0].removeprefix(f"{card.name} ") if verdict.reasons else states.get(card.id, "")
 
 
@@ -320,12 +358,15 @@ def _nobody(job: Job, found: Sequence[tuple[Card, Verdict]], view: FarmView) -> 
     )
 
 
-def unplaceable(job: Job, cards: Iterable[Card], view: FarmView) -> str | None:
+def unplaceable(
+    job: Job, cards: Iterable[Card], view: FarmView, judge: Callable[[Job, Card], Verdict] | None = None
+) -> str | None:
     """Why no card could ever serve this job, or None if one could, or if there is no card yet.
 
-    `cards` are all that the farm knows, also those that are away, busy, drained or kept for their owners: those may come back.
+    `cards` are all that the farm knows, also those that are away, busy, drained or kept for their owners: those may come back. `judge`
+    is who remembers what `check` says with this view.
     """
-    found = [(card, check(job, card, view)) for card in cards]
+    found = [(card, judge(job, card) if judge is not None else check(job, card, view)) for card in cards]
     if not found or any(verdict.able for _, verdict in found):
         return None
     return _nobody(job, found, view)

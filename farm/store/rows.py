@@ -80,6 +80,7 @@ def job_from_row(row: RowMapping) -> Job:
         needs=tuple(row["needs"] or ()),
         starred=bool(row["starred"]),
         removed_at=row["removed_at"],
+        seq=row["seq"],
     )
 
 
@@ -126,6 +127,7 @@ def node_from_row(row: RowMapping) -> Node:
         ram_gib=row["ram_gib"],
         ram_free_gib=row["ram_free_gib"],
         drained_at=row["drained_at"],
+        kept_out=row["kept_out"],
     )
 
 

@@ -83,6 +83,8 @@ nodes = sa.Table(
     # Since when a person wants no new work for it, and when it was struck from the lists (it stays for the history).
     sa.Column("drained_at", sa.Float),
     sa.Column("forgotten_at", sa.Float),
+    # Why it cannot join, and what helps; NULL while nothing is in its way.
+    sa.Column("kept_out", sa.Text),
 )
 
 cards = sa.Table(
@@ -183,6 +185,25 @@ stage_artifacts = sa.Table(
     sa.Column("media_type", sa.Text, nullable=False),
     sa.Column("size", sa.Integer, nullable=False),
     sa.Column("finished_at", sa.Float, nullable=False),
+)
+
+# Files that no row names any more and that may go once nobody has touched them for a while.
+leftovers = sa.Table(
+    "leftovers",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),
+)
+
+# What `farm bench` measured, here or on another PC; `at` is its UTC time, `row` a `farm.own_bench.BenchResult`. A card need not be known.
+benches = sa.Table(
+    "benches",
+    metadata,
+    sa.Column("card_id", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("setting", sa.Text, primary_key=True),
+    sa.Column("at", sa.Text, primary_key=True),
+    sa.Column("row", sa.JSON, nullable=False),
 )
 
 story = sa.Table(

@@ -22,6 +22,7 @@ from farm.model import (
 )
 from farm.states import ENDED_JOBS, LIVE_ATTEMPTS, AttemptMove, JobMove, after, sources
 from farm.store import schema
+from farm.store.leftovers import strike
 from farm.store.rows import attempt_from_row, plan_to_json
 from farm.store.telemetry import TelemetryWriter
 
@@ -50,7 +51,7 @@ class Assignment:
 class Result:
     """What a finished attempt leaves: hashes of stored artifacts, seconds per part, peak in GiB.
 
-    `rendered_at` is when the clip was complete on its card, by the node's wall clock.
+    `rendered_at` is when the clip was complete on its card, by the head's wall clock.
     """
 
     video_sha256: str
@@ -470,9 +471,7 @@ class Writer:
                 cleared["stage"] = StageKind.GENERATE
             moved = self._move_job(connection, job_id, JobMove.RETRY, cleared)
             if moved and from_the_start:
-                connection.execute(
-                    sa.delete(schema.stage_artifacts).where(schema.stage_artifacts.c.job_id == job_id)
-                )
+                strike(connection, schema.stage_artifacts.c.job_id == job_id, now)
             if moved:
                 self._tell(connection, job_id, None, now, "queued", "to be tried again from the beginning")
             return moved

@@ -13,6 +13,7 @@ from farm.auth import Role, Scope, TokenKind, new_token
 from farm.clock import SystemClock
 from farm.retention import Limits
 from farm.store.engine import open_engine
+from farm.store.leftovers import Leftovers
 from farm.store.retention import RetentionReader
 from farm.store.users import Users
 from scheduler.retention import Retention
@@ -42,7 +43,8 @@ def look(farm: RunningDashboard) -> list[str]:
     artifacts = ArtifactStore(farm.data.artifacts)
     reader = RetentionReader(farm.reader._engine, artifacts)
     limits = Limits(farm.settings.keep_days, farm.settings.keep_gb)
-    return Retention(reader, farm.writer, artifacts, limits, SystemClock()).look()
+    leftovers = Leftovers(farm.writer._engine)
+    return Retention(reader, farm.writer, leftovers, artifacts, limits, SystemClock()).look()
 
 
 def page(farm: RunningDashboard, path: str, headers: dict | None = None) -> str:

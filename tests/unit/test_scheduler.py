@@ -22,11 +22,13 @@ from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, Mem
 from farm.retention import Limits
 from farm.states import JobMove
 from farm.store.audit import audit
+from farm.store.leftovers import Leftovers
 from farm.store.requests import RequestKind
 from farm.store.retention import RetentionReader
 from farm.wire import Order
 from node_agent.encode import encode
 from scheduler import attend
+from scheduler.benched import Benched
 from scheduler.cluster import NodeGoneError, WorkerGoneError
 from scheduler.doubts import STOP_LEASES
 from scheduler.loop import Scheduler
@@ -77,6 +79,7 @@ class Bench:
     scheduler: Scheduler | None = None
     task: asyncio.Task[None] | None = None
     retention: Retention | None = None
+    benched: Benched | None = None
 
     def submit(self, **changes: object) -> Job:
         picture = self.artifacts.put(a_picture(), "image/png")
@@ -90,6 +93,18 @@ class Bench:
 
     def free(self) -> set[str]:
         return set() if self.scheduler is None else set(self.scheduler._policy._scene.free)
+
+    def retain(self, limits: Limits) -> Retention:
+        """Files go as in a real farm, from `start` on."""
+        self.retention = Retention(
+            RetentionReader(self.store.reader._engine, self.artifacts),
+            self.store.writer,
+            Leftovers(self.store.writer._engine),
+            self.artifacts,
+            limits,
+            self.clock,
+        )
+        return self.retention
 
     async def start(self, lease_s: float = 30.0) -> None:
         self.scheduler = Scheduler(
@@ -106,6 +121,7 @@ class Bench:
             checkpoints=self.root / "checkpoints",
             lease_s=lease_s,
             tiers="soft",
+            benched=self.benched,
             retention=self.retention,
         )
         self.task = asyncio.create_task(self.scheduler.run())
@@ -168,8 +184,7 @@ def test_the_files_of_old_jobs_are_removed_while_it_works(run: Run) -> None:
         assert bench.store.writer.give_up_queued(old.id, "no card", bench.clock.now() - 9 * 86_400)
         stored = bench.artifacts.path(old.input_sha256)
         os.utime(stored, (1.0, 1.0))
-        reader = RetentionReader(bench.store.reader._engine, bench.artifacts)
-        bench.retention = Retention(reader, bench.store.writer, bench.artifacts, Limits(days=7), bench.clock)
+        bench.retain(Limits(days=7))
         await bench.start()
         await bench.until(lambda: not stored.exists(), "the picture is removed")
         assert bench.store.reader.job(old.id).removed_at == bench.clock.now()
