@@ -239,7 +239,7 @@ def _ticket(
             epoch=ray.epoch,
             ray_version=ray_version(),
             python_version=platform.python_version(),
-            certificate=certificate,
             farm_version=OURS,
+            certificate=certificate,
         )
     )
