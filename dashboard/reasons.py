@@ -11,8 +11,9 @@ from dashboard.stream import Live
 from farm.catalogue.models import ModelRow
 from farm.clock import Clock
 from farm.model import Card, Job
-from farm.planning.eligibility import FarmView, TiersMode, Verdict, alike, bands_of, check, why_waiting
+from farm.planning.eligibility import FarmView, TiersMode, Verdict, alike, bands_of, check
 from farm.planning.kinds import kind_of
+from farm.planning.waiting import why_waiting
 from farm.standing import in_words, state_of
 from farm.store.reader import Reader
 

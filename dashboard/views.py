@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dashboard.parts import Parts
+from dashboard.queue import eta, positions, why_pending
 from farm.answers import (
     AttemptView,
     CalibrationView,
     CardView,
-    EtaView,
     JobPage,
     JobUrls,
     JobView,
@@ -35,13 +35,8 @@ from farm.model import (
 )
 from farm.planning.rules import precision_for
 from farm.stages import stages_of
-from farm.states import ENDED_JOBS
 from farm.store.reader import JobSort
 from farm.weights import Shelf, coming_text
-
-SCHEDULER_DOWN = (
-    "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
-)
 
 
 def job_view(
@@ -74,8 +69,8 @@ def job_view(
         finished_at=job.finished_at,
         progress=_progress(job, live),
         position=position,
-        eta=_eta(parts, job, position),
-        why_pending=_why_pending(parts, job, live, position),
+        eta=eta(parts, job, position),
+        why_pending=why_pending(parts, job, live, position),
         unplaceable=job.unplaceable,
         failure=job.failure,
         cancel_requested=job.cancel_requested,
@@ -103,51 +98,6 @@ def _progress(job: Job, live: LiveJob | None) -> ProgressView | None:
         phase=live.phase,
         stage=StageKind(live.stage),
     )
-
-
-def _eta(parts: Parts, job: Job, position: int | None) -> EtaView | None:
-    """By the job's own place in the queue as it was played forward, or, far behind, by the curve of its kind."""
-    told = parts.live.told
-    if not parts.live.connected or told is None or job.status in ENDED_JOBS:
-        return None
-    done, exact = told.expected(job, position)
-    return (
-        None if done is None else EtaView(at=done.at, low_at=done.low_at, high_at=done.high_at, exact=exact)
-    )
-
-
-def _why_pending(parts: Parts, job: Job, live: LiveJob | None, position: int | None) -> str | None:
-    if job.status != JobStatus.QUEUED:
-        return None
-    if not parts.live.connected:
-        return SCHEDULER_DOWN
-    known = job.unplaceable or (live.why if live else None)
-    if known is None and parts.live.told is not None:
-        known = parts.live.told.why(job, position)
-    return known or parts.reasons.why(job)
-
-
-def positions(parts: Parts, jobs: Sequence[Job]) -> dict[str, int]:
-    """The position in the queue of each of these jobs that waits, by id.
-
-    As the scheduler told it. A job that came since stands behind all of its priority until the next telling, seconds later; one that the
-    scheduler has not told of otherwise, as while it is down, stands as the store has it: by priority, then by submission.
-    """
-    told = parts.live.told
-    found: dict[str, int] = {}
-    unheard: list[str] = []
-    for job in jobs:
-        if job.status != JobStatus.QUEUED:
-            continue
-        position = None if told is None else told.position(job)
-        if position is not None:
-            found[job.id] = position
-        elif told is not None and job.seq is not None and job.seq > told.queue.newest:
-            came = parts.reader.came_before(job, told.queue.newest)
-            found[job.id] = told.last_of(job.priority) + came + 1
-        else:
-            unheard.append(job.id)
-    return found | (parts.reader.positions(unheard) if unheard else {})
 
 
 def _urls(parts: Parts, job: Job) -> JobUrls:

@@ -224,12 +224,13 @@ def jobs(
             _state(job),
             job.preset or job.model,
             job.card_name or "-",
+            (_expected(job) or "-").partition(" (")[0],
             ago(job.created_at),
             job.prompt[:60],
         ]
         for job in page.jobs
     ]
-    table(["Job", "State", "Preset", "Card", "Submitted", "Prompt"], rows)
+    table(["Job", "State", "Preset", "Card", "Done", "Submitted", "Prompt"], rows)
     if page.cursor is not None:
         typer.echo(f"There are more: --cursor {page.cursor}")
 
@@ -241,7 +242,10 @@ def _state(job: "JobView") -> str:
         return f"{job.status} {100 * job.progress.done // job.progress.total} %"
     if job.status == "finished" and job.draft:
         return "finished (draft)"
-    return "cannot be placed" if job.unplaceable else str(job.status)
+    if job.unplaceable:
+        return "cannot be placed"
+    waits = job.status == "queued" and job.position
+    return f"queued, number {job.position} in the queue" if waits else str(job.status)
 
 
 def show(
@@ -266,7 +270,7 @@ def show(
     settings = job.settings
     lines = {
         "Job": job.id,
-        "State": _state(job) + (f", number {job.position} in the queue" if job.position else ""),
+        "State": _state(job),
         "Done": _expected(job),
         "Waits": job.why_pending,
         "No card": job.unplaceable,
