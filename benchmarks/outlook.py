@@ -12,10 +12,11 @@ from benchmarks.record import record
 from farm.catalogue.models import builtin_models
 from farm.clock import SystemClock
 from farm.feed import FeedMessage, LiveCard, QueueChanged, to_line
-from farm.model import Card, Job, JobStatus, RenderSettings, Tier
-from farm.planning.eligibility import FarmView, Verdict, check
+from farm.model import Job, JobStatus, RenderSettings, Tier
+from farm.planning.eligibility import FarmView
 from farm.planning.foresee import imagined_card
 from scheduler.board import Board
+from scheduler.judging import Judging
 from scheduler.order import Queue
 from scheduler.outlook import Outlook
 from scheduler.policy import Policy
@@ -51,10 +52,7 @@ def run(_root: Path) -> None:
             told.append(message)
 
     view = FarmView(builtin_models(), tiers="off")
-
-    def judge(job: Job, card: Card) -> Verdict:
-        return check(job, card, view)
-
+    judge = Judging(lambda: view)
     board, policy = Board(hear), Measured(judge)
     outlook = Outlook(policy, board, SystemClock(), judge=judge, view=lambda: view, running=list)
     for number in range(CARDS):
@@ -73,8 +71,9 @@ def run(_root: Path) -> None:
         took.append(_round(outlook))
         held.append(1000 * policy.held_s)
     gc.unfreeze()
-    assert median(held) < MOST_MS, f"{median(held):.0f} ms"
-    record("outlook", _text(first_s, median(took), median(held), told[-1]))
+    line_ms = min(_line_ms(told[-1]) for _ in range(ROUNDS))
+    assert median(held) + line_ms < MOST_MS
+    record("outlook", _text(first_s, median(took), median(held), line_ms, told[-1]))
 
 
 def _round(outlook: Outlook) -> float:
@@ -85,10 +84,14 @@ def _round(outlook: Outlook) -> float:
     return time.perf_counter() - began
 
 
-def _text(first_s: float, took_s: float, held_ms: float, told: QueueChanged) -> str:
+def _line_ms(told: QueueChanged) -> float:
     began = time.perf_counter()
+    to_line(told)
+    return 1000 * (time.perf_counter() - began)
+
+
+def _text(first_s: float, took_s: float, held_ms: float, line_ms: float, told: QueueChanged) -> str:
     line = to_line(told)
-    line_ms = 1000 * (time.perf_counter() - began)
     return f"""## Place and time of every job in a long queue
 
 {JOBS:,} jobs of {KINDS} kinds wait for {CARDS:,} cards (`benchmarks/outlook.py`). Told every 5 s at most, and after so long a

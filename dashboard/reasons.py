@@ -6,13 +6,12 @@ what renders have taught of the cards' memory; by that a card may be found too s
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from dashboard.stream import Live
 from farm.catalogue.models import ModelRow
 from farm.clock import Clock
 from farm.model import Card, Job
-from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, why_waiting
+from farm.planning.eligibility import FarmView, TiersMode, Verdict, alike, bands_of, check, why_waiting
 from farm.planning.kinds import kind_of
 from farm.standing import in_words, state_of
 from farm.store.reader import Reader
@@ -59,10 +58,9 @@ class Reasons:
         verdicts: dict[Card, Verdict] = {}
         found = []
         for card in self._cards:
-            # Cards alike are judged once: a farm of a thousand has some dozen sorts.
-            alike = replace(card, id="", node_id="", last_seen=None, driver=None, facts=None, notice=None)
-            if alike not in verdicts:
-                verdicts[alike] = check(job, card, view)
-            found.append((card, verdicts[alike]))
+            sort = alike(card)  # a farm of a thousand cards has some dozen sorts
+            if sort not in verdicts:
+                verdicts[sort] = check(job, card, view)
+            found.append((card, verdicts[sort]))
         states = {card_id: in_words(state_of(live)) for card_id, live in list(self._live.cards.items())}
         return why_waiting(found, states)

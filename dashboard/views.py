@@ -368,6 +368,7 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
         ram_free_gib=node.ram_free_gib,
         drained_at=node.drained_at,
         fetching=list(dict.fromkeys(line for card in cards for line in card.fetching)),
+        kept_out=node.kept_out,
     )
 
 

@@ -232,7 +232,8 @@ class TelemetryPoint(Answer):
 class NodeView(Answer):
     """A PC of the farm and its cards. `drained_at`: since when a person wants no new work for it, None where it takes work.
 
-    `fetching` has a line for each model that it gets from the head, as "i2vgen-xl 43 %, 1.9 GB to go", or why it cannot.
+    `fetching` has a line for each model that it gets from the head, as "i2vgen-xl 43 %, 1.9 GB to go", or why it cannot. `kept_out` is
+    why the PC asks to join and cannot, such as a firewall or another version of the farm, with what helps.
     """
 
     id: str
@@ -245,6 +246,7 @@ class NodeView(Answer):
     ram_free_gib: float | None = None
     drained_at: float | None = None
     fetching: list[str] = []
+    kept_out: str | None = None
 
 
 class CardForecast(Answer):

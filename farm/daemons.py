@@ -176,18 +176,25 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or host.startswith("127.")
 
 
+_REASONS = (
+    (
+        ("AuthenticationError", "InvalidAuthToken", "UNAUTHENTICATED", "Unauthenticated"),
+        "the head's Ray refused our token",
+    ),
+    (("Version mismatch",), "this PC's Ray or Python has another version than the head's"),
+    (("marked as dead by the GCS",), "the head had given this PC up, which did not answer for a minute"),
+    (("WrongClusterID",), "the head's Ray is another one than before"),
+    (("Failed to connect to GCS", "RPC error: Deadline", "UNAVAILABLE"), "the head's Ray did not answer"),
+    (("already running", "Address already in use"), "another Ray uses its ports"),
+)
+"""What Ray writes, and what it means; the first that is found counts."""
+
+
 def why_it_failed(log_tail: Sequence[str]) -> str:
     """One sentence on why `ray start` ended, from the last lines of its log."""
     text = "\n".join(log_tail)
-    if "AuthenticationError" in text or "InvalidAuthToken" in text or "UNAUTHENTICATED" in text.upper():
-        return "the head's Ray refused our token"
-    if "Version mismatch" in text:
-        return "this PC's Ray or Python has another version than the head's"
-    if "WrongClusterID" in text:
-        return "the head's Ray is another one than before"
-    if "Failed to connect to GCS" in text or "RPC error: Deadline" in text or "UNAVAILABLE" in text:
-        return "the head's Ray did not answer"
-    if "already running" in text or "Address already in use" in text:
-        return "another Ray uses its ports"
+    for marks, reason in _REASONS:
+        if any(mark in text for mark in marks):
+            return reason
     errors = [line for line in log_tail if "Error" in line or "ERR" in line]
     return (errors or list(log_tail) or ["it said nothing"])[-1].strip()[:200]

@@ -60,7 +60,7 @@ class TorchFacts:
 class HeadFacts:
     """The head that was named, or that this PC joined. `silent` is why it did not answer; then the rest is empty.
 
-    `line` is the command that installs the head's own versions on this PC.
+    `line` is the command that installs the head's own versions on this PC, `build` which farm it runs (`farm.build`).
     """
 
     url: str
@@ -69,6 +69,7 @@ class HeadFacts:
     ray: str = ""
     python: str = ""
     line: str = ""
+    build: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Facts:
 
     `undriven` are the bus ids of NVIDIA cards that NVML does not show. `ports` is the first and last port that Ray would use, None where
     no block is free; `at_work` says that this PC's node runs and holds them. `ffmpeg` is its version, `ffmpeg_trouble` why there is
-    none. `wsl_network` is WSL's networking mode, None on a Linux of its own.
+    none. `wsl_network` is WSL's networking mode, None on a Linux of its own. `build` is which farm this PC runs.
     """
 
     python: str
@@ -96,6 +97,7 @@ class Facts:
     wsl_network: str | None = None
     member_of: str = ""
     head: HeadFacts | None = None
+    build: str = ""
 
 
 def diagnose(facts: Facts) -> tuple[Finding, ...]:
@@ -103,6 +105,7 @@ def diagnose(facts: Facts) -> tuple[Finding, ...]:
     return (
         *_python(facts),
         *_ray(facts),
+        *_build(facts),
         *_head(facts),
         *_cards(facts),
         *_torch(facts),
@@ -138,6 +141,13 @@ def _ray(facts: Facts) -> Iterator[Finding]:
         yield Finding("ray", Level.WRONG, says, f'{facts.pip} "ray=={wanted}"')
     else:
         yield Finding("ray", Level.GOOD, f"Ray {facts.ray}.")
+
+
+def _build(facts: Facts) -> Iterator[Finding]:
+    head = facts.head
+    if head is not None and head.build and head.build != facts.build:
+        says = f"This PC has the farm {facts.build}, the head has {head.build}: all PCs of a farm run the same one."
+        yield Finding("farm", Level.WRONG, says, head.line)
 
 
 def _head(facts: Facts) -> Iterator[Finding]:

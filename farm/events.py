@@ -1,6 +1,7 @@
 """What a card worker says about an attempt: typed events, to and from plain dicts.
 
-Every event carries its attempt's id, a number `seq` that counts up from 1 within the attempt, and the node's wall time `at` in seconds.
+Every event carries its attempt's id, a number `seq` that counts up from 1 within the attempt, and the node's wall time `at` in seconds,
+which the head translates into its own where it takes them in (`scheduler.clocks`).
 Workers spool events on their disk before they send them, so a head that comes back asks for those after the last it has.
 """
 

@@ -194,7 +194,8 @@ class Card:
 class Node:
     """A PC of the farm. `ram_gib` is all its memory, `ram_free_gib` what was to be had when it was last heard.
 
-    `drained_at` is since when a person wants no new work for it, None where it takes work.
+    `drained_at` is since when a person wants no new work for it, None where it takes work. `kept_out` is why it asks to join and cannot,
+    with what helps.
     """
 
     id: str
@@ -205,6 +206,7 @@ class Node:
     ram_gib: float | None = None
     ram_free_gib: float | None = None
     drained_at: float | None = None
+    kept_out: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

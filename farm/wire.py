@@ -105,8 +105,9 @@ class WeightsOffer:
 class JoinTicket:
     """Head to a PC that joins: where Ray is, its token, and the PC's own credential for coming back.
 
-    `epoch` changes whenever the head's Ray starts anew: a node that joined another epoch must join again. `certificate` (PEM) answers the
-    request that the PC sent along, on a head with TLS; else it is empty.
+    `epoch` changes whenever the head's Ray starts anew: a node that joined another epoch must join again. `farm_version` is `farm.build`'s
+    on the head, empty from a head of before there was one. `certificate` (PEM) answers the request that the PC sent along, on a head with
+    TLS; else it is empty.
     """
 
     farm_id: str
@@ -117,6 +118,7 @@ class JoinTicket:
     epoch: str
     ray_version: str
     python_version: str
+    farm_version: str = ""
     certificate: str = ""
 
 

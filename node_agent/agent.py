@@ -12,7 +12,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import farm
+from farm.build import build
 from farm.catalogue.models import ModelRow, load_models
 from farm.clock import SystemClock
 from farm.events import to_dict
@@ -98,7 +98,7 @@ class NodeAgent:
                 address=str(_ray.util.get_node_ip_address()),
                 at=time.time(),
                 versions={
-                    "farm": farm.__version__,
+                    "farm": build(),
                     "ray": ray.__version__,
                     "python": platform.python_version(),
                 },

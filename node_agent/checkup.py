@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from farm import ports
+from farm.build import build
 from farm.catalogue.models import load_models
 from farm.daemons import RayPorts
 from farm.doctor import Facts, HeadFacts, TorchFacts
@@ -63,6 +64,7 @@ def gather(
         wsl_network=_wsl_network(),
         member_of=member.farm_id if member is not None else "",
         head=_ask_head(url, FarmSettings().ca or home / CA_FILE) if url else None,
+        build=build(),
     )
 
 
@@ -173,6 +175,7 @@ def _ask_head(url: str, ca: Path) -> HeadFacts:
             ray=str(told["ray_version"]),
             python=str(told["python_version"]),
             line=str(told["line"]),
+            build=str(told["farm_version"]),
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return HeadFacts(url, silent=str(error) or type(error).__name__)

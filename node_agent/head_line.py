@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import ValidationError
 
+from farm.build import build
 from farm.errors import ConfigurationError, FarmError, SignInError
 from farm.tls import trust
 from farm.wire import JoinTicket, Reach, reach_from_dict, ticket_from_dict
@@ -55,9 +56,9 @@ class HeadLine:
         except (KeyError, TypeError) as error:
             raise _no_farm(self.head) from error
 
-    def reach(self, node_token: str, address: str, wanted: Sequence[int]) -> Reach:
-        """Lets the head dial this PC on some ports. Raises as `redeem` does."""
-        asked = {"address": address, "ports": list(wanted)}
+    def reach(self, node_token: str, address: str, wanted: Sequence[int], first_port: int) -> Reach:
+        """Lets the head dial this PC on some of the ports from `first_port` on. Raises as `redeem` does."""
+        asked = {"address": address, "ports": list(wanted), "first_port": first_port}
         try:
             return reach_from_dict(self._asked("POST", "/api/v1/nodes/reach", asked, _bearer(node_token)))
         except ValidationError as error:
@@ -136,6 +137,7 @@ def _no_farm(head: str) -> ConfigurationError:
 def _about(name: str) -> dict[str, str]:
     return {
         "name": name,
+        "farm_version": build(),
         "ray_version": metadata.version("ray"),
         "python_version": platform.python_version(),
     }

@@ -14,17 +14,19 @@ from importlib import metadata
 from pathlib import Path
 
 from farm import daemons, ports, supervise
+from farm.build import build
 from farm.daemons import RayPorts
 from farm.errors import ConfigurationError, SignInError
+from farm.reach import why_unreachable
 from farm.secret_files import ensure_private_directory, write_secret
 from farm.supervise import Backoff, Bell, Child, Program
 from farm.tls import CA_FILE
 from farm.wire import JoinTicket
 from node_agent import trust
+from node_agent.doorbells import Doorbells
 from node_agent.head_line import HeadLine, HeadSilentError, head_url
 from node_agent.identity import Identity, default_name, has_identity, load_identity, save_identity
 from node_agent.owner import OwnerRules
-from node_agent.reach import Doorbells, why_unreachable
 
 HELLO_EVERY_S = 5.0
 RAY_START_LIMIT_S = 60.0
@@ -234,7 +236,7 @@ class Node:
     def _unreachable(self, ticket: JoinTicket, address: str, block: RayPorts) -> str | None:
         """Why the head could not dial this PC, None if it can: Ray would hang and not say."""
         with Doorbells(block) as bells:
-            reach = self._line.reach(self._member.node_token, address, bells.ports)
+            reach = self._line.reach(self._member.node_token, address, bells.ports, block.base)
         return why_unreachable(reach, address, ticket.ray_address.rpartition(":")[0], block)
 
     def _wait_joined(self, child: Child, bell: Bell) -> str | None:
@@ -310,7 +312,12 @@ class Node:
         raise ConfigurationError("No ports are free for Ray.", "Choose where to look with --ray-port.")
 
     def _check_versions(self, ticket: JoinTicket) -> None:
-        """Ray would refuse too, but after half a minute and without a remedy."""
+        """The head has judged them already; one that is older than this rule has not. Ray would refuse too, after half a minute."""
+        if build() != ticket.farm_version:
+            raise ConfigurationError(
+                f"This PC has the farm {build()}, the head has {ticket.farm_version or 'an older one'}; they must be the same.",
+                "Bring the head up to this version, or paste the line of its page Cards here; then join again.",
+            )
         ours = metadata.version("ray")
         if ours != ticket.ray_version:
             raise ConfigurationError(

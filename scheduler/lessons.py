@@ -48,7 +48,7 @@ class Lessons:
         if row is not None:
             found = self._of_model(card, row)
         elif name == interpolator().name:
-            history = self._reader.interpolations(card.id, LAST)
+            history = self._reader.taught.interpolations(card.id, LAST)
             found = learn(lesson_of_interpolation(attempt, settings) for attempt, settings in history)
         else:
             return False
@@ -65,7 +65,7 @@ class Lessons:
         )
         if row.memory is None:
             return found  # nothing is loaded
-        load, loads = learn_load(self._reader.loads(card.id, row.name), row)
+        load, loads = learn_load(self._reader.taught.loads(card.id, row.name), row)
         return replace(found, load=load, loads=loads)
 
 

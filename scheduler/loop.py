@@ -15,7 +15,7 @@ from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
 from farm.model import Attempt, Card, Job, JobStatus
 from farm.own_bench import BenchResult
-from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
+from farm.planning.eligibility import FarmView, TiersMode, bands_of, unplaceable
 from farm.planning.learned import UNLEARNED, learned_for, worked_by
 from farm.planning.loading import load_seconds
 from farm.retention import Limits
@@ -35,6 +35,7 @@ from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
 from scheduler.desk import Desk, Ended
 from scheduler.exclusions import Exclusions
 from scheduler.feed_server import FeedServer
+from scheduler.judging import Judging
 from scheduler.late import LateResults
 from scheduler.leases import Leases
 from scheduler.lessons import Lessons
@@ -93,10 +94,13 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
+        self._judge = Judging(lambda: self._view)
         self._policy = Policy(self._judge, self._loading)
         self._exclusions = Exclusions(self._policy)
         self._placing = Placing(
-            self._policy, self._exclusions, lambda job, cards: unplaceable(job, cards, self._view)
+            self._policy,
+            self._exclusions,
+            lambda job, cards: unplaceable(job, cards, self._view, self._judge),
         )
         self._attendance = Attendance()
         self._prospects = Prospects(
@@ -282,9 +286,6 @@ class Scheduler:
             self._board.ended(job_id, JobStatus.QUEUED)
 
     # --- planning ---
-    def _judge(self, job: Job, card: Card) -> Verdict:
-        return check(job, card, self._view)
-
     def _loading(self, model: str, card: Card) -> float:
         row = self._view.models.get(model)
         learned = self._view.learned.get((card.id, model), UNLEARNED)

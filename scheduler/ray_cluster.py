@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from pkgutil import resolve_name
 from typing import Any
 
@@ -16,8 +17,10 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from farm.clock import Clock, SystemClock
 from farm.events import Event, from_dict
 from farm.wire import NodeReport, Order, agent_name, order_to_dict, report_from_dict, worker_name
+from scheduler.clocks import NodeClocks
 from scheduler.cluster import CardBusyError, NodeGoneError, UnknownAttemptError, WorkerGoneError
 
 log = logging.getLogger(__name__)
@@ -31,13 +34,16 @@ CALL_S = 10.0
 
 
 class RayCluster:
-    """Speaks to the farm's nodes through Ray. One per scheduler process."""
+    """Speaks to the farm's nodes through Ray. One per scheduler process. Events come with their times by the head's clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._clocks = NodeClocks()
         self._ray_ids: dict[str, str] = {}
         self._agents: dict[str, ActorHandle[Any]] = {}
         self._workers: dict[str, ActorHandle[Any]] = {}
         self._silent: set[str] = set()
+        self._listed: set[str] = set()
 
     def connect(self, address: str) -> None:
         """Attaches this process to the farm's Ray as a driver. The token comes from the environment.
@@ -55,14 +61,21 @@ class RayCluster:
             if entry["Alive"] and NODE_LABEL in entry["Labels"]:
                 alive.setdefault(entry["Labels"][NODE_LABEL], []).append(entry["NodeID"])
         for node_id, ray_ids in alive.items():
-            # A PC that came back quickly is listed twice for some seconds, until Ray misses its former self.
-            ray_id = next((one for one in ray_ids if one not in self._silent), ray_ids[-1])
+            # A PC that came back quickly is listed twice for some seconds, until Ray misses its former self. What was not listed when the
+            # life that is known was, is newer: asking the former first would take until it has not answered.
+            known = self._ray_ids.get(node_id)
+            appeared = [one for one in ray_ids if one not in self._listed]
+            if known is not None and appeared:
+                self._silent.add(known)
+            spoke = [one for one in ray_ids if one not in self._silent]
+            ray_id = known if known in spoke else (appeared or spoke or ray_ids)[-1]
             if self._ray_ids.get(node_id) != ray_id:
                 self._agents.pop(node_id, None)
             self._ray_ids[node_id] = ray_id
         for node_id in set(self._ray_ids) - set(alive):
             del self._ray_ids[node_id]
-        self._silent &= {ray_id for ray_ids in alive.values() for ray_id in ray_ids}
+        self._listed = {ray_id for ray_ids in alive.values() for ray_id in ray_ids}
+        self._silent &= self._listed
         return set(alive)
 
     async def report(self, node_id: str) -> NodeReport:
@@ -75,6 +88,7 @@ class RayCluster:
             self._silent.add(ray_id)
             raise NodeGoneError(node_id) from None
         self._silent.discard(ray_id)
+        self._clocks.hear(node_id, report.at, self._clock.now())
         return report
 
     async def start(
@@ -95,12 +109,12 @@ class RayCluster:
         )
         if found is None:
             raise UnknownAttemptError(attempt_id)
-        return [from_dict(event) for event in found]
+        return self._events(node_id, found)
 
     async def replay(self, node_id: str, attempt_id: str, after: int) -> list[Event]:
         """Events from the node's spool."""
         found = await _answer(self._agent(node_id).replay.remote(attempt_id, after))
-        return [from_dict(event) for event in found]
+        return self._events(node_id, found)
 
     async def cancel(self, node_id: str, card_id: str, attempt_id: str) -> None:
         """Asks an attempt to stop."""
@@ -117,6 +131,12 @@ class RayCluster:
     async def forget(self, node_id: str, attempt_ids: list[str]) -> None:
         """Lets the node remove attempts from its spool."""
         await _answer(self._agent(node_id).forget.remote(attempt_ids))
+
+    def _events(self, node_id: str, told: list[dict[str, Any]]) -> list[Event]:
+        now = self._clock.now()
+        return [
+            replace(event, at=self._clocks.ours(node_id, event.at, now)) for event in map(from_dict, told)
+        ]
 
     def _agent(self, node_id: str) -> ActorHandle[Any]:
         agent = self._agents.get(node_id)

@@ -14,7 +14,7 @@ from dashboard.joining.lines import is_plain, linux_line, linux_script, windows_
 from dashboard.joining.package import package
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented
-from farm import __version__
+from farm.build import build
 from farm.errors import NotFoundError
 from farm.tls import TlsFiles
 
@@ -66,7 +66,7 @@ def facts(farm: Farm, request: Request) -> FarmFacts:
     """What a PC asks before it joins, and `farm doctor` to compare."""
     return FarmFacts(
         farm_id=farm.farm_id,
-        farm_version=__version__,
+        farm_version=build(),
         ray_version=ray_version(),
         python_version=platform.python_version(),
         line=mending_line(farm, request),

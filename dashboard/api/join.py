@@ -16,6 +16,7 @@ from dashboard.parts import Parts, parts, who
 from dashboard.problems import documented
 from farm.answers import TokenView
 from farm.auth import Credential, TokenKind, judge, new_token
+from farm.build import build
 from farm.certificates import sign_request
 from farm.errors import ConflictError, FarmError, SignInError
 from farm.ids import new_id
@@ -30,15 +31,20 @@ Farm = Annotated[Parts, Depends(parts)]
 NOTE_EVERY_S = 15.0
 """How often the greetings of a PC that says what it said before are written down: each is a write that is synced to the disk."""
 _JOINS = frozenset({TokenKind.JOIN})
+OURS = build()
+"""What runs here, not what may lie in its place later."""
 _NEW_CODE = "Make a new one on the dashboard's Cards page or with `farm token`."
 
 
 class Versions(BaseModel):
-    """What a PC runs; Ray's must equal the head's, Python's to the minor version."""
+    """What a PC runs; the farm's (`farm.build`) and Ray's must equal the head's, Python's to the minor version."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
     ray_version: Annotated[str, Field(min_length=1, max_length=40)]
     python_version: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\w+)?$", max_length=40)]
+    farm_version: Annotated[
+        str, Field(max_length=60, description="empty from a PC whose farm is older than this rule")
+    ] = ""
 
 
 class Redeem(Versions):
@@ -80,7 +86,7 @@ def redeem(farm: Farm, request: Request, wish: Redeem) -> dict[str, Any]:
     """Makes the PC a node. The code is used up only when everything else is right."""
     _judge_code(farm, wish.code)
     _same_versions(farm, request, wish)
-    ray = _ray(farm)
+    ray = ray_facts(farm)
     now = farm.now()
     if not farm.registry.use_once(wish.code, now):
         raise _used()
@@ -105,8 +111,14 @@ def hello(
     """A fresh ticket for a PC that is a node already (bearer: its own token). `node_token` is empty: it keeps its own."""
     if me.node_id is None:
         raise SignInError("This token belongs to no node.", f"Join again with a new code. {_NEW_CODE}")
-    _same_versions(farm, request, wish)
-    ray = _ray(farm)
+    try:
+        _same_versions(farm, request, wish)
+    except ConflictError as error:
+        why = f"{error.message} {error.remedy}".replace("This PC", wish.name).replace("this PC", wish.name)
+        farm.registry.keep_out(me.node_id, why)
+        farm.greeted.pop(me.node_id, None)
+        raise
+    ray = ray_facts(farm)
     said, now = (wish.model_dump(exclude={"csr"}), request.client.host if request.client else ""), farm.now()
     before = farm.greeted.get(me.node_id)
     if before is None or before[0] != said:
@@ -170,7 +182,7 @@ def _used() -> SignInError:
 
 
 def _same_versions(farm: Parts, request: Request, wish: Versions) -> None:
-    """Ray refuses other versions too, but only after half a minute and without saying what to do."""
+    """Ray refuses other versions of itself too, but only after half a minute and without saying what to do."""
     ours, ray = platform.python_version(), ray_version()
     if wish.python_version.split(".")[:2] != ours.split(".")[:2]:
         raise ConflictError(
@@ -182,6 +194,11 @@ def _same_versions(farm: Parts, request: Request, wish: Versions) -> None:
             f"This PC has Ray {wish.ray_version}, the head has {ray}; they must be the same.",
             _mend(farm, request, f'Run `pip install "ray=={ray}"` in the farm\'s environment on this PC'),
         )
+    if wish.farm_version != OURS:
+        raise ConflictError(
+            f"This PC has the farm {wish.farm_version or 'of an older version'}, the head has {OURS}; they must be the same.",
+            _mend(farm, request, "Bring the farm's program on this PC to the head's version"),
+        )
 
 
 def _mend(farm: Parts, request: Request, by_hand: str) -> str:
@@ -192,7 +209,8 @@ def _mend(farm: Parts, request: Request, by_hand: str) -> str:
         return f"{by_hand}, and join again."
 
 
-def _ray(farm: Parts) -> RayFacts:
+def ray_facts(farm: Parts) -> RayFacts:
+    """Where the head's Ray is. Raises FarmError while it is not up."""
     try:
         facts = json.loads(farm.data.ray_facts.read_text())
         return RayFacts(str(facts["address"]), str(facts["epoch"]), farm.data.ray_token.read_text().strip())
@@ -203,7 +221,7 @@ def _ray(farm: Parts) -> RayFacts:
 
 
 def _see(farm: Parts, request: Request, node_id: str, wish: Versions) -> None:
-    versions = {"ray": wish.ray_version, "python": wish.python_version}
+    versions = {"farm": wish.farm_version, "ray": wish.ray_version, "python": wish.python_version}
     address = request.client.host if request.client else ""
     farm.registry.see_node(Node(node_id, wish.name, address, versions=versions), [], farm.now())
 
@@ -221,6 +239,7 @@ def _ticket(
             epoch=ray.epoch,
             ray_version=ray_version(),
             python_version=platform.python_version(),
+            farm_version=OURS,
             certificate=certificate,
         )
     )

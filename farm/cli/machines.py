@@ -37,6 +37,9 @@ def nodes(head: Head = None, token: Token = None, as_json: Json = False) -> None
             for node in found
         ]
         table(["PC", "Address", "Cards", "Last seen", "Fetches", "Id"], rows)
+        for node in found:
+            if node.kept_out:
+                typer.echo(f"{node.name} asks to join and cannot: {node.kept_out}")
 
 
 def cards(head: Head = None, token: Token = None, as_json: Json = False) -> None:

@@ -207,6 +207,22 @@ OF_THE_MODEL = frozenset(
 memory of a card."""
 
 
+def alike(card: Card) -> Card:
+    """The card without what no filter reads: cards that agree in the rest are judged alike, save for what was learned of each."""
+    return replace(
+        card,
+        id="",
+        node_id="",
+        last_seen=None,
+        driver=None,
+        pcie=None,
+        facts=None,
+        notice=None,
+        trouble=None,
+        paused=None,
+    )
+
+
 def check(job: Job, card: Card, view: FarmView) -> Verdict:
     """Asks every filter, so that all reasons are known at once."""
     generates = job.stage is StageKind.GENERATE
@@ -342,12 +358,15 @@ def _nobody(job: Job, found: Sequence[tuple[Card, Verdict]], view: FarmView) -> 
     )
 
 
-def unplaceable(job: Job, cards: Iterable[Card], view: FarmView) -> str | None:
+def unplaceable(
+    job: Job, cards: Iterable[Card], view: FarmView, judge: Callable[[Job, Card], Verdict] | None = None
+) -> str | None:
     """Why no card could ever serve this job, or None if one could, or if there is no card yet.
 
-    `cards` are all that the farm knows, also those that are away, busy, drained or kept for their owners: those may come back.
+    `cards` are all that the farm knows, also those that are away, busy, drained or kept for their owners: those may come back. `judge`
+    is who remembers what `check` says with this view.
     """
-    found = [(card, check(job, card, view)) for card in cards]
+    found = [(card, judge(job, card) if judge is not None else check(job, card, view)) for card in cards]
     if not found or any(verdict.able for _, verdict in found):
         return None
     return _nobody(job, found, view)

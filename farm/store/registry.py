@@ -71,6 +71,15 @@ class Registry:
                     },
                 )
 
+    def keep_out(self, node_id: str, why: str | None) -> None:
+        """Notes why a PC that asks to be a node cannot be one now, with what helps; None when nothing is in its way."""
+        nodes = schema.nodes
+        with self._engine.begin() as connection:
+            changed = nodes.c.kept_out.is_distinct_from(
+                why
+            )  # a PC asks again and again, and is mostly told the same
+            connection.execute(sa.update(nodes).where(nodes.c.id == node_id, changed).values(kept_out=why))
+
     def hear_node(
         self, node_id: str, card_ids: Sequence[str], now: float, ram_free_gib: float | None = None
     ) -> None:

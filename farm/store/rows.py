@@ -127,6 +127,7 @@ def node_from_row(row: RowMapping) -> Node:
         ram_gib=row["ram_gib"],
         ram_free_gib=row["ram_free_gib"],
         drained_at=row["drained_at"],
+        kept_out=row["kept_out"],
     )
 
 

@@ -92,6 +92,8 @@ nodes = sa.Table(
     # Since when a person wants no new work for it, and when it was struck from the lists (it stays for the history).
     sa.Column("drained_at", sa.Float),
     sa.Column("forgotten_at", sa.Float),
+    # Why it cannot join, and what helps; NULL while nothing is in its way.
+    sa.Column("kept_out", sa.Text),
 )
 
 cards = sa.Table(

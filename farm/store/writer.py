@@ -54,7 +54,7 @@ class Assignment:
 class Result:
     """What a finished attempt leaves: hashes of stored artifacts, seconds per part, peak in GiB.
 
-    `rendered_at` is when the clip was complete on its card, by the node's wall clock.
+    `rendered_at` is when the clip was complete on its card, by the head's wall clock.
     """
 
     video_sha256: str

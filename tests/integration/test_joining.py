@@ -1,6 +1,7 @@
 """What a PC that joins asks the head, over real HTTP: the script and all behind it, other versions, other farms, and being dialled back."""
 
 import hashlib
+import re
 import socket
 import threading
 import time
@@ -14,15 +15,18 @@ import pytest
 
 from dashboard.api import join as join_api
 from dashboard.joining.lines import linux_line
+from farm.answers import NodeView
+from farm.build import build
 from farm.daemons import RayPorts
 from farm.errors import ConfigurationError
 from farm.model import Node as StoredNode
+from farm.reach import why_unreachable
 from farm.supervise import Bell
 from farm.wire import Reach
-from node_agent import join
+from node_agent import head_line, join
+from node_agent.doorbells import Doorbells
 from node_agent.head_line import HeadLine
 from node_agent.join import Membership, Node, NodeOptions
-from node_agent.reach import Doorbells, why_unreachable
 from node_agent.trust import request_for
 from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard, wait_until
 
@@ -128,8 +132,8 @@ def test_the_head_dials_back_and_tells_which_ports_answer(line: tuple[HeadLine, 
     head, token = line
     with Doorbells(RayPorts(23200)) as bells:
         assert len(bells.ports) == 3
-        assert head.reach(token, "127.0.0.3", bells.ports) == Reach({}, "127.0.0.1")
-    gone = head.reach(token, "127.0.0.3", bells.ports)
+        assert head.reach(token, "127.0.0.3", bells.ports, 23200) == Reach({}, "127.0.0.1")
+    gone = head.reach(token, "127.0.0.3", bells.ports, 23200)
     assert set(gone.failed) == set(bells.ports)
     assert "refused" in next(iter(gone.failed.values()))
 
@@ -146,7 +150,7 @@ def test_a_port_that_never_answers_takes_two_seconds_and_is_named(line: tuple[He
             caller.setblocking(False)
             caller.connect_ex(("127.0.0.1", port))
         began = time.monotonic()
-        found = head.reach(token, "127.0.0.1", [port])
+        found = head.reach(token, "127.0.0.1", [port], 23200)
         took = time.monotonic() - began
         for caller in callers:
             caller.close()
@@ -155,7 +159,8 @@ def test_a_port_that_never_answers_takes_two_seconds_and_is_named(line: tuple[He
 
 
 def test_only_a_node_may_have_the_head_dial(farm: RunningDashboard, line: tuple[HeadLine, str]) -> None:
-    url, wish = f"{farm.base_url}/api/v1/nodes/reach", {"address": "127.0.0.1", "ports": [23000]}
+    url = f"{farm.base_url}/api/v1/nodes/reach"
+    wish = {"address": "127.0.0.1", "ports": [23000], "first_port": 23000}
     assert httpx.post(url, json=wish).status_code == 401
     assert httpx.post(url, json=wish, headers=farm.headers).status_code == 401
     mine = {"authorization": f"Bearer {line[1]}"}
@@ -165,6 +170,7 @@ def test_only_a_node_may_have_the_head_dial(farm: RunningDashboard, line: tuple[
         {"ports": []},
         {"ports": list(range(2000, 2009))},
         {"address": "a.example"},
+        {"first_port": 65500},
     ):
         assert httpx.post(url, json={**wish, **wrong}, headers=mine).status_code == 422
 
@@ -223,10 +229,62 @@ def test_a_node_that_cannot_be_dialled_says_so_within_seconds_and_goes_on_when_i
         )
         print(f"told after {time.monotonic() - began:.1f} s")
         assert not started.is_set(), "Ray is not started to hang"
+        (shown,) = nodes_of(farm)
+        assert shown.kept_out is not None
+        assert shown.kept_out.startswith(
+            f"The head cannot connect to {shown.name} at 127.0.0.3, port 23401 ("
+        )
+        assert "from 127.0.0.1 to any port 23400:23519`" in shown.kept_out
+        assert "It asks to join and cannot: The head cannot connect to" in page(farm)
         monkeypatch.setattr(join, "Doorbells", Doorbells)
         assert started.wait(20)
         thread.join(10)
         assert not thread.is_alive()
+    assert [one.kept_out for one in nodes_of(farm)] == [None]
+    assert "cannot connect" not in page(farm)
+
+
+def nodes_of(farm: RunningDashboard) -> list[NodeView]:
+    answer = httpx.get(f"{farm.base_url}/api/v1/nodes", headers=farm.headers)
+    return [NodeView.model_validate(one) for one in answer.json()]
+
+
+def page(farm: RunningDashboard) -> str:
+    answer = httpx.get(f"{farm.base_url}/cards", headers=farm.headers)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_a_head_that_was_updated_gives_its_nodes_the_line_and_shows_which_are_left_behind(
+    farm: RunningDashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node with other code used to be let in, and its reports could not be read."""
+    home = tmp_path / "node"
+    enrolled(farm, home, code(farm)["token"])
+    (before,) = nodes_of(farm)
+    assert before.versions["farm"] == build()
+    monkeypatch.setattr(head_line, "build", lambda: "0.0.9+0123456789ab")
+    with pytest.raises(ConfigurationError, match=re.escape(build())) as refused:
+        enrolled(farm, home)
+    assert "This PC has the farm 0.0.9+0123456789ab" in refused.value.message
+    line = linux_line(fetched(farm, "install.sh"), farm.base_url)
+    assert f"`{line}`" in refused.value.remedy
+    (shown,) = nodes_of(farm)
+    assert shown.kept_out is not None
+    assert shown.kept_out.startswith(f"{shown.name} has the farm 0.0.9+0123456789ab, the head has {build()}")
+    assert line in shown.kept_out
+    assert "It asks to join and cannot: " in page(farm)
+
+
+def test_a_new_node_is_not_let_into_an_older_farm(
+    farm: RunningDashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head of before this rule judges nobody: then it is the PC that says so."""
+    monkeypatch.setattr(join, "build", lambda: "9.9.9+0123456789ab")
+    options = NodeOptions(farm.base_url, tmp_path / "node", token=code(farm)["token"], first_port=23600)
+    with Bell() as bell, pytest.raises(ConfigurationError, match=re.escape("the farm 9.9.9+")) as refused:
+        Node(options, {}, lambda _line: None).run(bell)
+    assert "Bring the head up to this version" in refused.value.remedy
 
 
 def test_the_head_tells_what_it_runs(farm: RunningDashboard) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from dashboard.signin import local_path
 from farm.auth import TokenKind, new_token
+from farm.build import build
 from farm.client import Farm
 from farm.wire import ticket_from_dict
 from tests.integration.dashboard_server import (
@@ -281,6 +282,7 @@ def test_no_token_is_logged(
 
 WHO = {
     "name": "attic",
+    "farm_version": build(),
     "ray_version": metadata.version("ray"),
     "python_version": platform.python_version(),
 }
@@ -350,6 +352,11 @@ def test_each_bad_code_has_its_own_sentence(farm: RunningDashboard, clock: Moved
     [
         ({"ray_version": "2.9.0"}, f'pip install "ray=={metadata.version("ray")}"'),
         ({"python_version": "3.9.1"}, f"with Python {'.'.join(platform.python_version_tuple()[:2])},"),
+        (
+            {"farm_version": "0.0.9+000000000000"},
+            "Bring the farm's program on this PC to the head's version, or let the head do it: `",
+        ),
+        ({"farm_version": ""}, "curl -fsS"),
     ],
 )
 def test_other_versions_are_told_what_to_install_and_the_code_stays_good(

@@ -5,6 +5,8 @@
         server = head.start(["farm", "up", "--host", head.address], "up")
         node.cut()           # its cable is pulled
         node.heal()
+        node.worsen(0.05, 0.01)   # 50 ms each way, and one frame in a hundred is lost
+        node.mend()
         head.power_cut()     # kill -9 of all that runs there
         head.power_on()
 
@@ -15,13 +17,15 @@ other (Ray looks at every process of a PC before it starts), and all end with th
 import contextlib
 import itertools
 import os
+import re
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,7 +33,7 @@ from typing import Self
 import psutil
 import pytest
 
-_BEDS = itertools.count(1)
+_SLOW_LINE = Path(__file__).with_name("slow_line.py")
 # An init that lets the kernel reap orphans: a machine whose dead stay visible would look alive to Ray and to us.
 _INIT = "import signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nprint('up', flush=True)\nwhile True: time.sleep(3600)"
 
@@ -43,6 +47,10 @@ def why_impossible() -> str | None:
     for tool in ("ip", "unshare", "nsenter"):
         if shutil.which(tool) is None:
             return f"the program `{tool}` is missing (Debian: iproute2, util-linux)"
+    try:
+        _make_tun()
+    except OSError as error:
+        return f"/dev/net/tun, of which slow lines are made, cannot be opened: {error.strerror}"
     name = f"fbt{secrets.token_hex(3)}"
     tried = _try("ip", "netns", "add", name)
     if tried.returncode != 0:
@@ -50,6 +58,15 @@ def why_impossible() -> str | None:
     ran = _try("ip", "netns", "exec", name, "unshare", "-pf", "--mount-proc", "true")
     _ip("netns", "del", name)
     return None if ran.returncode == 0 else f"`unshare` failed: {ran.stderr.strip()}"
+
+
+def _make_tun() -> None:
+    """A container often lacks the device that its kernel has. Raises OSError where that has none either."""
+    tun = Path("/dev/net/tun")
+    if not tun.exists():
+        tun.parent.mkdir(exist_ok=True)
+        os.mknod(tun, stat.S_IFCHR | 0o600, os.makedev(10, 200))
+    os.close(os.open(tun, os.O_RDWR))
 
 
 def require() -> None:
@@ -82,6 +99,11 @@ class Running:
     def signal(self, number: int) -> None:
         """Sends a signal to it alone."""
         os.kill(self.pid, number)
+
+    def wake_outside(self) -> None:
+        """Wakes what waits for it on the real PC."""
+        if self._entered.poll() is None:
+            self._entered.send_signal(signal.SIGCONT)
 
     def wait(self, limit_s: float) -> int:
         """Its exit code, once it ended by itself."""
@@ -116,9 +138,12 @@ class Machine:
         self.address = f"{bed.net}.{number}"
         self.directory = bed.directory / f"pc{number}"
         self.directory.mkdir()
+        self._bridge = bed.bridge
         self._link = f"{self.name}l"
+        self._slow: subprocess.Popen[str] | None = None
         self._counter = itertools.count()
         self._started: list[Running] = []
+        self._asleep: list[psutil.Process] = []
         self._init: subprocess.Popen[bytes] | None = None
         _ip("netns", "add", self.name)
         _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
@@ -161,6 +186,52 @@ class Machine:
     def heal(self) -> None:
         """Plugs its cable in again."""
         _ip("link", "set", self._link, "up")
+
+    def worsen(self, delay_s: float, loss: float, seed: int = 1) -> None:
+        """Puts a bad line between it and the others, under what runs: `delay_s` each way, a share `loss` of the frames dropped."""
+        near, far, between = (f"{self.name}{end}" for end in ("n", "f", "b"))
+        self._slow = subprocess.Popen(
+            [sys.executable, str(_SLOW_LINE), near, far, str(delay_s), str(loss), str(seed)],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._slow.stdout is not None
+        said = self._slow.stdout.readline()
+        assert said == "up\n", f"the slow line of {self.name} did not start: {said!r}"
+        _ip("link", "add", between, "type", "bridge")
+        _ip("link", "set", between, "up")
+        _ip("link", "set", near, "master", between, "up")
+        _ip("link", "set", far, "master", self._bridge, "up")
+        _ip("link", "set", self._link, "master", between)
+
+    def mend(self) -> tuple[int, int]:
+        """Takes the bad line away again; returns how many frames it carried and how many it dropped."""
+        assert self._slow is not None
+        assert self._slow.stdout is not None
+        _ip("link", "set", self._link, "master", self._bridge)
+        self._slow.terminate()
+        self._slow.wait(10.0)  # its devices end with it
+        said = self._slow.stdout.read()
+        self._slow.stdout.close()
+        self._slow = None
+        _ip("link", "del", f"{self.name}b")
+        told = re.search(r"carried (\d+), dropped (\d+)", said)
+        assert told is not None, f"the slow line of {self.name} broke: {said!r}"
+        return int(told[1]), int(told[2])
+
+    def suspend(self) -> None:
+        """Stops all that runs there, as the lid of a laptop does."""
+        self._asleep = self.processes()
+        for process in self._asleep:
+            process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Lets it go on. So do the `nsenter`s outside, which stop with what they have entered."""
+        for process in self._asleep:
+            process.send_signal(signal.SIGCONT)
+        for running in self._started:
+            running.wake_outside()
 
     def start(
         self, command: Sequence[str], name: str, environment: Mapping[str, str] | None = None
@@ -220,6 +291,8 @@ class Machine:
         """Ends it for good."""
         if self._init is not None:
             self.power_cut()
+        if self._slow is not None:
+            self.mend()
         _try("ip", "netns", "del", self.name)
         _try("ip", "link", "del", self._link)
 
@@ -234,16 +307,14 @@ class Bed:
 
     def __init__(self, directory: Path, machines: int) -> None:
         self.directory = directory
-        self.name = f"fb{os.getpid() % 10_000:04d}{next(_BEDS)}"
-        self.bridge = f"{self.name}br"
-        self.net = _free_net()
+        self.name, self.net = "", ""
         self.machines: list[Machine] = []
         self._count = machines
 
     def __enter__(self) -> Self:
+        self._claim()
         try:
-            _ip("link", "add", self.bridge, "type", "bridge")
-            # An address here keeps two beds of one time apart, and lets the test itself speak to the machines.
+            # The address lets the test itself speak to the machines.
             _ip("addr", "add", f"{self.net}.254/24", "dev", self.bridge)
             _ip("link", "set", self.bridge, "up")
             for number in range(1, self._count + 1):
@@ -257,6 +328,27 @@ class Bed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._remove()
+
+    @property
+    def bridge(self) -> str:
+        """The bridge's name, which no other bed has: making it is what claims the bed's number."""
+        return f"{self.name}br"
+
+    def _claim(self) -> None:
+        """Takes a network that nobody here uses; of two processes that want the same one at once, the kernel gives it to one."""
+        taken = {
+            address.address.rpartition(".")[0]
+            for all_of in psutil.net_if_addrs().values()
+            for address in all_of
+        }
+        for number in range(256):
+            self.name, self.net = f"fb{number}", f"10.77.{number}"
+            if (
+                self.net not in taken
+                and _try("ip", "link", "add", self.bridge, "type", "bridge").returncode == 0
+            ):
+                return
+        raise AssertionError("no network is free for a bed")
 
     def _remove(self) -> None:
         for machine in self.machines:
@@ -291,17 +383,3 @@ def _try(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _tool(name: str) -> str:
     return shutil.which(name) or name
-
-
-def _free_net() -> str:
-    """Three numbers of a network that no interface here has."""
-    taken = {
-        address.address.rpartition(".")[0] for all_of in psutil.net_if_addrs().values() for address in all_of
-    }
-    return next(net for net in _nets() if net not in taken)
-
-
-def _nets() -> Iterator[str]:
-    start = os.getpid() + next(_BEDS)
-    for number in range(256):
-        yield f"10.77.{(start + number) % 256}"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.network.pair import FARM, PORT, Head, Node
 
 from farm import daemons
 from farm.certificates import fingerprint
 from farm.tls import TlsFiles, trust
 from farm.video import verify
 from tests.network.netbed import Bed, require, wait_until
-from tests.network.pair import FARM, PORT, Head, Node
 from tests.network.test_line import prepared
 from tests.pictures import street
 

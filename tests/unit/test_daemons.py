@@ -100,6 +100,10 @@ def test_a_link_in_the_place_of_the_temporary_directory_is_refused(tmp_path):
         ("RuntimeError: Version mismatch: The cluster was started with", "another version"),
         ("ConnectionError: Ray is trying to start at 1.2.3.4:1, but is already running", "another Ray"),
         ("Failed to connect to GCS at address 10.0.0.1:6380 within 30 seconds", "did not answer"),
+        (
+            "Exiting because this node manager has mistakenly been marked as dead by the GCS",
+            "had given this PC up",
+        ),
         ("ValueError: something new", "ValueError: something new"),
     ],
 )

@@ -25,7 +25,9 @@ PASCAL = CardReport(
 )  # fmt: skip
 BLACKWELL = replace(PASCAL, id="GPU-2", name="RTX 5070", compute_capability=(12, 0), driver="580.65.06")
 TORCH = TorchFacts("2.13.0+cu126", "12.6", diffusers=True)
-HEAD = HeadFacts("http://head:8000", farm_id="f1", ray="2.60.0", python="3.11.2", line="curl LINE")
+HEAD = HeadFacts(
+    "http://head:8000", farm_id="f1", ray="2.60.0", python="3.11.2", line="curl LINE", build="0.1.0+aa"
+)
 WELL = Facts(
     python="3.11.7",
     ray="2.60.0",
@@ -38,6 +40,7 @@ WELL = Facts(
     ffmpeg="7.1",
     ports=(6380, 6499),
     head=HEAD,
+    build="0.1.0+aa",
 )
 
 
@@ -64,6 +67,7 @@ WRONG: dict[str, tuple[dict[str, object], str, str, str]] = {
     "python of the head": ({"python": "3.12.3"}, "python", "the head has 3.11.2", "curl LINE"),
     "no ray": ({"ray": None}, "ray", "not installed", 'PIP install "ray==2.60.0"'),
     "other ray": ({"ray": "2.9.0"}, "ray", "the head has 2.60.0", 'PIP install "ray==2.60.0"'),
+    "other farm": ({"build": "0.1.0+bb"}, "farm", "the head has 0.1.0+aa", "curl LINE"),
     "silent head": (
         {"head": HeadFacts("http://head:8000", silent="timed out")}, "head", "timed out", "farm up --host 0.0.0.0"
     ),
@@ -134,7 +138,13 @@ def told_head() -> Iterator[str]:
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            told = {"farm_id": "f1", "ray_version": "2.1.0", "python_version": "3.11.1", "line": "curl LINE"}
+            told = {
+                "farm_id": "f1",
+                "ray_version": "2.1.0",
+                "python_version": "3.11.1",
+                "line": "curl LINE",
+                "farm_version": "0.1.0+aa",
+            }
             body = json.dumps(told if self.path == "/join/farm" else []).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
@@ -214,8 +224,10 @@ def test_the_head_that_was_joined_or_named_is_asked(
     recorded("no-driver").install(monkeypatch)
     Membership(told_head, "token", "f2").save(tmp_path)
     facts = checkup.gather(tmp_path, 21000, devices=tmp_path)
-    assert facts.head == HeadFacts(told_head, farm_id="f1", ray="2.1.0", python="3.11.1", line="curl LINE")
-    assert {finding.about for finding in bad(facts)} == {"ray", "head"}
+    assert facts.head == HeadFacts(
+        told_head, farm_id="f1", ray="2.1.0", python="3.11.1", line="curl LINE", build="0.1.0+aa"
+    )
+    assert {finding.about for finding in bad(facts)} == {"ray", "farm", "head"}
     silent = checkup.gather(tmp_path, 21000, "127.0.0.1:9", devices=tmp_path).head
     assert silent is not None
     assert silent.url == "http://127.0.0.1:9"

@@ -96,10 +96,10 @@ def test_only_renders_before_which_the_card_held_something_else_tell_what_a_load
     history.attempt(I2VGEN, load_s=43.0, fails=True)
     history.attempt(SVD, load_s=31.0)
     history.attempt(I2VGEN, load_s=44.0)
-    reader = history.store.reader
-    assert reader.loads(history.card.id, "i2vgen-xl") == [44.0, 40.0]
-    assert reader.loads(history.card.id, "svd") == [31.0, 30.0]
-    assert reader.loads("another", "svd") == []
+    taught = history.store.reader.taught
+    assert taught.loads(history.card.id, "i2vgen-xl") == [44.0, 40.0]
+    assert taught.loads(history.card.id, "svd") == [31.0, 30.0]
+    assert taught.loads("another", "svd") == []
 
 
 def test_what_loads_took_changes_what_the_planner_counts_for_the_next(history: History) -> None:
