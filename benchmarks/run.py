@@ -16,6 +16,7 @@ ALL = (
     "makespan",
     "assign",
     "pages",
+    "streams",
     "interpolation",
     "overhead",
     "intake",

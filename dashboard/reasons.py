@@ -5,7 +5,7 @@ what renders have taught of the cards' memory; by that a card may be found too s
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from dashboard.stream import Live
 from farm.catalogue.models import ModelRow
@@ -25,8 +25,14 @@ class Reasons:
     """One per web process; may be asked from any thread."""
 
     def __init__(
-        self, reader: Reader, live: Live, models: Mapping[str, ModelRow], tiers: TiersMode, clock: Clock
+        self,
+        reader: Reader,
+        live: Live,
+        models: Mapping[str, ModelRow],
+        tiers: Callable[[], TiersMode],
+        clock: Clock,
     ) -> None:
+        """`tiers` tells the farm's setting as it holds now."""
         self._reader = reader
         self._live = live
         self._models = models
@@ -49,7 +55,7 @@ class Reasons:
             return self._known[kind]
 
     def _look(self, job: Job) -> str:
-        view = FarmView(self._models, self._tiers, bands_of(self._cards))
+        view = FarmView(self._models, self._tiers(), bands_of(self._cards))
         verdicts: dict[Card, Verdict] = {}
         found = []
         for card in self._cards:

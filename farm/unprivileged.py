@@ -47,6 +47,7 @@ def step_down(name: str, say: Callable[[str], object]) -> None:
         return
     _become(entry)
     say(f"Going on as {user}, who may do nothing else on this PC.")
+    sys.stdout.flush()  # what is still in the buffer would not get through
     again = [sys.executable, "-P", "-m", "farm.cli.main", *sys.argv[1:]]
     os.execve(sys.executable, again, _environment(entry))  # noqa: S606 - no shell is what we mean
 

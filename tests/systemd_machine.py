@@ -22,6 +22,7 @@ from typing import Self
 import psutil
 import pytest
 
+ROOT = Path(__file__).parent.parent
 BOOT_S = 60.0
 _BOOT = """
 set -e
@@ -31,7 +32,10 @@ mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 : >"$1/root/etc/machine-id"
 chmod 755 "$1/root/root"  # the Python of these tests may lie there, and the node's user shall run it
-exec systemd-nspawn --quiet --boot --directory="$1/root" --machine="$2" --register=no --keep-unit --console=pipe systemd.unit=basic.target
+root="$1/root" name="$2"
+shift 2
+exec systemd-nspawn --quiet --boot --directory="$root" --machine="$name" --register=no --keep-unit --console=pipe "$@" \\
+    systemd.unit=basic.target
 """
 
 
@@ -43,6 +47,18 @@ def why_impossible() -> str | None:
         if shutil.which(tool) is None:
             return f"the program `{tool}` is missing (Debian: systemd-container, util-linux)"
     return None
+
+
+def _elsewhere() -> list[str]:
+    """What the overlay has not: of the project and its Python, that which lies on another file system than `/`."""
+    wanted = [
+        sys.prefix,
+        sys.base_prefix,
+        str(ROOT),
+        *(one for one in sys.path if one.endswith("site-packages")),
+    ]
+    root = Path("/").stat().st_dev
+    return [f"--bind-ro={one}" for one in dict.fromkeys(wanted) if Path(one).stat().st_dev != root]
 
 
 class SystemdMachine:
@@ -62,7 +78,7 @@ class SystemdMachine:
         self._place.mkdir()
         with self._log.open("wb") as log:
             self._nspawn = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", _BOOT, "sh", self._place, self._name],
+                ["unshare", "--mount", "sh", "-c", _BOOT, "sh", self._place, self._name, *_elsewhere()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -92,6 +92,8 @@ def _own_node(data: "DataDirectory") -> str:
 
 def _greet(console: "Console", options: "HeadOptions", sign_in: str) -> None:
     """What a person wants to know once all is ready: where to click, and what others can reach."""
+    import os
+
     from farm.certificates import fingerprint
     from farm.daemons import is_loopback
 
@@ -127,6 +129,11 @@ def _greet(console: "Console", options: "HeadOptions", sign_in: str) -> None:
         )
         console.print(f"  sudo ufw allow proto tcp from {network} to any port {options.port},{first}:{last}")
         console.print(f"  sudo ufw deny proto tcp to any port {options.port},{first}:{last}")
+    if os.geteuid() == 0 and options.node_id is not None:
+        console.print(
+            "It runs as root, and so does what this PC renders: start it as an ordinary user, or with --no-local-node.",
+            style="yellow",
+        )
     console.print("Ctrl-C ends the farm.")
 
 
