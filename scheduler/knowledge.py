@@ -1,4 +1,4 @@
-"""What the scheduler knows of its farm: the rules, the cards' bands, what cards have taught; and with it what may run where, and how long."""
+"""What the scheduler knows of its farm: its rules, the cards' bands, what cards have taught; and so what may run where, and how long."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
