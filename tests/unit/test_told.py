@@ -161,6 +161,9 @@ def test_the_farm_in_virtual_time_ends_each_job_when_it_was_told_to_be_done(
         assert position is not None
         assert done is not None
         assert exact == (position <= 200)
+        why = told.why(jobs[placed.job_id], position)
+        assert why is not None
+        assert why.startswith("Its turn comes next" if position <= 8 else "Waits for")
         positions.append(position)
         off.append(math.log(done.at / placed.end))
     assert sorted(positions) == list(range(1, len(jobs) + 1))
