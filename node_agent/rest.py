@@ -5,9 +5,9 @@ A worker without a model takes 60 MiB, which its PC's owner misses and nobody us
 
 from collections.abc import Iterable
 
-WARM_MOST = 3
-"""Workers that stay, so that the farm's own processes take less than 400 MB on an idle PC, however many cards it has (docs/benchmarks.md).
-PCs with up to three cards, which are nearly all, have no use for this module."""
+WARM_MOST = 2
+"""Workers that stay, so that the farm's own processes take less than 400 MB and 3 % of a core of an idle PC, however many cards it has
+(docs/benchmarks.md). PCs with one or two cards, which are nearly all, have no use for this module."""
 REST_AFTER_S = 60.0
 """How long a worker must have had nothing to do."""
 

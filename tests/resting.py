@@ -17,6 +17,7 @@ from farm.ids import new_id
 from farm.model import MemoryPlan, StageKind
 from farm.settings import DataDirectory
 from farm.wire import Order
+from node_agent.rest import WARM_MOST
 
 CARDS = 5
 LIMIT_S = 60.0
@@ -78,7 +79,7 @@ async def look(address: str, ray_process: psutil.Process, picture: bytes) -> dic
     saw: dict[str, Any] = {"most": 0}
     report = await cluster.report(node_id)
     end = time.monotonic() + LIMIT_S
-    while saw["most"] < CARDS or workers(ray_process) > 3:
+    while saw["most"] < CARDS or workers(ray_process) > WARM_MOST:
         assert time.monotonic() < end, (saw, workers(ray_process))
         report = await cluster.report(node_id)
         saw["most"] = max(saw["most"], workers(ray_process))

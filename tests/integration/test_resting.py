@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.rest import WARM_MOST
+
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +27,7 @@ def test_workers_rest_and_are_woken_for_work(tmp_path: Path) -> None:
     assert saw, done.stdout[-2000:] + done.stderr[-4000:]
     found = json.loads(saw[0].removeprefix("SAW "))
     print(found)
-    assert (found["most"], found["left"], found["left_after_a_report"]) == (5, 3, 3)
+    assert (found["most"], found["left"], found["left_after_a_report"]) == (5, WARM_MOST, WARM_MOST)
     assert found["fit_for_work"] == 5
     assert found["done"] == 5
     assert found["at_the_end"] == 5, "a worker that has a model is not sent to rest"

@@ -1,6 +1,6 @@
 """Which workers of a PC with many cards may rest."""
 
-from node_agent.rest import REST_AFTER_S, WARM_MOST, Rests
+from node_agent.rest import REST_AFTER_S, Rests
 from node_agent.standing import Standing, WorkerWord
 
 
@@ -10,7 +10,7 @@ def idle_for(rests: Rests, cards: list[str], since: float) -> None:
 
 
 def test_a_pc_with_few_cards_keeps_all_its_workers() -> None:
-    rests, cards = Rests(), ["a", "b", "c"][:WARM_MOST]
+    rests, cards = Rests(), ["a", "b"]
     idle_for(rests, cards, 0.0)
     assert rests.due(cards, 10 * REST_AFTER_S) == []
 
