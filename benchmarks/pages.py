@@ -312,6 +312,9 @@ def _attempt_row(
         "stage_seconds": {"load": 6.0, "denoise": 95.0, "decode": 7.0, "encode": 1.0} if ended else {},
         "peak_gib": 4.7 if ended else None,
         "predicted_s": 110.0,
+        "predicted_low_s": 95.0,
+        "predicted_high_s": 125.0,
+        "predicted_basis": "measured",
         "predicted_gib": 5.1,
         "reason": "It broke." if status == "failed" else None,
     }

@@ -18,6 +18,7 @@ ALL = (
     "makespan",
     "assign",
     "pages",
+    "streams",
     "interpolation",
     "overhead",
     "intake",

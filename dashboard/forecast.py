@@ -36,7 +36,7 @@ def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
     bench = farm.benches.rows()
     view = FarmView(
         models=farm.models,
-        tiers=farm.settings.tiers,
+        tiers=farm.in_force().tiers,
         bands=bands_of(card for card in cards if card.trouble is None),
         resting={
             card_id: f"is {live.state}"

@@ -11,7 +11,8 @@ from starlette.responses import Response
 from dashboard import words
 from dashboard.parts import Parts, parts, parts_of
 from dashboard.problems import Problem
-from dashboard.views import SCHEDULER_DOWN, show_cards
+from dashboard.queue import SCHEDULER_DOWN
+from dashboard.views import show_cards
 from dashboard.words import Word, many
 from farm.answers import CardView, JobView
 from farm.model import JobStatus
@@ -24,9 +25,11 @@ templates.env.filters.update(
     ago=words.ago,
     duration=words.duration,
     exact=words.exact,
+    gb=words.gb,
     gib=words.gib,
     iso=words.iso,
     number=words.number,
+    plain=words.plain,
     phase=words.phase,
     progress_line=words.progress_line,
     rate=words.rate,

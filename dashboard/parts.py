@@ -8,6 +8,7 @@ from anyio import CapacityLimiter
 from starlette.requests import HTTPConnection
 
 from dashboard.animations import Animations
+from dashboard.calibrated import Calibrated
 from dashboard.reasons import Reasons
 from dashboard.stream import Live
 from dashboard.tries import Tries
@@ -17,9 +18,11 @@ from farm.catalogue.models import ModelRow, load_models
 from farm.catalogue.presets import Preset, presets
 from farm.clock import Clock, SystemClock
 from farm.ids import new_id
+from farm.knobs import in_force
 from farm.settings import DataDirectory, FarmSettings
 from farm.store.benches import Benches
 from farm.store.engine import open_engine
+from farm.store.knobs import KnobStore
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Requests
@@ -36,7 +39,9 @@ HASHING_THREADS = 2
 
 @dataclass(frozen=True)
 class Parts:
-    """What the web process is made of. `users` reads accounts, `accounts` writes them.
+    """What the web process is made of. `users` reads accounts, `accounts` writes them; so do `knobs` and `knob_writer` with settings.
+
+    `settings` are those that the process was started with; `in_force` has those that an admin changed since.
 
     `intake` bounds the threads that decode and store uploads, `hashing` those that look at passwords. `greeted` is what each PC said when
     its greeting was last written down, and when that was.
@@ -45,8 +50,11 @@ class Parts:
     data: DataDirectory
     settings: FarmSettings
     reader: Reader
+    calibrated: Calibrated
     throughput: ThroughputReader
     requests: Requests
+    knobs: KnobStore
+    knob_writer: KnobStore
     registry: Registry
     users: Users
     accounts: Users
@@ -73,6 +81,10 @@ class Parts:
         """Wall time in seconds."""
         return self.clock.now()
 
+    def in_force(self) -> FarmSettings:
+        """The settings that hold now."""
+        return in_force(self.settings, self.knobs.newest())
+
 
 def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None = None) -> Parts:
     """Opens everything in a data directory whose database is already migrated."""
@@ -81,13 +93,16 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     clock = clock or SystemClock()
     artifacts = ArtifactStore(data.artifacts)
     models = load_models(settings.models_file)
-    reader, live = Reader(reading), Live(data.feed_socket)
+    reader, live, knobs = Reader(reading), Live(data.feed_socket), KnobStore(reading)
     return Parts(
         data=data,
         settings=settings,
         reader=reader,
+        calibrated=Calibrated(reader),
         throughput=ThroughputReader(reading),
         requests=Requests(writing),
+        knobs=knobs,
+        knob_writer=KnobStore(writing),
         registry=Registry(writing),
         users=Users(reading),
         accounts=Users(writing),
@@ -100,7 +115,7 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         presets={name: preset for name, preset in presets().items() if preset.model in models},
         clock=clock,
         live=live,
-        reasons=Reasons(reader, live, models, settings.tiers, clock),
+        reasons=Reasons(reader, live, models, lambda: in_force(settings, knobs.newest()).tiers, clock),
         intake=CapacityLimiter(INTAKE_THREADS),
         hashing=CapacityLimiter(HASHING_THREADS),
     )

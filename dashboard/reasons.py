@@ -5,14 +5,15 @@ what renders have taught of the cards' memory; by that a card may be found too s
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from dashboard.stream import Live
 from farm.catalogue.models import ModelRow
 from farm.clock import Clock
 from farm.model import Card, Job
-from farm.planning.eligibility import FarmView, TiersMode, Verdict, alike, bands_of, check, why_waiting
+from farm.planning.eligibility import FarmView, TiersMode, Verdict, alike, bands_of, check
 from farm.planning.kinds import kind_of
+from farm.planning.waiting import why_waiting
 from farm.standing import in_words, state_of
 from farm.store.reader import Reader
 
@@ -24,8 +25,14 @@ class Reasons:
     """One per web process; may be asked from any thread."""
 
     def __init__(
-        self, reader: Reader, live: Live, models: Mapping[str, ModelRow], tiers: TiersMode, clock: Clock
+        self,
+        reader: Reader,
+        live: Live,
+        models: Mapping[str, ModelRow],
+        tiers: Callable[[], TiersMode],
+        clock: Clock,
     ) -> None:
+        """`tiers` tells the farm's setting as it holds now."""
         self._reader = reader
         self._live = live
         self._models = models
@@ -48,7 +55,7 @@ class Reasons:
             return self._known[kind]
 
     def _look(self, job: Job) -> str:
-        view = FarmView(self._models, self._tiers, bands_of(self._cards))
+        view = FarmView(self._models, self._tiers(), bands_of(self._cards))
         verdicts: dict[Card, Verdict] = {}
         found = []
         for card in self._cards:

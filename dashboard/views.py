@@ -1,15 +1,14 @@
 """What people see of jobs, cards and nodes: the store's values joined with what is live. The API and the pages share it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from dashboard.parts import Parts
+from dashboard.queue import eta, positions, why_pending
 from farm.answers import (
     AttemptView,
     CalibrationView,
     CardView,
-    EtaView,
     JobPage,
     JobUrls,
     JobView,
@@ -27,7 +26,6 @@ from farm.model import (
     Artifact,
     Attempt,
     AttemptStatus,
-    Basis,
     Card,
     CardKind,
     Job,
@@ -35,19 +33,10 @@ from farm.model import (
     Node,
     StageKind,
 )
-from farm.planning.calibration import Foretold, calibration
 from farm.planning.rules import precision_for
-from farm.planning.spans import SHARE
 from farm.stages import stages_of
-from farm.states import ENDED_JOBS
 from farm.store.reader import JobSort
 from farm.weights import Shelf, coming_text
-
-SCHEDULER_DOWN = (
-    "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
-)
-FORETOLD = 1000
-"""The predictions that are judged: enough to tell 80 % from 77 %."""
 
 
 def job_view(
@@ -57,6 +46,7 @@ def job_view(
     *,
     position: int | None = None,
     stages: Sequence[StageView] = (),
+    energy_wh: float | None = None,
 ) -> JobView:
     """One job; of a job in a list `attempts` holds only the newest, and `stages` nothing. `position` is as `positions` says."""
     live = parts.live.jobs.get(job.id)
@@ -79,8 +69,8 @@ def job_view(
         finished_at=job.finished_at,
         progress=_progress(job, live),
         position=position,
-        eta=_eta(parts, job, position),
-        why_pending=_why_pending(parts, job, live, position),
+        eta=eta(parts, job, position),
+        why_pending=why_pending(parts, job, live, position),
         unplaceable=job.unplaceable,
         failure=job.failure,
         cancel_requested=job.cancel_requested,
@@ -92,6 +82,7 @@ def job_view(
         card_name=last.card_name if last else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
         stages=list(stages),
+        energy_wh=energy_wh,
         urls=_urls(parts, job),
     )
 
@@ -107,51 +98,6 @@ def _progress(job: Job, live: LiveJob | None) -> ProgressView | None:
         phase=live.phase,
         stage=StageKind(live.stage),
     )
-
-
-def _eta(parts: Parts, job: Job, position: int | None) -> EtaView | None:
-    """By the job's own place in the queue as it was played forward, or, far behind, by the curve of its kind."""
-    told = parts.live.told
-    if not parts.live.connected or told is None or job.status in ENDED_JOBS:
-        return None
-    done, exact = told.expected(job, position)
-    return (
-        None if done is None else EtaView(at=done.at, low_at=done.low_at, high_at=done.high_at, exact=exact)
-    )
-
-
-def _why_pending(parts: Parts, job: Job, live: LiveJob | None, position: int | None) -> str | None:
-    if job.status != JobStatus.QUEUED:
-        return None
-    if not parts.live.connected:
-        return SCHEDULER_DOWN
-    known = job.unplaceable or (live.why if live else None)
-    if known is None and parts.live.told is not None:
-        known = parts.live.told.why(job, position)
-    return known or parts.reasons.why(job)
-
-
-def positions(parts: Parts, jobs: Sequence[Job]) -> dict[str, int]:
-    """The position in the queue of each of these jobs that waits, by id.
-
-    As the scheduler told it. A job that came since stands behind all of its priority until the next telling, seconds later; one that the
-    scheduler has not told of otherwise, as while it is down, stands as the store has it: by priority, then by submission.
-    """
-    told = parts.live.told
-    found: dict[str, int] = {}
-    unheard: list[str] = []
-    for job in jobs:
-        if job.status != JobStatus.QUEUED:
-            continue
-        position = None if told is None else told.position(job)
-        if position is not None:
-            found[job.id] = position
-        elif told is not None and job.seq is not None and job.seq > told.queue.newest:
-            came = parts.reader.came_before(job, told.queue.newest)
-            found[job.id] = told.last_of(job.priority) + came + 1
-        else:
-            unheard.append(job.id)
-    return found | (parts.reader.positions(unheard) if unheard else {})
 
 
 def _urls(parts: Parts, job: Job) -> JobUrls:
@@ -215,9 +161,14 @@ def show_job(parts: Parts, job_id: str) -> JobView:
     """
     job, attempts = parts.reader.job(job_id), parts.reader.attempts(job_id)
     stages = stage_views(job, attempts, parts.reader.stage_artifacts(job_id))
-    view = job_view(parts, job, attempts, position=positions(parts, [job]).get(job_id), stages=stages)
+    position = positions(parts, [job]).get(job_id)
+    return job_view(parts, job, attempts, position=position, stages=stages, energy_wh=drawn_by(attempts))
+
+
+def drawn_by(attempts: Sequence[Attempt]) -> float | None:
+    """What these attempts drew together, watt-hours; None where no card told its power."""
     known = [attempt.energy_wh for attempt in attempts if attempt.energy_wh is not None]
-    return view.model_copy(update={"energy_wh": sum(known) if known else None})
+    return sum(known) if known else None
 
 
 def stage_views(job: Job, attempts: Sequence[Attempt], left: Mapping[StageKind, Artifact]) -> list[StageView]:
@@ -258,7 +209,7 @@ def show_jobs(
     cursor: int | None = None,
     limit: int = 50,
 ) -> JobPage:
-    """A page of jobs, each with its newest attempt."""
+    """A page of jobs, each with its newest attempt, and with what all of them drew."""
     page = parts.reader.jobs(
         status=status,
         model=model,
@@ -270,11 +221,12 @@ def show_jobs(
         cursor=cursor,
         limit=limit,
     )
-    last = parts.reader.last_attempts([job.id for job in page.jobs])
+    tries = parts.reader.attempts_of([job.id for job in page.jobs])
     stand = positions(parts, page.jobs)
     views = [
-        job_view(parts, job, [last[job.id]] if job.id in last else [], position=stand.get(job.id))
+        job_view(parts, job, mine[-1:], position=stand.get(job.id), energy_wh=drawn_by(mine))
         for job in page.jobs
+        for mine in (tries.get(job.id, []),)
     ]
     return JobPage(jobs=views, cursor=page.cursor)
 
@@ -321,7 +273,11 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
 
 def show_cards(parts: Parts) -> list[CardView]:
     """All cards, by node and name."""
-    names = {node.id: node.name for node in parts.reader.nodes()}
+    return _cards_of(parts, parts.reader.nodes())
+
+
+def _cards_of(parts: Parts, nodes: Sequence[Node]) -> list[CardView]:
+    names = {node.id: node.name for node in nodes}
     live, connected = parts.live.cards, parts.live.connected
     return [
         card_view(card, live.get(card.id), names.get(card.node_id, card.node_id), connected=connected)
@@ -331,10 +287,12 @@ def show_cards(parts: Parts) -> list[CardView]:
 
 def show_nodes(parts: Parts) -> list[NodeView]:
     """All nodes with their cards, by name."""
-    cards = show_cards(parts)
-    return [
-        node_view(node, [card for card in cards if card.node_id == node.id]) for node in parts.reader.nodes()
-    ]
+    nodes = parts.reader.nodes()
+    of: dict[str, list[CardView]] = {node.id: [] for node in nodes}
+    for card in _cards_of(parts, nodes):
+        if card.node_id in of:  # a PC that joined since its cards were read comes with the next look
+            of[card.node_id].append(card)
+    return [node_view(node, of[node.id]) for node in nodes]
 
 
 def show_node(parts: Parts, node_id: str) -> NodeView:
@@ -366,17 +324,7 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
 
 def show_calibration(parts: Parts) -> CalibrationView:
     """How often the last predictions held, all together and by what they rested on."""
-    told = parts.reader.foretold(FORETOLD)
-    of_basis: dict[Basis, list[Foretold]] = {}
-    for one in told:
-        if one.basis is not None:
-            of_basis.setdefault(one.basis, []).append(one)
-    by_basis = {basis: _calibration_view(ones) for basis, ones in sorted(of_basis.items())}
-    return _calibration_view(told).model_copy(update={"by_basis": by_basis})
-
-
-def _calibration_view(told: Sequence[Foretold]) -> CalibrationView:
-    return CalibrationView(aim=SHARE, **asdict(calibration(told)))
+    return parts.calibrated.view()
 
 
 def default_preset(parts: Parts) -> str:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from farm.model import MemoryPlan, RenderSettings
 from farm.video import verify
 from node_agent.encode import encode
 from node_agent.pipelines.animatic import open_model
-from node_agent.pipelines.base import Frame, RenderRequest
+from node_agent.pipelines.base import Frame, RenderRequest, Unheard
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +62,9 @@ def render_trouble() -> str | None:
     wrong: list[int] = []
 
     def frames() -> Iterator[Frame]:
-        model = open_model(builtin_models()[MODEL], "cpu")
-        model.load(MemoryPlan(), _QUIET)
-        for number, frame in enumerate(model.render(RenderRequest(SETTINGS, picture, MemoryPlan()), _QUIET)):
+        model, report = open_model(builtin_models()[MODEL], "cpu"), Unheard()
+        model.load(MemoryPlan(), report)
+        for number, frame in enumerate(model.render(RenderRequest(SETTINGS, picture, MemoryPlan()), report)):
             middle = frame[SETTINGS.height // 4 : SETTINGS.height // 2, :].astype(int)
             if np.abs(middle - COLOUR).max() > OFF:
                 wrong.append(number)
@@ -96,30 +95,6 @@ def render_trouble() -> str | None:
         return f"{len(wrong)} of {SETTINGS.frames} frames have another colour than the picture"
     return None
 
-
-class _Quiet:
-    """A `Report` to which nobody listens."""
-
-    def part(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 - the protocol's
-        return nullcontext()
-
-    def step(self, done: int, total: int) -> None:
-        pass
-
-    def preview(self, jpeg: bytes) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def leaving(self) -> bool:
-        return False
-
-    def checkpoint(self, step: int, state: bytes) -> None:
-        pass
-
-
-_QUIET = _Quiet()
 
 if __name__ == "__main__":
     trouble = render_trouble()

@@ -1,6 +1,7 @@
 """The filters' word on a job and a card, asked once for jobs alike and cards alike: a farm of a thousand cards has some dozen sorts."""
 
 from collections.abc import Callable
+from itertools import count
 
 from farm.model import Card, Job
 from farm.planning.eligibility import FarmView, Verdict, alike, check
@@ -12,11 +13,14 @@ MOST = 200_000
 
 
 class Judging:
-    """`farm.planning.eligibility.check` with the farm's present view, and a memory. Called as it, with a job and a card."""
+    """`farm.planning.eligibility.check` with the farm's present view, and a memory. Called as it, with a job and a card.
+
+    May be asked from several threads: what is remembered is only ever added, under a key that says all that it rests on.
+    """
 
     def __init__(self, view: Callable[[], FarmView]) -> None:
         self._view = view
-        self._rules: tuple[object, ...] = ()
+        self._numbers = count()
         self._known: dict[tuple[object, ...], Verdict] = {}
         self._sorts: dict[Card, int] = {}
         self._sort_of: dict[str, tuple[Card, int]] = {}
@@ -26,11 +30,10 @@ class Judging:
         view = self._view()
         if view.failed or view.resting:  # of single jobs and cards
             return check(job, card, view)
-        rules = (view.tiers, view.bands, id(view.models))
-        if rules != self._rules or len(self._known) > MOST:
-            self._rules = rules
-            self._known.clear()
-        key = (requirements(job), self._sort(card), learned_for(view.learned, job, card.id))
+        if len(self._known) > MOST or len(self._sorts) > MOST:
+            self._known, self._sorts, self._sort_of = {}, {}, {}
+        learned = learned_for(view.learned, job, card.id)
+        key = (requirements(job), self._sort(card), learned, view.tiers, view.bands, id(view.models))
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = check(job, card, view)
@@ -41,10 +44,6 @@ class Judging:
         known = self._sort_of.get(card.id)
         if known is not None and known[0] is card:
             return known[1]
-        if len(self._sorts) > MOST:  # memory that other programs hold makes ever new ones
-            self._sorts.clear()
-            self._sort_of.clear()
-            self._known.clear()
-        number = self._sorts.setdefault(alike(card), len(self._sorts))
+        number = self._sorts.setdefault(alike(card), next(self._numbers))
         self._sort_of[card.id] = (card, number)
         return number

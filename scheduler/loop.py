@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from farm.own_bench import BenchResult
 from farm.planning.eligibility import FarmView, TiersMode, bands_of, unplaceable
 from farm.planning.learned import UNLEARNED, learned_for, worked_by
 from farm.planning.loading import load_seconds
+from farm.retention import Limits
+from farm.settings import FarmSettings
 from farm.stages import stage_before, stages_of
 from farm.store.reader import Reader
 from farm.store.registry import Registry
@@ -73,9 +75,14 @@ class Scheduler:
         tiers: TiersMode,
         benched: Benched | None = None,
         retention: Retention | None = None,
+        settings: Callable[[], FarmSettings] | None = None,
     ) -> None:
-        """Without `benched` no card has a bench of its own; without `retention` everything is kept."""
+        """Without `benched` no card has a bench of its own; without `retention` everything is kept.
+
+        `settings` reads those that hold, and is asked when an admin has changed one.
+        """
         self._retention = retention
+        self._settings = settings
         self._cluster = cluster
         self._writer = writer
         self._reader = reader
@@ -108,7 +115,7 @@ class Scheduler:
         self._unjudged: list[str] = []
         self._board = Board(self._publish)
         self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
-        leases = Leases(lease_s)
+        self._leases = leases = Leases(lease_s)
         self._checkpoints = Checkpoints(checkpoints)
         self._desk = Desk(
             cluster,
@@ -240,6 +247,19 @@ class Scheduler:
                 self._watch.resume(request.node_id)
             case RequestKind.FORGET:
                 self._watch.forget(request.node_id)
+            case RequestKind.SETTINGS if self._settings is not None:
+                self._take_settings(self._settings())
+
+    def _take_settings(self, settings: FarmSettings) -> None:
+        """From here on these hold: also for what waits and for what renders already."""
+        self._leases.lease_s = settings.lease_s
+        if self._retention is not None:
+            self._retention.limit(Limits(settings.keep_days, settings.keep_gb))
+        if settings.tiers != self._view.tiers:
+            self._view = replace(self._view, tiers=settings.tiers)
+            self._policy.forget_verdicts()
+            self._outlook.forget()
+            self._placed_with = None  # what could run nowhere may now, and the other way round
 
     def _has_lost_its_clip(self, request: Request) -> bool:
         """Whether what the stage before a job's present one left is gone: from the disk, or let go of since the job ended."""

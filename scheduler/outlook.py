@@ -18,18 +18,12 @@ import numpy as np
 from farm.clock import Clock
 from farm.feed import Behind, Expected, Knot, QueueChanged, QueuePlace
 from farm.model import Attempt, Card, Job
-from farm.planning.eligibility import (
-    NO_CARD,
-    FarmView,
-    Verdict,
-    none_can,
-    state_for,
-    waits_for,
-)
+from farm.planning.eligibility import FarmView, Verdict
 from farm.planning.kinds import kind_of
 from farm.planning.learned import NOISE, UNLEARNED, Learned, learned_for
 from farm.planning.queue import EXACT, Pace, Place, Waiting, evened, forecast
 from farm.planning.spans import Span, Z, spread
+from farm.planning.waiting import NO_CARD, none_can, state_for, waits_for
 from farm.standing import in_words, state_of
 from scheduler.board import Board
 from scheduler.order import Kind, Order, Queue, in_order

@@ -9,7 +9,7 @@ import logging
 from farm.artifacts import ArtifactStore
 from farm.clock import Clock
 from farm.errors import FarmError
-from farm.retention import Limits
+from farm.retention import Limits, Stock
 from farm.store.leftovers import Leftovers
 from farm.store.retention import RetentionReader
 from farm.store.writer import Writer
@@ -51,6 +51,12 @@ class Retention:
         """A job has ended that may leave something: look soon."""
         self._stirred = True
 
+    def limit(self, limits: Limits) -> None:
+        """From here on these limits hold; where they are others than before, it looks at once."""
+        if limits != self._limits:
+            self._limits = limits
+            self._looked = float("-inf")
+
     @property
     def due(self) -> bool:
         """Whether it is time to look."""
@@ -78,10 +84,12 @@ class Retention:
         return gone
 
     def _keep_the_limits(self) -> list[str]:
-        wanted = self._reader.going(self._limits, self._clock.now()).job_ids
+        now = self._clock.now()
+        found = self._reader.going(self._limits, now)
         gone: list[str] = []
-        for start in range(0, len(wanted), AT_ONCE):
-            gone += self._writer.remove_files(wanted[start : start + AT_ONCE], self._clock.now())
+        for start in range(0, len(found.job_ids), AT_ONCE):
+            gone += self._writer.remove_files(found.job_ids[start : start + AT_ONCE], now)
+        self._writer.note_stock(Stock(now, found.left, found.left_size))
         for file in self._reader.left_over():
             self._artifacts.discard(file)
         if gone:

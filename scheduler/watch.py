@@ -79,7 +79,7 @@ class Watch:
         self._vitals: dict[str, Vitals | None] = {}
         self._node_names: dict[str, str] = {}
         self._stored: dict[str, tuple[object, float]] = {}
-        self._doubts = Doubts(leases.lease_s)
+        self._doubts = Doubts(lambda: leases.lease_s)
         self._pauses = Pauses()
         self._drained: set[str] = set()
         self._asking: dict[str, asyncio.Task[None]] = {}

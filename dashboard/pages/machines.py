@@ -18,8 +18,7 @@ def cards_page(request: Request, farm: Farm) -> Response:
     """The PCs and their cards, and how to add one."""
     nodes = show_nodes(farm)
     cards = [card for node in nodes for card in node.cards]
-    running = farm.reader.running_on([card.id for card in cards])
-    planned = {card_id: attempt.predicted_gib for card_id, (attempt, _) in running.items()}
+    planned = {attempt.card_id: attempt.predicted_gib for attempt in farm.reader.live_attempts()}
     benches: dict[str, list[BenchView]] = {card.id: [] for card in cards}
     for row in kept_results(farm.benches.newest()):
         benches.get(row.card_id or "", []).append(row)

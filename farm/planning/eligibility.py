@@ -5,7 +5,6 @@ filter objects. What is judged is the stage that the job is at: only the first o
 a card is free, and which of several takes the job, is the scheduler's to say.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -277,81 +276,13 @@ def _plan(job: Job, card: Card, row: ModelRow, view: FarmView) -> MemoryPlan | N
     return None if found is None else found.plan
 
 
-def why_waiting(found: Sequence[tuple[Card, Verdict]], states: Mapping[str, str]) -> str:
-    """What a job waits for, from the verdicts on every card.
-
-    `states` says by id what a card does: "is busy", "does not answer"; "" or nothing for one that is idle.
-    """
-    if not found:
-        return NO_CARD
-    able = [(card, state_for(card, verdict, states)) for card, verdict in found if verdict.able]
-    if not able:
-        return none_can(found)
-    return waits_for(Counter(state for _, state in able), able[0][0].name)
-
-
-NO_CARD = "No card has joined the farm yet: start `farm join` on a PC."
-
-
-def none_can(found: Sequence[tuple[Card, Verdict]]) -> str:
-    """What is said where no card is able: the one that comes nearest, and what speaks against it."""
-    card, verdict = _nearest(found)
-    return f"No card can run it. The nearest is {card.name}: {'; '.join(verdict.reasons)}."
-
-
-def waits_for(states: Mapping[str, int], name: str, *, next_up: bool = True) -> str:
-    """What a job waits for, from how many of the cards that can run it are in each state ("" for an idle one).
-
-    `name` is the card's where there is but one. `next_up`: no more jobs stand before it than cards are idle.
-    """
-    able, idle = sum(states.values()), states.get("", 0)
-    if idle and not next_up:
-        if able == 1:
-            return f"Waits for the jobs before it, which {name} takes first."
-        return f"Waits for the jobs before it; of {able} cards that can run it {idle} {_plural('is idle', idle)}."
-    if idle:
-        return (
-            "Its turn comes next."
-            if able == idle
-            else f"Its turn comes next: {idle} of {able} cards that can run it {_plural('is idle', idle)}."
-        )
-    if able == 1:
-        (state,) = states
-        return f"Waits for {name}, which {state}."
-    if len(states) == 1:
-        (state,) = states
-        return f"Waits for one of {able} cards that can run it; {_all(state)}."
-    ordered = sorted(states.items(), key=lambda pair: -pair[1])
-    told = ", ".join(f"{number} {_plural(state, number)}" for state, number in ordered)
-    return f"Waits for one of {able} cards that can run it: {told}."
-
-
-def state_for(card: Card, verdict: Verdict, states: Mapping[str, str]) -> str:
-    """What keeps an able card from the job right now; "" for nothing. `states` as in `why_waiting`."""
-    return verdict.reasons[0].removeprefix(f"{card.name} ") if verdict.reasons else states.get(card.id, "")
-
-
-def _all(state: str) -> str:
-    return "none answers" if state == "does not answer" else f"all {_plural(state, 2)}"
-
-
-def _plural(state: str, number: int) -> str:
-    """A state of several cards: "is busy" is "are busy", "does not answer" is "do not answer"."""
-    if number == 1:
-        return state
-    for one, many in (("is ", "are "), ("does ", "do "), ("works ", "work ")):
-        if state.startswith(one):
-            return many + state.removeprefix(one)
-    return state
-
-
-def _nearest(found: Iterable[tuple[Card, Verdict]]) -> tuple[Card, Verdict]:
+def nearest(found: Iterable[tuple[Card, Verdict]]) -> tuple[Card, Verdict]:
     """The card that the fewest reasons speak against; of several the largest."""
     return min(found, key=lambda pair: (len(pair[1].reasons), -(pair[0].usable_gib or 0.0)))
 
 
 def _nobody(job: Job, found: Sequence[tuple[Card, Verdict]], view: FarmView) -> str:
-    card, verdict = _nearest(found)
+    card, verdict = nearest(found)
     reasons = "; ".join(verdict.reasons)
     return (
         f"No card can run it. The nearest is {card.name}: {reasons}. {what_helps(job, card, view)}".rstrip()

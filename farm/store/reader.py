@@ -300,18 +300,15 @@ class Reader:
             rows = connection.execute(sa.select(attempts).where(attempts.c.id.in_(attempt_ids))).mappings()
             return [attempt_from_row(row) for row in rows]
 
-    def last_attempts(self, job_ids: list[str]) -> dict[str, Attempt]:
-        """The newest attempt of each of these jobs that has one."""
+    def attempts_of(self, job_ids: Collection[str]) -> dict[str, list[Attempt]]:
+        """The attempts of each of these jobs that has any, first to last."""
         attempts = schema.attempts
+        statement = sa.select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.number)
+        found: dict[str, list[Attempt]] = {}
         with self._engine.connect() as connection:
-            rows = (
-                connection.execute(
-                    sa.select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.number)
-                )
-                .mappings()
-                .all()
-            )
-        return {row["job_id"]: attempt_from_row(row) for row in rows}
+            for row in connection.execute(statement).mappings():
+                found.setdefault(row["job_id"], []).append(attempt_from_row(row))
+        return found
 
     def instructive_attempts(
         self, card_id: str, model: str, limit: int
@@ -346,6 +343,13 @@ class Reader:
             rows = connection.execute(statement).mappings().all()
         return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
 
+    def last_foretold(self) -> str | None:
+        """The newest attempt that `foretold` would tell of: while it is the same one, so is all that `foretold` says."""
+        attempts = schema.attempts
+        statement = sa.select(attempts.c.id).where(schema.FORETOLD).order_by(attempts.c.finished_at.desc())
+        with self._engine.connect() as connection:
+            return connection.scalar(statement.limit(1))
+
     def foretold(self, limit: int) -> list[Foretold]:
         """What was foretold of the last finished attempts and what they took, newest first.
 
@@ -360,13 +364,7 @@ class Reader:
                 attempts.c.predicted_basis,
                 attempts.c.stage_seconds,
             )
-            .where(
-                attempts.c.status == AttemptStatus.FINISHED,
-                attempts.c.stage == StageKind.GENERATE,
-                attempts.c.disturbed.is_(False),
-                attempts.c.resumed_step.is_(None),
-                attempts.c.predicted_low_s.is_not(None),
-            )
+            .where(schema.FORETOLD)
             .order_by(attempts.c.finished_at.desc())
             .limit(limit)
         )

@@ -487,6 +487,7 @@ def test_a_job_tells_what_its_attempts_drew_and_a_card_how_it_fared(
     farm.writer.drew(second, 0.25)
     told = http.get(f"/jobs/{job_id}").json()
     assert told["energy_wh"] == 1.75
+    assert [one["energy_wh"] for one in http.get("/jobs").json()["jobs"]] == [1.75], "a list tells it too"
     assert [one["energy_wh"] for one in told["attempts"]] == [1.5, 0.25]
     assert told["attempts"][0]["reason"] == "The card is kept for its owner: a game."
 

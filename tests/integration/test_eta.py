@@ -82,6 +82,10 @@ def test_every_job_has_its_place_and_a_time_with_an_interval(http: httpx.Client,
             in httpx.get(f"{farm.base_url}/jobs", headers=farm.headers).text
         )
         assert " to " in run(farm, "show", ids[0]).stdout
+        lines = {line.split()[0]: line for line in run(farm, "jobs").stdout.splitlines()}
+        assert "queued, number 4 in the queue" in lines[ids[3]]
+        assert "about " in lines[ids[3]]
+        assert "about " not in lines[ids[1]]
     wait_until(
         lambda: http.get(f"/jobs/{ids[0]}").json()["eta"] is None, what="the end of the feed to be seen"
     )

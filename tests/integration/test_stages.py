@@ -130,7 +130,7 @@ def test_the_first_pc_generates_the_other_interpolates_and_a_killed_worker_repea
     farm, other = pair
     job = client.submit(picture, **DRAFT, smooth=24)
     # The only card that generates is taken by the next one at once, so that the other PC's is the free one.
-    blocker = client.submit(picture, **{**DRAFT, "frames": 160}, priority=5)
+    blocker = client.submit(picture, **{**DRAFT, "frames": 64}, priority=5)
     wait_until(lambda: interpolated(client, job.id) > 2, 60, "the other PC interpolates")
     left = farm.reader().stage_artifacts(job.id)[GENERATE]
     assert client.job(job.id).stages[0].sha256 == left.sha256
@@ -184,7 +184,7 @@ def test_a_job_cancelled_while_it_interpolates_stops_and_leaves_its_card_to_the_
     pair: tuple[FarmProcess, OtherPc], client: Farm, picture: Path
 ) -> None:
     farm, _ = pair
-    job = client.submit(picture, **DRAFT, smooth=60)
+    job = client.submit(picture, **DRAFT, smooth=24)
     wait_until(lambda: interpolated(client, job.id) > 2, 60, "it interpolates")
     client.cancel(job.id)
     # It takes 0.1 s; two where a busy PC lets the question wait.

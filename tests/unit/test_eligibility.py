@@ -16,12 +16,12 @@ from farm.planning.eligibility import (
     bands_of,
     check,
     unplaceable,
-    why_waiting,
     without_its_owner,
 )
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.memory import peak_gib, smallest_peak_gib
 from farm.planning.tiers import band_of, tier_now, tier_of
+from farm.planning.waiting import why_waiting
 
 STANDARD = RenderSettings("i2vgen-xl", 512, 512, 16, 50, 9.0, 8, seed=1, prompt="waves")
 NATIVE = replace(STANDARD, width=1280, height=704)

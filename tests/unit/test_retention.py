@@ -32,13 +32,13 @@ def kept(job_id: str, days_ago: float, files: str, *, starred: bool = False) -> 
 def test_what_is_older_than_the_days_goes_oldest_first() -> None:
     jobs = [kept("new", 1, "a"), kept("older", 8, "b"), kept("oldest", 9, "c"), kept("edge", 7, "d")]
     assert going(jobs, (), SIZES, Limits(days=7), NOW) == Going(
-        ("oldest", "older"), frozenset("bc"), 2 * int(GB)
+        ("oldest", "older"), frozenset("bc"), 2 * int(GB), left=2, left_size=2 * int(GB)
     )
 
 
 def test_only_as_much_goes_as_makes_the_room() -> None:
     jobs = [kept("one", 3, "ab"), kept("two", 2, "cd"), kept("three", 1, "ef")]
-    assert going(jobs, (), SIZES, Limits(gb=6), NOW) == Going()
+    assert going(jobs, (), SIZES, Limits(gb=6), NOW) == Going(left=3, left_size=6 * int(GB))
     assert going(jobs, (), SIZES, Limits(gb=5), NOW).job_ids == ("one",)
     assert going(jobs, (), SIZES, Limits(gb=3), NOW).job_ids == ("one", "two")
 
@@ -46,7 +46,7 @@ def test_only_as_much_goes_as_makes_the_room() -> None:
 def test_starred_jobs_never_go_and_take_their_room() -> None:
     jobs = [kept("starred", 90, "ab", starred=True), kept("other", 2, "cd")]
     assert going(jobs, (), SIZES, Limits(days=1, gb=2), NOW).job_ids == ("other",)
-    assert going(jobs[:1], (), SIZES, Limits(days=1, gb=0.1), NOW) == Going()
+    assert going(jobs[:1], (), SIZES, Limits(days=1, gb=0.1), NOW).job_ids == ()
 
 
 def test_a_file_that_another_job_needs_stays() -> None:
