@@ -25,7 +25,6 @@ from node_agent.runner import Busy, Runner
 from node_agent.selftest import card_trouble_apart
 from node_agent.spill import can_spill
 from node_agent.spool import Spool
-from node_agent.tryout import render_trouble_apart
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +85,12 @@ class CardWorker:
         self._tested = known or (kind == CardKind.CPU and not again)
         self._trouble: str | None = None
         if not self._tested:  # beside the calls: importing torch takes seconds, and `state` must be answered
-            test = (
-                partial(render_trouble_apart, name)
-                if kind == CardKind.CPU
-                else partial(card_trouble_apart, name, driver, capability)
-            )
+            test = partial(card_trouble_apart, name, driver, capability)
+            if kind == CardKind.CPU:
+                # OpenCV comes with it, 10 MiB of every idle worker and of the agent, for a card that failed before.
+                from node_agent.tryout import render_trouble_apart  # noqa: PLC0415
+
+                test = partial(render_trouble_apart, name)
             threading.Thread(target=self._test, args=(name, test), name="test", daemon=True).start()
 
     def _test(self, name: str, test: Callable[[], str | None]) -> None:
