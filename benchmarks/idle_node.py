@@ -3,6 +3,7 @@
 A real head and a real `farm join` beside it on this PC. Only what belongs to the node counts.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -80,6 +81,7 @@ def _join(farm: FarmProcess, root: Path) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env=os.environ | {"FARM_AS_USER": "root"},
         )
 
 

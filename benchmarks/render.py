@@ -36,7 +36,7 @@ from farm.catalogue.models import builtin_models
 from farm.model import MemoryPlan, RenderSettings
 from farm.planning.memory import HELD, Room, best_plan, peak_gib, step_seconds
 from node_agent.engine import allocator
-from node_agent.pipelines.base import RenderRequest
+from node_agent.pipelines.base import RenderRequest, Unheard
 from node_agent.pipelines.diffusion import model as where
 from tests import checkpoints as small
 
@@ -71,7 +71,7 @@ HELD_BACK = (
 """Sizes that no coefficient was taken from, each with a cap in GiB."""
 
 
-class Note:
+class Note(Unheard):
     """A `Report` that keeps the seconds of steps and parts."""
 
     def __init__(self) -> None:
@@ -106,19 +106,9 @@ class Note:
         self.steps.append(time.perf_counter())
         self.retries.append(torch.cuda.memory_stats()["num_alloc_retries"])
 
-    def preview(self, jpeg: bytes) -> None:
-        """See `Report`."""
-
     def note(self, text: str) -> None:
         """See `Report`."""
         print(text, flush=True)
-
-    def leaving(self) -> bool:
-        """See `Report`."""
-        return False
-
-    def checkpoint(self, step: int, state: bytes) -> None:
-        """See `Report`."""
 
     @property
     def pace(self) -> float:

@@ -30,7 +30,7 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         if row["kind"] != "planned" or "step_s" not in row:
             continue
-        ratio = f"{row['ratio']:.2f}" if row["ratio"] is not None else "-"
+        ratio = f"{row['ratio']:.2f}" if row.get("ratio") is not None else "-"
         verdict = "-" if row["must"] is None else f"{row['must']:.2f}"
         difference = "-" if row["largest_difference"] is None else str(row["largest_difference"])
         text.append(

@@ -16,9 +16,11 @@ ALL = (
     "makespan",
     "assign",
     "pages",
+    "streams",
     "interpolation",
     "overhead",
     "intake",
+    "heartbeats",
     "idle_node",
     "stress",
 )

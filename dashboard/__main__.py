@@ -1,4 +1,4 @@
-"""Runs the web process: `python -m dashboard --data DIR --host H --port P`. The one place where it is wired to the outside."""
+"""Runs the web process: `python -m dashboard --data DIR --host H --port P [--tls]`. The one place where it is wired to the outside."""
 
 import argparse
 import logging
@@ -13,6 +13,7 @@ import uvicorn
 from dashboard.app import create_app
 from dashboard.parts import Parts
 from farm.settings import DataDirectory, FarmSettings
+from farm.tls import TlsFiles
 
 GRACE_S = 3
 """What open answers may still take after a request to stop; streams end at once."""
@@ -31,7 +32,9 @@ class Server(uvicorn.Server):
         if self.started:
             farm: Parts = self.config.app.state.parts  # type: ignore[union-attr]  # we gave it the app itself
             farm.data.head_url.parent.mkdir(parents=True, exist_ok=True)
-            farm.data.head_url.write_text(local_url(self.config.host, self.config.port))
+            farm.data.head_url.write_text(
+                local_url(self.config.host, self.config.port, tls=self.config.is_ssl)
+            )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ends the streams, then stops as usual."""
@@ -40,11 +43,12 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def local_url(host: str, port: int) -> str:
+def local_url(host: str, port: int, *, tls: bool = False) -> str:
     """The address under which this PC reaches a server that listens on `host`."""
     if host in ("0.0.0.0", "::", ""):  # noqa: S104  # a comparison
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def main() -> None:
@@ -54,13 +58,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=settings.data)
     parser.add_argument("--host", default=settings.host)
     parser.add_argument("--port", type=int, default=settings.port)
+    parser.add_argument(
+        "--tls", action="store_true", help="HTTPS, with the certificate in the data directory"
+    )
     given = parser.parse_args()
-    settings = settings.model_copy(update={"data": given.data, "host": given.host, "port": given.port})
+    settings = settings.model_copy(
+        update={"data": given.data, "host": given.host, "port": given.port, "tls": given.tls}
+    )
+    data = DataDirectory(given.data)
+    files = TlsFiles.in_folder(data.tls) if given.tls else None
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     config = uvicorn.Config(
-        create_app(DataDirectory(given.data), settings),
+        create_app(data, settings),
         host=given.host,
         port=given.port,
         loop="uvloop",
@@ -70,6 +81,8 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
         proxy_headers=False,
+        ssl_certfile=files.certificate if files is not None else None,
+        ssl_keyfile=files.key if files is not None else None,
     )
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     Server(config).run()

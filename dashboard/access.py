@@ -43,6 +43,9 @@ NEEDS: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/events"): _R,
     ("POST", "/api/v1/plan"): _R,
     ("POST", "/api/v1/tokens"): _A,
+    ("GET", "/api/v1/settings"): _R,
+    ("PATCH", "/api/v1/settings"): _A,
+    ("GET", "/api/v1/settings/retention"): _A,
     # A node's own token opens these, and no other door.
     ("POST", "/api/v1/nodes/hello"): None,
     ("POST", "/api/v1/nodes/bye"): None,
@@ -52,6 +55,7 @@ NEEDS: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/models/{name}/files/{path}"): None,
     # Open to all.
     ("GET", "/join/farm"): None,
+    ("GET", "/join/ca.pem"): None,
     ("GET", "/join/install.sh"): None,
     ("GET", "/join/install.ps1"): None,
     ("GET", "/join/wheel"): None,

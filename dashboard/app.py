@@ -25,6 +25,7 @@ from dashboard.api import (
     stats,
     weights,
 )
+from dashboard.api import settings as farm_settings
 from dashboard.headers import SecurityHeaders
 from dashboard.limits import BodyLimit
 from dashboard.openapi import describe
@@ -75,6 +76,7 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         join,
         reach,
         weights,
+        farm_settings,
     ):
         app.include_router(module.router, prefix=API)
     app.include_router(join.open_router)

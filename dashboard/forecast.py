@@ -7,7 +7,7 @@ from dashboard.views import default_preset
 from farm.answers import CardForecast
 from farm.catalogue.models import ModelRow
 from farm.model import Card
-from farm.own_bench import BenchResult, read_bench
+from farm.own_bench import BenchResult
 from farm.planning.eligibility import FarmView, bands_of
 from farm.planning.foresee import foresee
 from farm.planning.learned import LAST, Learned, bench_lessons, learn, lesson_of
@@ -33,10 +33,10 @@ def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
     )
     cards = farm.reader.cards()
     row = farm.models[submission.settings.model]
-    bench = read_bench(farm.data.bench_results)
+    bench = farm.benches.rows()
     view = FarmView(
         models=farm.models,
-        tiers=farm.settings.tiers,
+        tiers=farm.in_force().tiers,
         bands=bands_of(card for card in cards if card.trouble is None),
         resting={
             card_id: f"is {live.state}"

@@ -9,9 +9,10 @@ from fastapi.templating import Jinja2Templates
 from starlette.responses import Response
 
 from dashboard import words
-from dashboard.parts import Parts, parts
+from dashboard.parts import Parts, parts, parts_of
 from dashboard.problems import Problem
-from dashboard.views import SCHEDULER_DOWN, WAITING, show_cards
+from dashboard.queue import SCHEDULER_DOWN
+from dashboard.views import show_cards
 from dashboard.words import Word, many
 from farm.answers import CardView, JobView
 from farm.model import JobStatus
@@ -24,9 +25,11 @@ templates.env.filters.update(
     ago=words.ago,
     duration=words.duration,
     exact=words.exact,
+    gb=words.gb,
     gib=words.gib,
     iso=words.iso,
     number=words.number,
+    plain=words.plain,
     phase=words.phase,
     progress_line=words.progress_line,
     rate=words.rate,
@@ -105,7 +108,7 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
 
     A page that has asked for `cards` or `counts` (of jobs by status) already says so in its context.
     """
-    farm = parts(request)
+    farm = parts_of(request)
     cards = context.get("cards")
     if cards is None:
         cards = show_cards(farm)
@@ -129,7 +132,7 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
 
 def waits_for(job: JobView) -> str:
     """Why a queued job waits, where that says more than its status does already."""
-    return "" if job.why_pending in (None, WAITING, SCHEDULER_DOWN) else str(job.why_pending)
+    return "" if job.why_pending in (None, SCHEDULER_DOWN) else str(job.why_pending)
 
 
 def error_page(request: Request, found: Problem) -> Response:

@@ -1,12 +1,15 @@
 """The parts that every request handler may need, made once per process and kept on `app.state.parts`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from anyio import CapacityLimiter
 from starlette.requests import HTTPConnection
 
 from dashboard.animations import Animations
+from dashboard.calibrated import Calibrated
+from dashboard.reasons import Reasons
 from dashboard.stream import Live
 from dashboard.tries import Tries
 from farm.artifacts import ArtifactStore
@@ -14,8 +17,12 @@ from farm.auth import Credential
 from farm.catalogue.models import ModelRow, load_models
 from farm.catalogue.presets import Preset, presets
 from farm.clock import Clock, SystemClock
+from farm.ids import new_id
+from farm.knobs import in_force
 from farm.settings import DataDirectory, FarmSettings
+from farm.store.benches import Benches
 from farm.store.engine import open_engine
+from farm.store.knobs import KnobStore
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Requests
@@ -32,33 +39,51 @@ HASHING_THREADS = 2
 
 @dataclass(frozen=True)
 class Parts:
-    """What the web process is made of. `users` reads accounts, `accounts` writes them.
+    """What the web process is made of. `users` reads accounts, `accounts` writes them; so do `knobs` and `knob_writer` with settings.
 
-    `intake` bounds the threads that decode and store uploads, `hashing` those that look at passwords.
+    `settings` are those that the process was started with; `in_force` has those that an admin changed since.
+
+    `intake` bounds the threads that decode and store uploads, `hashing` those that look at passwords. `greeted` is what each PC said when
+    its greeting was last written down, and when that was.
     """
 
     data: DataDirectory
     settings: FarmSettings
     reader: Reader
+    calibrated: Calibrated
     throughput: ThroughputReader
     requests: Requests
+    knobs: KnobStore
+    knob_writer: KnobStore
     registry: Registry
     users: Users
     accounts: Users
     tries: Tries
     retention: RetentionReader
+    benches: Benches
     artifacts: ArtifactStore
     animations: Animations
     models: Mapping[str, ModelRow]
     presets: Mapping[str, Preset]
     clock: Clock
     live: Live
+    reasons: Reasons
     intake: CapacityLimiter
     hashing: CapacityLimiter
+    greeted: dict[str, tuple[object, float]] = field(default_factory=dict)
+
+    @cached_property
+    def farm_id(self) -> str:
+        """The farm's own id, made when it is first asked for."""
+        return self.registry.fact("farm_id", new_id())
 
     def now(self) -> float:
         """Wall time in seconds."""
         return self.clock.now()
+
+    def in_force(self) -> FarmSettings:
+        """The settings that hold now."""
+        return in_force(self.settings, self.knobs.newest())
 
 
 def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None = None) -> Parts:
@@ -68,35 +93,47 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     clock = clock or SystemClock()
     artifacts = ArtifactStore(data.artifacts)
     models = load_models(settings.models_file)
+    reader, live, knobs = Reader(reading), Live(data.feed_socket), KnobStore(reading)
     return Parts(
         data=data,
         settings=settings,
-        reader=Reader(reading),
+        reader=reader,
+        calibrated=Calibrated(reader),
         throughput=ThroughputReader(reading),
         requests=Requests(writing),
+        knobs=knobs,
+        knob_writer=KnobStore(writing),
         registry=Registry(writing),
         users=Users(reading),
         accounts=Users(writing),
         tries=Tries(clock),
         retention=RetentionReader(reading, artifacts),
+        benches=Benches(reading),
         artifacts=artifacts,
         animations=Animations(data.animations),
         models=models,
         presets={name: preset for name, preset in presets().items() if preset.model in models},
         clock=clock,
-        live=Live(data.feed_socket),
+        live=live,
+        reasons=Reasons(reader, live, models, lambda: in_force(settings, knobs.newest()).tiers, clock),
         intake=CapacityLimiter(INTAKE_THREADS),
         hashing=CapacityLimiter(HASHING_THREADS),
     )
 
 
-def parts(request: HTTPConnection) -> Parts:
-    """FastAPI dependency: the parts of this app."""
+def parts_of(request: HTTPConnection) -> Parts:
+    """The parts of the app that serves a request."""
     found: Parts = request.app.state.parts
     return found
 
 
-def who(request: HTTPConnection) -> Credential:
+# FastAPI would give plain functions a thread each time, which takes longer than they do.
+async def parts(request: HTTPConnection) -> Parts:
+    """FastAPI dependency: the parts of this app."""
+    return parts_of(request)
+
+
+async def who(request: HTTPConnection) -> Credential:
     """FastAPI dependency: whose request this is. `dashboard.signin` has judged the token before any handler runs."""
     found: Credential = request.state.credential
     return found

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dashboard.access import demand, needed
 from dashboard.api.weights import FOR_NODES
 from dashboard.frame import templates
-from dashboard.parts import Parts, parts
+from dashboard.parts import Parts, parts_of
 from dashboard.problems import documented, problem, refuse
 from farm.auth import Credential, TokenKind, judge, new_token
 from farm.auth import Scope as May
@@ -76,7 +76,7 @@ class SignedIn:
         path = scope["path"]
         accepts = _NODES if path in NODE_PATHS or FOR_NODES.fullmatch(path) else _PEOPLE
         try:
-            credential = await to_thread.run_sync(check, parts(connection), token, accepts)
+            credential = await to_thread.run_sync(check, parts_of(connection), token, accepts)
             if credential.kind == TokenKind.SESSION and bearer is not None:
                 raise SignInError("A browser's session is not a bearer token.", "Make one with `farm token`.")
         except SignInError as error:
@@ -157,7 +157,7 @@ async def sign_in(
     """Signs a browser in by the form: with a name and a password, or with a token."""
     if name or password:
         return await to_thread.run_sync(
-            _with_password, request, name.strip(), password, next, limiter=parts(request).hashing
+            _with_password, request, name.strip(), password, next, limiter=parts_of(request).hashing
         )
     return await to_thread.run_sync(_signed_in, request, token.strip(), next)
 
@@ -165,7 +165,7 @@ async def sign_in(
 @router.post("/signout", response_model=None)
 def sign_out(request: Request) -> Response:
     """Ends this browser's session, here and on the head: a copy of the cookie is worth nothing after."""
-    farm = parts(request)
+    farm = parts_of(request)
     farm.registry.revoke_one(request.cookies.get(COOKIE, ""), farm.now())
     answer = RedirectResponse("/signin", status_code=303)
     answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
@@ -173,7 +173,7 @@ def sign_out(request: Request) -> Response:
 
 
 def _signed_in(request: Request, token: str, following: str) -> Response:
-    farm = parts(request)
+    farm = parts_of(request)
     try:
         credential = check(farm, token, _SIGNS_IN)
     except SignInError as error:
@@ -182,7 +182,7 @@ def _signed_in(request: Request, token: str, following: str) -> Response:
 
 
 def _with_password(request: Request, name: str, password: str, following: str) -> Response:
-    farm = parts(request)
+    farm = parts_of(request)
     address = request.client.host if request.client else ""
     try:
         farm.tries.begin(address, name[:80])
@@ -204,7 +204,7 @@ def _with_password(request: Request, name: str, password: str, following: str) -
 
 def _session(request: Request, following: str, name: str, user: str | None = None) -> Response:
     """A session of an account, which may what its role may; or, without one, an admin's."""
-    farm = parts(request)
+    farm = parts_of(request)
     session = new_token()
     farm.registry.add_token(
         session,
@@ -235,7 +235,7 @@ def _page(request: Request, following: str, error: FarmError | None = None) -> R
     return templates.TemplateResponse(
         request,
         "signin.html",
-        {"next": local_path(following), "error": error, "accounts": parts(request).users.any()},
+        {"next": local_path(following), "error": error, "accounts": parts_of(request).users.any()},
         status_code=429 if headers else 401 if error else 200,
         headers=headers,
     )

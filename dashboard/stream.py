@@ -22,10 +22,10 @@ from farm.feed import (
     LiveCard,
     LiveJob,
     QueueChanged,
-    QueuePlace,
     from_line,
 )
 from farm.states import ENDED_JOBS
+from farm.told import Told
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Subscriber:
 
 
 class Live:
-    """What is happening now. `jobs`, `cards` and `places` (in the queue) are by id; `connected` says whether the scheduler answers.
+    """What is happening now. `jobs` and `cards` are by id, `told` is the queue; `connected` says whether the scheduler answers.
 
     Runs on the web process's event loop (`run`); everything without an underscore, save `run` and `take`, may be used from any thread
     (copy with `list(live.cards.values())` before going through it).
@@ -87,8 +87,7 @@ class Live:
         self._socket = socket
         self.jobs: dict[str, LiveJob] = {}
         self.cards: dict[str, LiveCard] = {}
-        self.queue: QueueChanged | None = None
-        self.places: dict[str, QueuePlace] = {}
+        self.told: Told | None = None
         self.connected = False
         self._epoch = secrets.token_hex(4)  # event numbers of a former process mean nothing here
         self._number = 0
@@ -148,19 +147,15 @@ class Live:
             self.cards[message.card.id] = message.card
             self._publish("card", _CARD.dump_json(message.card), about_card=True)
         elif isinstance(message, QueueChanged):
-            self._take_queue(message)
+            self.told = Told(message)
             self._publish("queue", b'{"waiting":%d}' % message.waiting)
         else:
-            self._take_queue(message.queue)
+            self.told = None if message.queue is None else Told(message.queue)
             self.jobs = {job.id: job for job in message.jobs}
             self.cards = {card.id: card for card in message.cards}
             self.connected = True
             self._publish("link", b'{"scheduler":true}')
             self._publish("reset", b"{}")  # whatever happened while nobody listened is in the store
-
-    def _take_queue(self, queue: QueueChanged | None) -> None:
-        self.queue = queue
-        self.places = {place.id: place for place in queue.places} if queue is not None else {}
 
     def wake(self) -> None:
         """Tells the scheduler that the store holds something new; it finds it anyway, only later, when it cannot be told."""

@@ -1,15 +1,14 @@
 """What people see of jobs, cards and nodes: the store's values joined with what is live. The API and the pages share it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from dashboard.parts import Parts
+from dashboard.queue import eta, positions, why_pending
 from farm.answers import (
     AttemptView,
     CalibrationView,
     CardView,
-    EtaView,
     JobPage,
     JobUrls,
     JobView,
@@ -22,12 +21,11 @@ from farm.answers import (
 from farm.catalogue.downloads import download_gib
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset
-from farm.feed import LiveCard, LiveJob, QueuePlace
+from farm.feed import LiveCard, LiveJob
 from farm.model import (
     Artifact,
     Attempt,
     AttemptStatus,
-    Basis,
     Card,
     CardKind,
     Job,
@@ -35,21 +33,10 @@ from farm.model import (
     Node,
     StageKind,
 )
-from farm.planning.calibration import Foretold, calibration
-from farm.planning.kinds import kind_of
 from farm.planning.rules import precision_for
-from farm.planning.spans import SHARE
 from farm.stages import stages_of
-from farm.states import ENDED_JOBS
 from farm.store.reader import JobSort
 from farm.weights import Shelf, coming_text
-
-SCHEDULER_DOWN = (
-    "The scheduler is not running at the moment; the job is stored and will be taken up when it is back."
-)
-WAITING = "Waiting for its turn."
-FORETOLD = 1000
-"""The predictions that are judged: enough to tell 80 % from 77 %."""
 
 
 def job_view(
@@ -59,12 +46,10 @@ def job_view(
     *,
     position: int | None = None,
     stages: Sequence[StageView] = (),
+    energy_wh: float | None = None,
 ) -> JobView:
-    """One job; of a job in a list `attempts` holds only the newest, and `stages` nothing."""
+    """One job; of a job in a list `attempts` holds only the newest, and `stages` nothing. `position` is as `positions` says."""
     live = parts.live.jobs.get(job.id)
-    place = parts.live.places.get(job.id) if job.status not in ENDED_JOBS else None
-    if job.status == JobStatus.QUEUED and place is not None and place.position is not None:
-        position = place.position
     last = attempts[-1] if attempts else None
     return JobView(
         id=job.id,
@@ -84,8 +69,8 @@ def job_view(
         finished_at=job.finished_at,
         progress=_progress(job, live),
         position=position,
-        eta=_eta(parts, job, place, position),
-        why_pending=_why_pending(parts, job, live, place),
+        eta=eta(parts, job, position),
+        why_pending=why_pending(parts, job, live, position),
         unplaceable=job.unplaceable,
         failure=job.failure,
         cancel_requested=job.cancel_requested,
@@ -97,6 +82,7 @@ def job_view(
         card_name=last.card_name if last else None,
         attempts=[attempt_view(attempt) for attempt in attempts],
         stages=list(stages),
+        energy_wh=energy_wh,
         urls=_urls(parts, job),
     )
 
@@ -112,34 +98,6 @@ def _progress(job: Job, live: LiveJob | None) -> ProgressView | None:
         phase=live.phase,
         stage=StageKind(live.stage),
     )
-
-
-def _eta(parts: Parts, job: Job, place: QueuePlace | None, position: int | None) -> EtaView | None:
-    """By the job's place in the queue as it was played forward, or, far behind, by the pace of its kind."""
-    queue = parts.live.queue
-    if not parts.live.connected or queue is None or job.status in ENDED_JOBS:
-        return None
-    if place is not None:
-        done = place.done
-        return None if done is None else EtaView(at=done.at, low_at=done.low_at, high_at=done.high_at)
-    rate = queue.rates.get(kind_of(job))
-    if rate is None or position is None or job.status != JobStatus.QUEUED:
-        return None
-    likely = rate.at + rate.each_s * max(0, position - queue.placed) - queue.made_at
-    low, high = likely / rate.factor, likely * rate.factor
-    return EtaView(
-        at=queue.made_at + likely, low_at=queue.made_at + low, high_at=queue.made_at + high, exact=False
-    )
-
-
-def _why_pending(parts: Parts, job: Job, live: LiveJob | None, place: QueuePlace | None) -> str | None:
-    if job.status != JobStatus.QUEUED:
-        return None
-    if not parts.live.connected:
-        return SCHEDULER_DOWN
-    known = parts.live.queue.why if parts.live.queue is not None else {}
-    waits = known.get(place.kind if place is not None else kind_of(job))
-    return job.unplaceable or (live.why if live else None) or waits or WAITING
 
 
 def _urls(parts: Parts, job: Job) -> JobUrls:
@@ -189,6 +147,12 @@ def attempt_view(attempt: Attempt) -> AttemptView:
     )
 
 
+def stored_view(parts: Parts, job: Job) -> JobView:
+    """A job that was stored just now. Costs the same however long the queue is: with no word of the scheduler it has no position yet."""
+    stand = {} if parts.live.told is None else positions(parts, [job])
+    return job_view(parts, job, position=stand.get(job.id))
+
+
 def show_job(parts: Parts, job_id: str) -> JobView:
     """One job with all its attempts and its place in the queue.
 
@@ -197,9 +161,14 @@ def show_job(parts: Parts, job_id: str) -> JobView:
     """
     job, attempts = parts.reader.job(job_id), parts.reader.attempts(job_id)
     stages = stage_views(job, attempts, parts.reader.stage_artifacts(job_id))
-    view = job_view(parts, job, attempts, position=parts.reader.position(job_id), stages=stages)
+    position = positions(parts, [job]).get(job_id)
+    return job_view(parts, job, attempts, position=position, stages=stages, energy_wh=drawn_by(attempts))
+
+
+def drawn_by(attempts: Sequence[Attempt]) -> float | None:
+    """What these attempts drew together, watt-hours; None where no card told its power."""
     known = [attempt.energy_wh for attempt in attempts if attempt.energy_wh is not None]
-    return view.model_copy(update={"energy_wh": sum(known) if known else None})
+    return sum(known) if known else None
 
 
 def stage_views(job: Job, attempts: Sequence[Attempt], left: Mapping[StageKind, Artifact]) -> list[StageView]:
@@ -240,7 +209,7 @@ def show_jobs(
     cursor: int | None = None,
     limit: int = 50,
 ) -> JobPage:
-    """A page of jobs, each with its newest attempt."""
+    """A page of jobs, each with its newest attempt, and with what all of them drew."""
     page = parts.reader.jobs(
         status=status,
         model=model,
@@ -252,8 +221,13 @@ def show_jobs(
         cursor=cursor,
         limit=limit,
     )
-    last = parts.reader.last_attempts([job.id for job in page.jobs])
-    views = [job_view(parts, job, [last[job.id]] if job.id in last else []) for job in page.jobs]
+    tries = parts.reader.attempts_of([job.id for job in page.jobs])
+    stand = positions(parts, page.jobs)
+    views = [
+        job_view(parts, job, mine[-1:], position=stand.get(job.id), energy_wh=drawn_by(mine))
+        for job in page.jobs
+        for mine in (tries.get(job.id, []),)
+    ]
     return JobPage(jobs=views, cursor=page.cursor)
 
 
@@ -299,7 +273,11 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
 
 def show_cards(parts: Parts) -> list[CardView]:
     """All cards, by node and name."""
-    names = {node.id: node.name for node in parts.reader.nodes()}
+    return _cards_of(parts, parts.reader.nodes())
+
+
+def _cards_of(parts: Parts, nodes: Sequence[Node]) -> list[CardView]:
+    names = {node.id: node.name for node in nodes}
     live, connected = parts.live.cards, parts.live.connected
     return [
         card_view(card, live.get(card.id), names.get(card.node_id, card.node_id), connected=connected)
@@ -309,10 +287,12 @@ def show_cards(parts: Parts) -> list[CardView]:
 
 def show_nodes(parts: Parts) -> list[NodeView]:
     """All nodes with their cards, by name."""
-    cards = show_cards(parts)
-    return [
-        node_view(node, [card for card in cards if card.node_id == node.id]) for node in parts.reader.nodes()
-    ]
+    nodes = parts.reader.nodes()
+    of: dict[str, list[CardView]] = {node.id: [] for node in nodes}
+    for card in _cards_of(parts, nodes):
+        if card.node_id in of:  # a PC that joined since its cards were read comes with the next look
+            of[card.node_id].append(card)
+    return [node_view(node, of[node.id]) for node in nodes]
 
 
 def show_node(parts: Parts, node_id: str) -> NodeView:
@@ -344,17 +324,7 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
 
 def show_calibration(parts: Parts) -> CalibrationView:
     """How often the last predictions held, all together and by what they rested on."""
-    told = parts.reader.foretold(FORETOLD)
-    of_basis: dict[Basis, list[Foretold]] = {}
-    for one in told:
-        if one.basis is not None:
-            of_basis.setdefault(one.basis, []).append(one)
-    by_basis = {basis: _calibration_view(ones) for basis, ones in sorted(of_basis.items())}
-    return _calibration_view(told).model_copy(update={"by_basis": by_basis})
-
-
-def _calibration_view(told: Sequence[Foretold]) -> CalibrationView:
-    return CalibrationView(aim=SHARE, **asdict(calibration(told)))
+    return parts.calibrated.view()
 
 
 def default_preset(parts: Parts) -> str:

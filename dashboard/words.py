@@ -229,6 +229,13 @@ def size(count: int) -> str:
     return f"{count / by:.1f}{THIN}{unit}"
 
 
+def gb(count: int) -> str:
+    """Bytes as the limits of storage count them, in powers of ten: "340 MB", "1.2 GB"."""
+    if count < 1e9:
+        return f"{max(1, _whole(count / 1e6))}{THIN}MB"
+    return f"{_whole(count / 1e8) / 10:.1f}{THIN}GB"
+
+
 def rate(value: float | None) -> str:
     """A rate with three digits at most: "0.25", "4.2", "118"; "" for not known."""
     if value is None:
@@ -256,6 +263,11 @@ def vitals_line(vitals: Vitals | None) -> str:
 def number(value: float) -> str:
     """A number without useless digits, thousands apart."""
     return f"{value:,.10g}".replace(",", THIN)
+
+
+def plain(value: float) -> str:
+    """A number as an input takes it: without useless digits and without gaps."""
+    return f"{value:.10g}"
 
 
 def many(count: int, one: str, more: str = "") -> str:

@@ -1,5 +1,6 @@
 """What the cards got done, for the API and the pages: the store's sums joined with the cards' names."""
 
+from dataclasses import fields
 from datetime import datetime
 
 from dashboard.parts import Parts
@@ -19,32 +20,24 @@ def throughput(farm: Parts, window: str, card_id: str | None = None) -> list[Thr
     if card_id is not None and card_id not in found:
         raise NotFoundError(f"There is no card {card_id[:80]}.", "`farm cards` lists the cards there are.")
     names = {node.id: node.name for node in farm.reader.nodes()}
-    part_s = WINDOWS[window].part_s
     return [
-        Throughput(
-            card_id=card.id,
-            card_name=card.name,
-            node_name=names.get(card.node_id, card.node_id),
-            window=window,
-            since=done.since,
-            until=done.until,
-            clips=done.clips,
-            clips_per_hour=done.clips_per_hour,
-            frames_per_minute=done.frames_per_minute,
-            seconds_per_step=done.seconds_per_step,
-            wh_per_clip=done.wh_per_clip,
-            success_rate=done.success_rate,
-            utilization=done.utilization,
-            part_s=part_s,
-            parts=[
-                ThroughputPart(at=at, clips_per_hour=3600 * clips / part_s)
-                for at, clips in sorted((done.parts or {}).items())
-            ],
-        )
+        _told(found[card.id], card.name, names.get(card.node_id, card.node_id), window)
         for card in cards
         if card_id in (None, card.id)
-        for done in (found[card.id],)
     ]
+
+
+def _told(done: Done, card_name: str, node_name: str, window: str) -> Throughput:
+    """The store's figures, which the answer has under the same names, with what they are of."""
+    part_s = WINDOWS[window].part_s
+    figures = {one.name: getattr(done, one.name) for one in fields(done) if one.name != "parts"}
+    parts = [
+        ThroughputPart(at=at, clips_per_hour=3600 * clips / part_s)
+        for at, clips in sorted((done.parts or {}).items())
+    ]
+    return Throughput(
+        card_name=card_name, node_name=node_name, window=window, part_s=part_s, parts=parts, **figures
+    )
 
 
 def today(now: float) -> float:

@@ -5,11 +5,12 @@ set -eu
 cd "$(dirname "$0")/.."
 sh deploy/setup.sh dev
 
-# Chromium for the browser tests, iproute2 for the namespaces: a root shell installs them, others skip those tests loudly.
+# Chromium for the browser tests, iproute2 for the namespaces, systemd for the service: a root shell installs them, others skip those tests loudly.
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     missing=""
     command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
     command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+    command -v systemd-nspawn >/dev/null 2>&1 || missing="$missing systemd systemd-container"
     if [ -n "$missing" ]; then
         echo "Installing$missing for the tests ..." >&2
         # shellcheck disable=SC2086

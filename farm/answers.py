@@ -3,6 +3,8 @@
 Times are wall seconds since 1970, durations seconds, sizes GiB and pixels. `None` means "not known".
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from farm.model import (
@@ -109,7 +111,7 @@ class JobView(Answer):
     `draft` says that the clip is a camera move and no diffusion render. `position` counts from 1 and is known of every queued job that was
     asked for by itself, in a list of the first some hundred; so is `eta`, which running jobs have too. `why_pending` says what a queued job
     waits for. `input_sha256` names the picture as the farm keeps it; `POST /jobs` takes it in place of an upload. `stages` are known of a
-    job that was asked for by itself, and `energy_wh`: what all its attempts drew, watt-hours, None where no card told its power.
+    job that was asked for by itself. `energy_wh`: what all its attempts drew, watt-hours, None where no card told its power.
     The files of a `starred` job are kept for ever; `removed_at` is when picture and clip were deleted to make room.
     """
 
@@ -396,6 +398,29 @@ class ModelView(Answer):
     max_pixels: int
     max_frames: int
     max_steps: int
+
+
+class SettingView(Answer):
+    """A setting of the farm that can be changed while it runs.
+
+    `source`: "environment" if `variable` was given to `farm up`, so that it cannot be changed here; "page" if an admin set it, else
+    "default". `changed_at` and `changed_by` are of the last change by an admin, also back to the default.
+    """
+
+    name: str
+    value: str | float | None
+    default: str | float | None
+    source: Literal["environment", "page", "default"]
+    variable: str
+    changed_at: float | None = None
+    changed_by: str | None = None
+
+
+class RetentionView(Answer):
+    """What limits of storage would delete now: picture and clip of so many jobs, so many bytes. Files that other jobs need stay."""
+
+    jobs: int
+    bytes: int
 
 
 class TokenView(Answer):

@@ -1,17 +1,17 @@
 """What `farm bench` has kept, with the article's published rows, as the API and the pages show them."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 
 from farm.answers import BenchSettingView, BenchView
 from farm.catalogue.article import article
-from farm.own_bench import read_bench
+from farm.own_bench import BenchResult
 
 
-def kept_results(path: Path) -> list[BenchView]:
-    """The newest result of each card, model and setting, in the order in which they were measured. Empty where nothing is kept."""
+def kept_results(rows: Iterable[BenchResult]) -> list[BenchView]:
+    """The newest result of each card, model and setting, in the order in which they were measured. `rows` come newest first."""
     newest: dict[tuple[object, ...], BenchView] = {}
-    for row in read_bench(path):
+    for row in rows:
         newest.setdefault((row.card_id, row.model, row.setting), BenchView.model_validate(asdict(row)))
     return list(newest.values())[::-1]
 

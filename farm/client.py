@@ -44,6 +44,7 @@ from farm.errors import (
     SignInError,
 )
 from farm.settings import DataDirectory, FarmSettings
+from farm.tls import TlsFiles, trust
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 ABSENCE_S = 120.0
@@ -74,18 +75,23 @@ _ERRORS: dict[int, type[FarmError]] = {
 class Farm:
     """A head at `head` (URL), spoken to with `token`. Close it, or use it in a `with` block.
 
+    `ca` is the certificate of the farm's authority, where the head has TLS; without it the system's authorities count.
+
     Every method raises `HeadUnreachableError` when nobody answers, `SignInError` for a token that is not good, and the error that
     the head names otherwise.
     """
 
-    def __init__(self, head: str, token: str) -> None:
+    def __init__(self, head: str, token: str, ca: Path | None = None) -> None:
         self.head = head.rstrip("/")
         _host(self.head)
         token = token.strip()
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise SignInError("The token is empty, or holds what no token of a farm holds.", "Copy it again.")
         self._http = httpx.Client(
-            base_url=f"{self.head}/api/v1", headers={"authorization": f"Bearer {token}"}, timeout=TIMEOUT
+            base_url=f"{self.head}/api/v1",
+            headers={"authorization": f"Bearer {token}"},
+            timeout=TIMEOUT,
+            verify=trust(self.head, ca),
         )
 
     @classmethod
@@ -98,7 +104,7 @@ class Farm:
         settings = FarmSettings()
         own = _own_head(settings)
         head = head or (settings.head if "head" in settings.model_fields_set else own)
-        return cls(head, token or settings.token or _own_token(head, own, settings))
+        return cls(head, token or settings.token or _own_token(head, own, settings), _ca(settings))
 
     def __enter__(self) -> Self:
         return self
@@ -450,6 +456,11 @@ def _own_head(settings: FarmSettings) -> str:
         return DataDirectory(settings.data).head_url.read_text().strip() or settings.head
     except OSError:
         return settings.head
+
+
+def _ca(settings: FarmSettings) -> Path:
+    """The authority that is named in FARM_CA, else this PC's own farm's."""
+    return settings.ca or TlsFiles.in_folder(DataDirectory(settings.data).tls).ca
 
 
 def _own_token(head: str, own: str, settings: FarmSettings) -> str:

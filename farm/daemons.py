@@ -15,6 +15,7 @@ from pathlib import Path
 
 from farm.errors import ConfigurationError
 from farm.settings import QUIET_ENVIRONMENT
+from farm.tls import RAY_NAMES, TlsFiles, ray_variables
 
 READY_MARK = "Ray runtime started."
 """What `ray start` prints once its daemons run and are registered with the head."""
@@ -108,18 +109,21 @@ def _common(
         yield f"--labels=farm-node={node_id}"
 
 
-def ray_environment(base: Mapping[str, str], *, token: Path, node_home: Path | None = None) -> dict[str, str]:
-    """The environment of Ray's daemons and of every driver: quiet, with the farm's own token.
+def ray_environment(
+    base: Mapping[str, str], *, token: Path, node_home: Path | None = None, tls: TlsFiles | None = None
+) -> dict[str, str]:
+    """The environment of Ray's daemons and of every driver: quiet, with the farm's own token, and its certificates where it has TLS.
 
     The user's `RAY_ADDRESS` and tokens for another Ray are left out: `ray start --head` would refuse or join the wrong one.
     """
-    foreign = {"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_NAMESPACE", "RAY_TMPDIR"}
+    foreign = {"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_NAMESPACE", "RAY_TMPDIR", *RAY_NAMES}
     found = {name: value for name, value in base.items() if name not in foreign}
     found |= QUIET_ENVIRONMENT
     # Ray waits up to 30 s for actors to move away before it ends. Ours never do, and a node that is killed while it waits has not signed
     # off: the head took it for alive for 13 s more.
     found["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"
     found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PYTHONUNBUFFERED": "1"}
+    found |= ray_variables(tls)
     if node_home is not None:
         found["FARM_NODE_HOME"] = str(node_home)
     return found

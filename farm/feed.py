@@ -86,27 +86,49 @@ class QueuePlace:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueRate:
-    """Jobs of a kind that wait behind all places: done at `at` and `each_s` later for each further position; `factor` off either way."""
+class Knot:
+    """A job of some kind at this position of the queue is expected to be done `at` (wall seconds), `factor` off either way.
 
+    Between two knots lies a straight line, behind the last one no more is known.
+    """
+
+    position: int
     at: float
-    each_s: float
     factor: float
 
 
 @dataclass(frozen=True, slots=True)
-class QueueChanged:
-    """What the queue looks like at `made_at` (wall seconds): the running jobs and the first that wait, in order; what follows by `rates`.
+class Behind:
+    """What jobs of a kind wait for that stand behind as many others as there are cards `idle` for it."""
 
-    `waiting` counts all; `placed` how many of them have a place. `why` says by kind what jobs of it wait for.
+    idle: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueChanged:
+    """What the queue looks like at `made_at` (wall seconds): the running jobs, and all that wait, in order.
+
+    `waiting` counts those that wait. The first of them, `placed`, stand with their times in `places`; the rest by their numbers
+    (`Job.seq`) in `order`, and their times are read off the curve of their kind (`curves`). `newest` is the highest number that was known;
+    `levels` says up to which position jobs of a level or a higher one stand, the highest level first: so far forward a newer job of
+    that priority cannot come at the worst.
+
+    `why` says by kind what jobs of it wait for; `behind` what else is to be said of those that are not next. `apart` names the kind of jobs
+    in `order` (by id) that are kept from some card, and so of a kind of their own.
     """
 
     made_at: float
     waiting: int
     placed: int
     places: tuple[QueuePlace, ...] = ()
-    rates: dict[str, QueueRate] = field(default_factory=dict)
+    order: tuple[int, ...] = ()
+    newest: int = 0
+    levels: tuple[tuple[int, int], ...] = ()
+    curves: dict[str, tuple[Knot, ...]] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
+    behind: dict[str, Behind] = field(default_factory=dict)
+    apart: dict[str, str] = field(default_factory=dict)
     type: Literal["queue"] = "queue"
 
 

@@ -22,6 +22,7 @@ from farm.errors import ConfigurationError, FarmError
 from farm.ray_storage import Epoch, RayStorage
 from farm.settings import QUIET_ENVIRONMENT, DataDirectory
 from farm.supervise import Backoff, Bell, Child, Program
+from farm.tls import TlsFiles, trust
 
 RAY_START_LIMIT_S = 90.0
 """Ray starts in 3 s on two idle cores; an old PC that is busy may take far longer."""
@@ -39,7 +40,10 @@ class HeadStartError(FarmError):
 
 @dataclass(frozen=True, slots=True)
 class HeadOptions:
-    """What `farm up` was asked for. `node_id` is this PC's own node, None for a head that renders nothing."""
+    """What `farm up` was asked for. `node_id` is this PC's own node, None for a head that renders nothing.
+
+    With `tls` the files of `farm.certificates.prepare_head` must be there when it runs.
+    """
 
     data: DataDirectory
     host: str
@@ -47,6 +51,17 @@ class HeadOptions:
     ray_ports: RayPorts
     object_store_mib: int
     node_id: str | None
+    tls: bool = False
+
+    @property
+    def url(self) -> str:
+        """The dashboard's address in links that people click."""
+        return f"{'https' if self.tls else 'http'}://{self.visible_host}:{self.port}"
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The head's certificate, where the farm has TLS."""
+        return TlsFiles.in_folder(self.data.tls) if self.tls else None
 
     @property
     def ray_host(self) -> str:
@@ -143,7 +158,9 @@ class Head:
         self._temp_dir = daemons.temp_dir_for(data.root)
         self._storage = RayStorage(data.root / "ray", f"{options.ray_host}:{options.ray_ports.base}")
         quiet = dict(environment) | QUIET_ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
-        with_ray = daemons.ray_environment(environment, token=data.ray_token, node_home=data.node_home)
+        with_ray = daemons.ray_environment(
+            environment, token=data.ray_token, node_home=data.node_home, tls=options.tls_files
+        )
         # -P: a directory called `farm` where the user stands is not ours.
         python = (sys.executable, "-P", "-m")
         where = ("--data", str(data.root))
@@ -151,7 +168,17 @@ class Head:
         ray_head = with_ray | self._storage.environment | {"FARM_MODEL_STORE": str(data.models)}
         self.ray = self._part("ray", self._ray_command(), ray_head, grace_s=daemons.RAY_GRACE_S)
         self.scheduler = self._part("scheduler", (*python, "scheduler", *where), with_ray)
-        web = (*python, "dashboard", *where, "--host", options.host, "--port", str(options.port))
+        web: tuple[str, ...] = (
+            *python,
+            "dashboard",
+            *where,
+            "--host",
+            options.host,
+            "--port",
+            str(options.port),
+        )
+        if options.tls:
+            web += ("--tls",)
         self.dashboard = self._part("dashboard", web, quiet, grace_s=3.0)
         self._epoch = Epoch("", inherited=False)  # of the Ray that is starting or running
         self._published = False
@@ -274,10 +301,11 @@ class Head:
     def _all_answer(self) -> bool:
         if not self._published or not self.scheduler.running or not self.dashboard.running:
             return False
-        host = self.options.visible_host
+        files, url = self.options.tls_files, self.options.url
+        known_by = trust(url, files.ca if files is not None else None)
         try:
-            url = f"http://{host}:{self.options.port}/healthz"
-            return httpx.get(url, timeout=1.0, trust_env=False).status_code == httpx.codes.OK
+            answer = httpx.get(f"{url}/healthz", timeout=1.0, trust_env=False, verify=known_by)
+            return answer.status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 

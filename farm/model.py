@@ -214,7 +214,8 @@ class Job:
     """A picture that someone wants moved. `tier` is that of its first stage; `stage` is the one that it is at, or has ended with.
 
     `batch` names the many that it was submitted with, if any; `needs` the tags that its card's PC must have. The files of a `starred`
-    job are kept for ever; `removed_at` is when picture and clip were deleted, wall seconds.
+    job are kept for ever; `removed_at` is when picture and clip were deleted, wall seconds. `seq` is its number in the order of
+    submission, as the store counts them; None for a job that is not from there.
     """
 
     id: str
@@ -240,6 +241,7 @@ class Job:
     needs: tuple[str, ...] = ()
     starred: bool = False
     removed_at: float | None = None
+    seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

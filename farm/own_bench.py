@@ -1,6 +1,7 @@
-"""What `farm bench` measured on this PC's cards: a row, and the file that keeps them, read for the planner, the API and the pages."""
+"""What `farm bench` measured on this PC's cards: a row, and the file that keeps them until the head has stored them."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -51,6 +52,32 @@ class BenchResult:
 
 
 _ROW = TypeAdapter(BenchResult)
+
+
+class Changing:
+    """Files of rows that others write: read again only when one of them has changed."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        self._stood: tuple[tuple[int, int] | None, ...] | None = None
+
+    def rows(self) -> list[BenchResult] | None:
+        """All rows, newest first; None where they are as they were when this was last asked."""
+        stand = tuple(_stand(file) for file in self._files)
+        if stand == self._stood:
+            return None
+        self._stood = stand
+        return sorted(
+            (row for file in self._files for row in read_bench(file)), key=lambda row: row.at, reverse=True
+        )
+
+
+def _stand(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def read_bench(file: Path) -> list[BenchResult]:

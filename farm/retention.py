@@ -33,11 +33,22 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Going:
-    """What goes: jobs, oldest first; the files that then nobody needs; their bytes."""
+    """What goes: jobs, oldest first; the files that then nobody needs; their bytes. `left`, `left_size`: ended jobs and bytes that stay."""
 
     job_ids: tuple[str, ...] = ()
     files: frozenset[str] = frozenset()
     size: int = 0
+    left: int = 0
+    left_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What was kept of ended jobs when the scheduler last looked: `jobs` with files, their `bytes`. `at` in wall seconds."""
+
+    at: float
+    jobs: int
+    bytes: int
 
 
 def going(
@@ -70,4 +81,5 @@ def going(
             if not uses[file] and file not in protected:
                 freed.add(file)
                 taken -= sizes.get(file, 0)
-    return Going(tuple(gone), frozenset(freed), sum(sizes.get(file, 0) for file in freed))
+    size = sum(sizes.get(file, 0) for file in freed)
+    return Going(tuple(gone), frozenset(freed), size, len(kept) - len(gone), taken)

@@ -32,8 +32,14 @@ class FarmSettings(BaseSettings):
     """Where the head keeps its database, artifacts and secrets."""
     host: str = "127.0.0.1"
     port: int = 8000
+    tls: bool = False
+    """Whether the head encrypts Ray and the dashboard with certificates of its own authority; see docs/decisions/0021."""
+    ca: Path | None = None
+    """The certificate of a farm's authority, for clients of a head with TLS on another PC; this PC's own farm needs none."""
     ray_port: int = 6380
     """Ray's GCS port. Not Ray's own default, so that a farm does not collide with another Ray on the PC."""
+    as_user: str = ""
+    """Whom `farm join` becomes when root starts it; see `farm.unprivileged`."""
     node_home: Path | None = None
     """Where a node keeps its identity and spool; set by `farm up` and `farm join` for the processes they start."""
     models_file: Path | None = None
@@ -106,6 +112,11 @@ class DataDirectory:
     def admin_token(self) -> Path:
         """This PC's own client token, mode 0600: what `farm submit` uses when no token is given."""
         return self.secrets / "admin-token"
+
+    @property
+    def tls(self) -> Path:
+        """The farm's authority, and the head's certificate and key: see `farm.tls.TlsFiles`."""
+        return self.secrets / "tls"
 
     @property
     def run(self) -> Path:

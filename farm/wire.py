@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from farm.model import CardKind, Coming, MemoryPlan, PcieLink, RenderSettings, StageKind, Tier
+from farm.own_bench import BenchResult
 from farm.vitals import CardFacts, Vitals
 
 
@@ -66,7 +67,10 @@ class CardReport:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What a node says of itself. `spooled` are the attempts that have a directory on its disk; `at` is its wall time in seconds."""
+    """What a node says of itself. `spooled` are the attempts that have a directory on its disk; `at` is its wall time in seconds.
+
+    `bench` is what `farm bench` last measured of its cards; None in a report for which nobody has looked.
+    """
 
     node_id: str
     name: str
@@ -77,6 +81,7 @@ class NodeReport:
     spooled: tuple[str, ...] = field(default=())
     ram_gib: float | None = None
     ram_free_gib: float | None = None
+    bench: tuple[BenchResult, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,8 @@ class JoinTicket:
     """Head to a PC that joins: where Ray is, its token, and the PC's own credential for coming back.
 
     `epoch` changes whenever the head's Ray starts anew: a node that joined another epoch must join again. `farm_version` is `farm.build`'s
-    on the head, empty from a head of before there was one.
+    on the head, empty from a head of before there was one. `certificate` (PEM) answers the request that the PC sent along, on a head with
+    TLS; else it is empty.
     """
 
     farm_id: str
@@ -113,6 +119,7 @@ class JoinTicket:
     ray_version: str
     python_version: str
     farm_version: str = ""
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,12 @@ from farm.catalogue.models import ModelRow, load_models
 from farm.clock import SystemClock
 from farm.events import to_dict
 from farm.model import CardKind
-from farm.settings import FarmSettings
+from farm.settings import DataDirectory, FarmSettings
+from farm.tls import CA_FILE
 from farm.weights import Shelf
 from farm.wire import CardReport, NodeReport, report_to_dict, worker_name
 from node_agent import probe
+from node_agent.benched import Benched
 from node_agent.fetcher import Fetcher, allowed_pace
 from node_agent.guard import Guard, Senses, WorkerSeen
 from node_agent.head_shelf import HeadShelf
@@ -55,6 +57,7 @@ class NodeAgent:
         self._models = load_models(settings.models_file)
         self._workers: dict[str, ActorHandle[Any]] = {}
         self._standings: dict[str, Standing] = {}
+        self._failed: set[str] = set()
         self._cards: tuple[CardReport, ...] = ()
         self._probed = float("-inf")
         self._nvml = probe.Held()
@@ -64,6 +67,10 @@ class NodeAgent:
         self._guard = Guard(home, self._spool, senses, self, SystemClock())
         self._guard.watch()
         self._home = home
+        # Where `farm bench` writes: the directory of who runs it, or the one that was named.
+        self._benched = Benched(
+            [DataDirectory(place).bench_results for place in (settings.data, home, home.parent)]
+        )
         self._shelf = Shelf(settings.shelf)
         self._fetch_limit = settings.fetch_mib_s * 2**20 or None
         self._at_work = False
@@ -76,8 +83,10 @@ class NodeAgent:
         """What this PC has, with a worker started for each card that had none. As `farm.wire.NodeReport`."""
         # Before the probe: a model that has just come is told of as coming or as here, never as neither.
         coming = self._fetcher.coming
+        bench = None
         if time.monotonic() - self._probed > PROBE_EVERY_S:
             self._probe()
+            bench = self._benched.of(self._cards)
         self._guard.guard([card.id for card in self._cards])
         cards = tuple(replace(card, coming=coming) for card in self._ask_workers(self._cards))
         self._at_work = any(card.attempt_id is not None for card in cards)
@@ -97,6 +106,7 @@ class NodeAgent:
                 spooled=self._spool.attempts(),
                 ram_gib=ram_gib,
                 ram_free_gib=ram_free_gib,
+                bench=bench,
             )
         )
 
@@ -112,7 +122,7 @@ class NodeAgent:
     def _head_shelf(self) -> HeadShelf | None:
         """The head's models; None on the head's own PC, which is no member and reads them where they lie."""
         member = Membership.load(self._home)
-        return None if member is None else HeadShelf(member.head, member.node_token)
+        return None if member is None else HeadShelf(member.head, member.node_token, self._home / CA_FILE)
 
     def _wanted(self) -> dict[str, ModelRow]:
         return wanted_models(self._models, self._cards, self._shelf)
@@ -178,14 +188,18 @@ class NodeAgent:
             self._workers[card.id] = self._start_worker(card)
             return replace(standing.of(card), answers=False)
         standing.hear(word, now)
+        if word.tested and word.trouble is None:
+            self._failed.discard(card.id)
         report = replace(standing.of(card), attempt_id=word.attempt_id)
         if standing.shall_retest(now):
             log.info("testing %s again", card.name)
+            self._failed.add(card.id)
             self._end_worker(card.id)  # the card stays in trouble until the fresh worker says otherwise
         return report
 
     def replace_worker(self, card_id: str) -> None:
-        """Ends a card's worker, whatever it is at. The next report starts another."""
+        """Ends a card's worker, whatever it is at. The next report starts another, which tests the card before it gets work."""
+        self._failed.add(card_id)
         log.warning("the worker of %s is replaced, as the head asked", card_id)
         self._end_worker(card_id)
 
@@ -229,7 +243,14 @@ class NodeAgent:
             get_if_exists=True,
             scheduling_strategy=here,
             runtime_env={"env_vars": environment},
-        ).remote(card.id, card.kind, card.name, card.driver, card.compute_capability)
+        ).remote(
+            card.id,
+            card.kind,
+            card.name,
+            card.driver,
+            card.compute_capability,
+            again=card.id in self._failed,
+        )
         return worker
 
     @ray.method(concurrency_group="io")

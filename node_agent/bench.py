@@ -32,7 +32,7 @@ from farm.settings import FarmSettings
 from farm.wire import CardReport
 from node_agent.faults import fault_of
 from node_agent.meter import PeakMemory
-from node_agent.pipelines.base import OpenModel, RenderRequest
+from node_agent.pipelines.base import OpenModel, RenderRequest, Unheard
 
 PROMPT: Final = "The camera moves slowly forward to the lighthouse"
 END_S: Final = 10.0
@@ -135,8 +135,8 @@ def _child(visible: str, errors: IO[str]) -> Iterator["subprocess.Popen[str]"]:
 
 
 # --- the fresh process ---
-class _Lines:
-    """A `Report` that says phase and steps in lines; previews and checkpoints are made, as in a job, and not kept."""
+class _Lines(Unheard):
+    """Says phase and steps in lines; previews and checkpoints are made, as in a job, and not kept."""
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
@@ -147,19 +147,6 @@ class _Lines:
 
     def step(self, done: int, total: int) -> None:
         self.say({"doing": "denoise", "done": done, "total": total})
-
-    def preview(self, jpeg: bytes) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        """See `Report`."""
-
-    def leaving(self) -> bool:
-        """A measurement is not taken from its card; see `Report`."""
-        return False
-
-    def checkpoint(self, step: int, state: bytes) -> None:
-        pass
 
     def say(self, what: Mapping[str, Any]) -> None:
         self._out.write(json.dumps(what) + "\n")

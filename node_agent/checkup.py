@@ -17,7 +17,9 @@ from farm.daemons import RayPorts
 from farm.doctor import Facts, HeadFacts, TorchFacts
 from farm.errors import ConfigurationError
 from farm.model import CardKind
+from farm.settings import FarmSettings
 from farm.single import holder
+from farm.tls import CA_FILE, trust
 from farm.video import ffmpeg_path
 from farm.wire import CardReport
 from node_agent import probe
@@ -61,7 +63,7 @@ def gather(
         at_work=at_work,
         wsl_network=_wsl_network(),
         member_of=member.farm_id if member is not None else "",
-        head=_ask_head(url) if url else None,
+        head=_ask_head(url, FarmSettings().ca or home / CA_FILE) if url else None,
         build=build(),
     )
 
@@ -162,9 +164,9 @@ def _wsl_network() -> str | None:
     return done.stdout.strip() or "unknown"
 
 
-def _ask_head(url: str) -> HeadFacts:
+def _ask_head(url: str, ca: Path) -> HeadFacts:
     try:
-        answer = httpx.get(f"{url}/join/farm", timeout=_CALL_S, trust_env=False)
+        answer = httpx.get(f"{url}/join/farm", timeout=_CALL_S, trust_env=False, verify=trust(url, ca))
         answer.raise_for_status()
         told = answer.json()
         return HeadFacts(

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from farm.build import build
 from farm.errors import ConfigurationError, FarmError, SignInError
+from farm.tls import trust
 from farm.wire import JoinTicket, Reach, reach_from_dict, ticket_from_dict
 
 CALL_LIMIT_S = 5.0
@@ -21,12 +23,14 @@ class HeadSilentError(FarmError):
 
 
 class HeadLine:
-    """Speaks to the head's web server."""
+    """Speaks to the head's web server, which it knows by the farm's authority `ca` where that has TLS."""
 
-    def __init__(self, head: str) -> None:
+    def __init__(self, head: str, ca: Path | None = None) -> None:
         self.head = head
         # No proxy from the environment: a head on the LAN is not behind one.
-        self._http = httpx.Client(base_url=head, timeout=CALL_LIMIT_S, trust_env=False)
+        self._http = httpx.Client(
+            base_url=head, timeout=CALL_LIMIT_S, trust_env=False, verify=trust(head, ca)
+        )
 
     def redeem(self, code: str, name: str, node_id: str | None) -> JoinTicket:
         """A ticket for a single-use code.
@@ -38,9 +42,12 @@ class HeadLine:
         """
         return self._ticket("/join/redeem", {"code": code, "node_id": node_id, **_about(name)}, {})
 
-    def hello(self, node_token: str, name: str) -> JoinTicket:
-        """A fresh ticket for a node. Raises as `redeem` does."""
-        return self._ticket("/api/v1/nodes/hello", _about(name), _bearer(node_token))
+    def hello(self, node_token: str, name: str, request: str | None = None) -> JoinTicket:
+        """A fresh ticket for a node, with a certificate if it sends a request (PEM) for one. Raises as `redeem` does."""
+        about: dict[str, Any] = _about(name)
+        if request is not None:
+            about["csr"] = request
+        return self._ticket("/api/v1/nodes/hello", about, _bearer(node_token))
 
     def farm_id(self) -> str:
         """Which farm this is. Raises HeadSilentError or ConfigurationError as `redeem` does."""
@@ -95,6 +102,8 @@ class HeadLine:
             answer = self._http.request(method, path, json=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
+            if "CERTIFICATE_VERIFY_FAILED" in reason:
+                reason = "its certificate is not known here: take a fresh line from it, or give `--pin` with what its `farm up` prints"
             raise HeadSilentError(f"The head at {self.head} does not answer ({reason}).") from error
         if answer.status_code == httpx.codes.OK:
             try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from farm.errors import HeadUnreachableError, WeightsTransferError
+from farm.tls import trust
 from farm.weights import PIECE, Manifest, manifest_from_json
 from farm.wire import WeightsOffer
 
@@ -38,15 +40,14 @@ class HeadShelf:
     what it should be.
     """
 
-    def __init__(self, head: str, node_token: str) -> None:
+    def __init__(self, head: str, node_token: str, ca: Path | None = None) -> None:
         self._head = head
         # No proxy from the environment: a head on the LAN is not behind one.
         self._http = httpx.Client(
             base_url=f"{head}/api/v1",
             timeout=_LIMITS,
             trust_env=False,
-            # Reading the certificates of the world takes longer than all else here, and plain HTTP has no use for them.
-            verify=head.startswith("https:"),
+            verify=trust(head, ca),
             # The lengths count: nothing may be packed on its way.
             headers={"Authorization": f"Bearer {node_token}", "Accept-Encoding": "identity"},
         )

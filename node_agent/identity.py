@@ -1,7 +1,10 @@
 """Who this PC is to the farm: its node home, where the identity outlives every restart."""
 
+import contextlib
 import json
+import os
 import platform
+import pwd
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,8 +12,10 @@ from platformdirs import user_data_path
 
 from farm.errors import ConfigurationError
 from farm.secret_files import ensure_private_directory, write_secret
+from farm.unprivileged import NODE_USER
 
 _FILE = "node.json"
+_HOME = "old-gpu-farm-node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +27,15 @@ class Identity:
 
 
 def default_home() -> Path:
-    """Where `farm join` keeps identity, secrets and spool when no directory is named."""
-    return user_data_path("old-gpu-farm-node")
+    """Where `farm join` keeps identity, secrets and spool when no directory is named.
+
+    For root that is where the node's own user has them, if there is one: `farm leave` and `farm local pause` are its owner's.
+    """
+    own = user_data_path(_HOME)
+    if os.geteuid() == 0 and not has_identity(own):
+        with contextlib.suppress(KeyError):
+            return Path(pwd.getpwnam(NODE_USER).pw_dir) / ".local" / "share" / _HOME
+    return own
 
 
 def default_name() -> str:

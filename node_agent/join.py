@@ -20,7 +20,9 @@ from farm.errors import ConfigurationError, SignInError
 from farm.reach import why_unreachable
 from farm.secret_files import ensure_private_directory, write_secret
 from farm.supervise import Backoff, Bell, Child, Program
+from farm.tls import CA_FILE
 from farm.wire import JoinTicket
+from node_agent import trust
 from node_agent.doorbells import Doorbells
 from node_agent.head_line import HeadLine, HeadSilentError, head_url
 from node_agent.identity import Identity, default_name, has_identity, load_identity, save_identity
@@ -38,6 +40,7 @@ class NodeOptions:
     """What `farm join` was asked for. `token` is a single-use code, `name` what people see, `first_port` where to look for Ray's ports.
 
     `rules` are the owner's; None leaves those that the node's home holds. `enroll` only makes the PC a member, for a service to go on.
+    `ca` is the certificate of a farm's authority where the head has TLS, `pin` its fingerprint where the head itself shall send it.
     """
 
     head: str
@@ -48,6 +51,8 @@ class NodeOptions:
     object_store_mib: int = 400
     rules: OwnerRules | None = None
     enroll: bool = False
+    ca: Path | None = None
+    pin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Node:
         self.options = replace(options, head=head_url(options.head))
         self._environment = environment
         self._say = say
-        self._line = HeadLine(self.options.head)
+        self._line = HeadLine(self.options.head, options.home / CA_FILE)
         self._temp_dir = daemons.temp_dir_for(options.home)
         self._ray_token = options.home / "ray-token"
         self._traces = options.home / "pids.json"
@@ -102,6 +107,7 @@ class Node:
             self._say("Ended what a former run had left.")
         pauses = Backoff(calm_s=10.0)
         try:
+            self._know_head(bell, pauses)
             self._member = self._become_member(bell, pauses)
             while not self.options.enroll and not bell.stopping:
                 began = time.monotonic()
@@ -113,6 +119,26 @@ class Node:
                 bell.wait(pause)
         finally:
             self._line.close()
+
+    def _know_head(self, bell: Bell, pauses: Backoff) -> None:
+        """Learns the farm's authority where the owner named it, before the head is told anything."""
+        options = self.options
+        if not options.head.startswith("https:"):
+            return
+        while not bell.stopping:
+            try:
+                ca = trust.learn_ca(options.home, options.head, given=options.ca, pin=options.pin)
+            except HeadSilentError as error:
+                self._wait_for_head(error, bell, pauses)
+                continue
+            self._line.close()
+            self._line = HeadLine(options.head, ca)
+            return
+
+    def _wait_for_head(self, error: HeadSilentError, bell: Bell, pauses: Backoff) -> None:
+        pause = pauses.after_run(0.0)
+        self._tell(f"{error.message} Trying again until it does.", about=error.message)
+        bell.wait(pause)
 
     def _become_member(self, bell: Bell, pauses: Backoff) -> Membership:
         """The stored membership if the head still knows it, else one for the code, which is used up by this."""
@@ -149,9 +175,7 @@ class Node:
                 save_identity(home, Identity(ticket.node_id, name))
                 return member
             except HeadSilentError as error:
-                pause = pauses.after_run(0.0)
-                self._tell(f"{error.message} Trying again until it does.", about=error.message)
-                bell.wait(pause)
+                self._wait_for_head(error, bell, pauses)
         return stored or Membership(head, "")
 
     def _same_farm(self, stored: Membership) -> None:
@@ -171,7 +195,7 @@ class Node:
     def _once(self, bell: Bell) -> str:
         """One life of Ray's daemons on this PC, from a fresh ticket to their end; returns why it ended."""
         try:
-            ticket = self._line.hello(self._member.node_token, self._name())
+            ticket = self._line.hello(self._member.node_token, self._name(), self._request())
         except HeadSilentError as error:
             return error.message.rstrip(".")
         self._check_versions(ticket)
@@ -203,6 +227,11 @@ class Node:
         finally:
             child.end(grace_s=0.5 if bell.hurry else None)
             self._traces.unlink(missing_ok=True)
+
+    def _request(self) -> str | None:
+        """For a certificate, which a head with TLS answers; another one behind somebody's TLS does not."""
+        is_tls = self.options.head.startswith("https:")
+        return trust.request_for(self.options.home, self._name()) if is_tls else None
 
     def _unreachable(self, ticket: JoinTicket, address: str, block: RayPorts) -> str | None:
         """Why the head could not dial this PC, None if it can: Ray would hang and not say."""
@@ -257,7 +286,10 @@ class Node:
             object_store_mib=self.options.object_store_mib,
             node_id=ticket.node_id,
         )
-        environment = daemons.ray_environment(self._environment, token=self._ray_token, node_home=home)
+        tls = trust.keep_certificate(home, ticket.certificate) if ticket.certificate else None
+        environment = daemons.ray_environment(
+            self._environment, token=self._ray_token, node_home=home, tls=tls
+        )
         return Program("ray", command, environment, home / "logs" / "ray.log", grace_s=daemons.RAY_GRACE_S)
 
     def _own_address(self, ticket: JoinTicket, otherwise: str | None = None) -> str:

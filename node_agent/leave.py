@@ -9,6 +9,7 @@ from pathlib import Path
 
 from farm.errors import ConfigurationError
 from farm.single import holder
+from farm.tls import CA_FILE
 from node_agent.head_line import HeadLine, HeadSilentError
 from node_agent.identity import has_identity
 from node_agent.join import Membership
@@ -48,9 +49,10 @@ def leave(home: Path, say: Say, *, uninstall: bool = False) -> None:
         _end(home, pid)
     remove_service(say)
     if member is not None:
-        _say_bye(member, say)
-    for name in ("farm.json", "ray-token", OwnerRules.FILE):
+        _say_bye(home, member, say)
+    for name in ("farm.json", "ray-token", CA_FILE, OwnerRules.FILE):
         (home / name).unlink(missing_ok=True)
+    shutil.rmtree(home / "tls", ignore_errors=True)
     resume(home)
     if uninstall:
         if home.exists():
@@ -88,8 +90,8 @@ def _end(home: Path, pid: int) -> None:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _say_bye(member: Membership, say: Say) -> None:
-    line = HeadLine(member.head)
+def _say_bye(home: Path, member: Membership, say: Say) -> None:
+    line = HeadLine(member.head, home / CA_FILE)
     try:
         line.bye(member.node_token)
     except HeadSilentError as error:

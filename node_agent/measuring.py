@@ -173,7 +173,10 @@ def _samples(bench: _Bench, title: str, say: Say) -> Samples:
     say("Laying laws through the samples", PARTS, PARTS)
     mib = {unit.name: unit.elements * 2 / MIB for unit in bench.units}
     counted = counted_step(bench.model, taken)
-    return Samples((taken, larger), layers, mib, (first[0], second[0]), (first[1], second[1]), counted)
+    return Samples(
+        (taken, larger), layers, mib,
+        (first[0], second[0]), (first[1], second[1]), (first[2], second[2]), counted,
+    )  # fmt: skip
 
 
 def _whole_layers(bench: _Bench, standard: Size, title: str, say: Say) -> tuple[Size, list[LayerSample]]:
@@ -193,9 +196,11 @@ def _layers_whole(bench: _Bench, size: Size) -> list[LayerSample]:
     return sample_layers(bench.network, bench.chunking, bench.call(size), 0)
 
 
-def _seconds(bench: _Bench, size: Size) -> tuple[list[tuple[str, float]], float]:
+def _seconds(bench: _Bench, size: Size) -> tuple[list[tuple[str, float]], float, float]:
+    """Of each unit and of a step; and the MiB that stay handed out between steps."""
     call = bench.call(size)
-    return sample_units(bench.network, bench.units, call), seconds_per_step(bench.network, call)
+    units, step = sample_units(bench.network, bench.units, call), seconds_per_step(bench.network, call)
+    return units, step, torch.cuda.memory_allocated() / MIB
 
 
 def _unless_out_of_memory(measured: Callable[[], T]) -> T | None:

@@ -71,10 +71,12 @@ class Standing:
         self.trouble_since = None
 
     def of(self, probed: CardReport) -> CardReport:
-        """The card's report: a GPU counts as tested only once its worker says so."""
-        if probed.kind is CardKind.CPU:
-            return replace(probed, tested=True)
+        """The card's report: a GPU counts as tested only once its worker says so; a CPU unless its worker is at a test."""
         word = self.word
+        if probed.kind is CardKind.CPU:
+            if word is None:
+                return replace(probed, tested=True)
+            return replace(probed, tested=word.tested, trouble=word.trouble or probed.trouble)
         card = self._with_margin(probed)
         if word is None or not word.tested:
             return replace(card, tested=False)

@@ -1,4 +1,6 @@
-"""Removes what the join line installed: the systemd user unit, the link in ~/.local/bin, and the folder with the environment.
+"""Removes what the join line installed: the systemd unit, the link to the programs, and the folder with the environment.
+
+Where root ran it, these are the system's, and the user that it made goes too.
 
 Only a folder that the line's script made is touched: it left a mark there. A farm that runs from a checkout keeps its programs.
 """
@@ -11,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 UNIT = "old-gpu-farm-node.service"
-"""As in dashboard/joining/install.sh."""
+"""As in dashboard/joining/install.sh, like the paths below."""
+SYSTEM_UNIT = Path("/etc/systemd/system") / UNIT
+MADE_USER = "made-user"
+"""Names, in the programs' folder, the user that the script made."""
 MARK = "made-by-the-join-line"
 
 Say = Callable[[str], None]
@@ -31,26 +36,32 @@ def unit_file() -> Path:
 
 def remove_service(say: Say) -> None:
     """Takes the unit out of systemd, where there is one, so that the node does not start again with this PC."""
-    unit = unit_file()
-    if not unit.exists():
-        return
-    _systemctl("disable", "--now", UNIT)
-    unit.unlink()
-    _systemctl("daemon-reload")
-    say(f"Removed the service {UNIT}.")
+    for unit, whose in ((unit_file(), ("--user",)), (SYSTEM_UNIT, ())):
+        if not unit.exists() or not os.access(unit.parent, os.W_OK):
+            continue
+        _systemctl(*whose, "disable", "--now", UNIT)
+        unit.unlink()
+        _systemctl(*whose, "daemon-reload")
+        say(f"Removed the service {UNIT}.")
 
 
 def remove_programs(place: Path, say: Say) -> None:
     """Removes the folder and the link to it. What runs from there goes on to its end: Linux keeps open files."""
-    link = Path.home() / ".local" / "bin" / "farm"
-    if link.is_symlink() and place in link.readlink().parents:
-        link.unlink()
+    for link in (Path.home() / ".local" / "bin" / "farm", Path("/usr/local/bin/farm")):
+        if link.is_symlink() and place in link.readlink().parents:
+            link.unlink()
+    made = place / MADE_USER
+    user = made.read_text().strip() if made.exists() else ""
     shutil.rmtree(place)
     say(f"Removed the farm's programs in {place}.")
+    userdel = shutil.which("userdel")
+    if user and userdel is not None:
+        subprocess.run([userdel, "--remove", user], capture_output=True, check=False, timeout=60)
+        say(f"Removed the user {user}.")
 
 
 def _systemctl(*words: str) -> None:
-    """Asks this user's systemd. Where it does not answer, there is nothing of ours that it runs."""
+    """Asks systemd. Where it does not answer, there is nothing of ours that it runs."""
     program = shutil.which("systemctl")
     if program is not None:
-        subprocess.run([program, "--user", *words], capture_output=True, check=False, timeout=60)
+        subprocess.run([program, *words], capture_output=True, check=False, timeout=60)

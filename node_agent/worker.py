@@ -7,6 +7,7 @@ calls have a concurrency group of their own, so that they are answered while a f
 import logging
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from node_agent.runner import Busy, Runner
 from node_agent.selftest import card_trouble_apart
 from node_agent.spill import can_spill
 from node_agent.spool import Spool
+from node_agent.tryout import render_trouble_apart
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,10 @@ class CardWorker:
         name: str = "",
         driver: str | None = None,
         capability: tuple[int, int] | None = None,
+        *,
+        again: bool = False,
     ) -> None:
+        """`again`: the card failed before, so that a CPU too is tested."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
         if kind == CardKind.CPU:
             os.nice(10)  # a render on the CPU must not make the PC's own work, or the farm's, wait
@@ -77,15 +82,19 @@ class CardWorker:
             can_spill=kind == CardKind.CUDA and can_spill(),
             end=_end,
         )
-        self._tested = kind == CardKind.CPU
+        self._tested = kind == CardKind.CPU and not again
         self._trouble: str | None = None
         if not self._tested:  # beside the calls: importing torch takes seconds, and `state` must be answered
-            facts = (name, driver, capability)
-            threading.Thread(target=self._test, args=facts, name="test", daemon=True).start()
+            test = (
+                partial(render_trouble_apart, name)
+                if kind == CardKind.CPU
+                else partial(card_trouble_apart, name, driver, capability)
+            )
+            threading.Thread(target=self._test, args=(name, test), name="test", daemon=True).start()
 
-    def _test(self, name: str, driver: str | None, capability: tuple[int, int] | None) -> None:
+    def _test(self, name: str, test: Callable[[], str | None]) -> None:
         try:
-            self._trouble = card_trouble_apart(name, driver, capability)
+            self._trouble = test()
         except Exception as error:  # whatever it is, the card did not pass
             log.exception("testing %s failed", name)
             self._trouble = f"{name} could not be tested: {error!r}. The worker's log has the trace."

@@ -12,15 +12,19 @@ from pathlib import Path
 from farm.artifacts import ArtifactStore
 from farm.catalogue.models import load_models
 from farm.clock import SystemClock
-from farm.own_bench import read_bench
+from farm.knobs import in_force
 from farm.retention import Limits
 from farm.settings import DataDirectory, FarmSettings
+from farm.store.benches import Benches
 from farm.store.engine import open_engine
+from farm.store.knobs import KnobStore
+from farm.store.leftovers import Leftovers
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Requests
 from farm.store.retention import RetentionReader
 from farm.store.writer import Writer
+from scheduler.benched import Benched
 from scheduler.loop import Scheduler
 from scheduler.ray_cluster import RayCluster
 from scheduler.retention import Retention
@@ -28,8 +32,8 @@ from scheduler.retention import Retention
 log = logging.getLogger("scheduler")
 
 
-async def work(data: DataDirectory, settings: FarmSettings) -> None:
-    """Runs the scheduler until SIGTERM or SIGINT."""
+async def work(data: DataDirectory, given: FarmSettings) -> None:
+    """Runs the scheduler until SIGTERM or SIGINT. `given` are the environment's settings, which win over those set on the page."""
     # Ray adds a driver's working directory to the import path of all its actors, on every PC: one called like a package of
     # ours, say a folder `farm` where the user stood, would take its place there.
     os.chdir(data.run)
@@ -37,6 +41,8 @@ async def work(data: DataDirectory, settings: FarmSettings) -> None:
     cluster.connect(json.loads(data.ray_facts.read_text())["address"])
     engine = open_engine(data.database_url, writes=True)
     reading = open_engine(data.database_url, writes=False)
+    knobs = KnobStore(reading)
+    settings = in_force(given, knobs.newest())
     artifacts, clock, writer = ArtifactStore(data.artifacts), SystemClock(), Writer(engine)
     scheduler = Scheduler(
         cluster,
@@ -52,14 +58,16 @@ async def work(data: DataDirectory, settings: FarmSettings) -> None:
         checkpoints=data.checkpoints,
         lease_s=settings.lease_s,
         tiers=settings.tiers,
-        bench=read_bench(data.bench_results),
+        benched=Benched(Benches(engine), data.bench_results, clock),
         retention=Retention(
             RetentionReader(reading, artifacts),
             writer,
+            Leftovers(engine),
             artifacts,
             Limits(settings.keep_days, settings.keep_gb),
             clock,
         ),
+        settings=lambda: in_force(given, knobs.newest()),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

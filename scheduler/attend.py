@@ -6,14 +6,11 @@ every word of the attempt carries its number, so nothing is counted twice.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
-from farm.artifacts import ArtifactStore
-from farm.clock import Clock
 from farm.errors import FarmError, NotFoundError, RenderFailedError
 from farm.events import (
     Cancelled,
@@ -30,17 +27,14 @@ from farm.events import (
     Step,
     Yielded,
 )
-from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, StageKind
-from farm.stages import stage_after, stage_before
+from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus
+from farm.stages import stage_after
 from farm.states import AttemptMove, JobMove
-from farm.store.reader import Reader
-from farm.store.writer import Writer
-from farm.wire import Order
-from scheduler.board import Board
-from scheduler.checkpoints import LAST_FETCH_S, Checkpoints, Collector
-from scheduler.cluster import CardBusyError, Cluster, NodeGoneError, UnknownAttemptError, WorkerGoneError
+from scheduler.checkpoints import LAST_FETCH_S, Collector
+from scheduler.cluster import CardBusyError, NodeGoneError, UnknownAttemptError, WorkerGoneError
+from scheduler.desk import Desk, Ended, expected_end
 from scheduler.doubts import ENDED, PROBED, STRAY
-from scheduler.leases import Leases
+from scheduler.handover import fetch_preview, handover, preview_of
 from scheduler.outcomes import Outcome, after_failure, after_loss
 from scheduler.results import collect, collect_stage
 from scheduler.stalls import Progress
@@ -62,40 +56,6 @@ STORE_AGAIN_S = 10.0
 """Pause before the head tries again to store a result that its disk refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How the attempt left its job: `outcome` for one that failed or was lost, None for any other.
-
-    `advanced`: its stage is done, and the job waits with its next one. `lost`: nobody answers for it, and its clip may still come. `doubt`
-    says why the card's worker must be heard before it gets work again, None where it need not.
-    """
-
-    attempt: Attempt
-    job: Job
-    status: JobStatus
-    outcome: Outcome | None = None
-    doubt: str | None = None
-    lost: bool = False
-    advanced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What attending needs. `rivals` counts the other cards that could take a job, `kept` says why a card is its owner's for now."""
-
-    cluster: Cluster
-    writer: Writer
-    reader: Reader
-    artifacts: ArtifactStore
-    board: Board
-    leases: Leases
-    clock: Clock
-    previews: Path
-    checkpoints: Checkpoints
-    rivals: Callable[[Job, str], int]
-    kept: Callable[[str], str | None]
-
-
 class Attendant:
     """One attempt's companion. `run` returns when the attempt has ended in the store.
 
@@ -113,7 +73,7 @@ class Attendant:
         self._desk = desk
         self._status = attempt.status
         self._after = 0
-        self.ends_at = _expected_end(attempt)
+        self.ends_at = expected_end(attempt)
         self._preview: asyncio.Task[None] | None = None
         self._collector = Collector(desk.cluster, desk.checkpoints, attempt)
         self._progress = Progress(attempt.predicted_s, job.settings.steps)
@@ -139,7 +99,7 @@ class Attendant:
             self._collector.stop()
             if self._preview is not None:
                 self._preview.cancel()
-            (self._desk.previews / f"{self.job.id}.jpg").unlink(missing_ok=True)
+            preview_of(self._desk, self.job.id).unlink(missing_ok=True)
 
     async def cancel(self) -> None:
         """Asks the card to stop, until it has heard it. The attempt's own last word says whether it did."""
@@ -275,37 +235,10 @@ class Attendant:
             raise
 
     async def _start(self) -> None:
-        attempt, job = self.attempt, self.job
-        source = self._source_sha256()
-        work_on = await asyncio.to_thread(self._desk.artifacts.read, source or job.input_sha256)
-        kept = None
-        if attempt.stage is StageKind.GENERATE:
-            kept = await asyncio.to_thread(self._desk.checkpoints.of, job.id)
-        order = Order(
-            attempt_id=attempt.id,
-            job_id=job.id,
-            stage=attempt.stage,
-            settings=job.settings,
-            plan=attempt.memory_plan,
-            input_sha256=job.input_sha256,
-            draft=job.draft,
-            predicted_s=attempt.predicted_s,
-            resumes=None if kept is None else kept.attempt,
-            source_sha256=source,
-        )
-        state = None if kept is None else kept.state
+        attempt = self.attempt
+        order, work_on, state = await handover(self._desk, attempt, self.job)
         await self._desk.cluster.start(attempt.node_id, attempt.card_id, order, work_on, state)
         self._handed_over = True
-
-    def _source_sha256(self) -> str | None:
-        """The clip that the stage before left, None where the attempt works on the picture."""
-        before = stage_before(self.job.settings, self.attempt.stage)
-        if before is None:
-            return None
-        left = self._desk.reader.stage_artifacts(self.job.id).get(before)
-        if left is None:
-            raise NotFoundError(f"What the stage {before} left is not in the farm's store.", "Retry the job.")
-        return left.sha256
 
     async def _take(self, event: Event) -> Ended | None:
         desk, job = self._desk, self.job
@@ -321,7 +254,7 @@ class Attendant:
                 desk.board.change(job.id, done=done, total=total, seconds_per_step=pace, eta_s=eta)
             case Preview():
                 if self._preview is None or self._preview.done():
-                    self._preview = asyncio.create_task(self._fetch_preview())
+                    self._preview = asyncio.create_task(fetch_preview(self._desk, self.attempt))
             case Checkpoint():
                 self._collector.hear(event)
             case Retrying() | Note() | Resumed():
@@ -372,13 +305,6 @@ class Attendant:
                 of = "its earlier try" if source is None else f"attempt {source}"
                 text = f"Went on from step {step} of {total} of {of}."
                 desk.writer.note(self.attempt.id, event.seq, text, now, resumed_step=step)
-
-    async def _fetch_preview(self) -> None:
-        desk = self._desk
-        with suppress(NodeGoneError, WorkerGoneError, UnknownAttemptError):
-            picture = await desk.cluster.read(self.attempt.node_id, self.attempt.id, "preview.jpg")
-            await asyncio.to_thread(_replace_file, desk.previews / f"{self.job.id}.jpg", picture)
-            desk.board.change(self.job.id, preview=desk.board.preview_count(self.job.id) + 1)
 
     async def _finish(self, done: Done) -> Ended | None:
         desk = self._desk
@@ -468,17 +394,3 @@ class Attendant:
         why = outcome.verdict if outcome is not None and outcome.then == JobMove.GIVE_UP else None
         self._desk.board.ended(self.job.id, str(status), why)
         return Ended(self.attempt, self.job, status, outcome, doubt)
-
-
-def _expected_end(attempt: Attempt) -> float | None:
-    """When the attempt should be over, wall seconds, by what was predicted; None where nothing was."""
-    if attempt.predicted_s is None:
-        return None
-    return (attempt.started_at or attempt.assigned_at) + attempt.predicted_s
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".half")
-    half.write_bytes(data)
-    half.replace(path)

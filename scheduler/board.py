@@ -1,12 +1,13 @@
 """What is going on right now, kept for the feed: the running jobs and the cards."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from farm.feed import CardChanged, FeedMessage, JobChanged, LiveCard, LiveJob, QueueChanged, Snapshot
 from farm.model import Attempt, Job, JobStatus, StageKind
 from farm.stages import clip_frames
+from scheduler.policy import Rather
 
 
 class Board:
@@ -17,6 +18,7 @@ class Board:
         self._jobs: dict[str, LiveJob] = {}
         self._cards: dict[str, LiveCard] = {}
         self._queue: QueueChanged | None = None
+        self._rather: dict[str, tuple[str, str]] = {}
 
     def snapshot(self) -> Snapshot:
         """All that is going on."""
@@ -53,6 +55,19 @@ class Board:
         """The job runs no longer: it ended, or waits again."""
         self._jobs.pop(job_id, None)
         self._publish(JobChanged(LiveJob(id=job_id, status=status, why=why)))
+
+    def rather(self, why: Mapping[str, Rather], waits: Callable[[str], bool]) -> None:
+        """Of jobs that wait although a card is free for them, says for which card, once for each.
+
+        Of those of which that is no longer so, and that `waits` says still wait, it is taken back.
+        """
+        for job_id, one in why.items():
+            if self._rather.get(job_id) != (one.card.id, one.idle.id):
+                self._publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=str(one))))
+        for job_id in self._rather.keys() - why.keys():
+            if waits(job_id):
+                self._publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED)))
+        self._rather = {job_id: (one.card.id, one.idle.id) for job_id, one in why.items()}
 
     def card(self, card: LiveCard) -> None:
         """A card is now so; said only when it differs from what was said before."""

@@ -4,7 +4,7 @@ A worker inside such an attempt is told to stop. One that does not stop, does no
 grace is replaced.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -39,9 +39,9 @@ class Remedy:
 
 
 class Doubts:
-    """The doubted cards. The graces before a worker is replaced are counted in leases of `lease_s`."""
+    """The doubted cards. The graces before a worker is replaced are counted in leases, whose seconds `lease_s` tells."""
 
-    def __init__(self, lease_s: float) -> None:
+    def __init__(self, lease_s: Callable[[], float]) -> None:
         self._lease_s = lease_s
         self._doubts: dict[str, Doubt] = {}
 
@@ -90,7 +90,7 @@ class Doubts:
         before = self._doubts.get(card_id)
         since = now if before is None or before.since is None else before.since
         doubt = self._doubts[card_id] = Doubt(why, since)
-        if now - since > self._lease_s * (STOP_LEASES if stray else ANSWER_LEASES):
+        if now - since > self._lease_s() * (STOP_LEASES if stray else ANSWER_LEASES):
             self._doubts[card_id] = replace(doubt, since=None)  # the new worker has a grace of its own
             return Remedy(card_id, "replace")
         return Remedy(card_id, "stop", stray) if stray else None

@@ -1,12 +1,23 @@
 """What the history teaches about cards and models, kept up to date attempt by attempt. The learning itself is `farm.planning.learned`."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
+from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import ModelRow
 from farm.model import Card
 from farm.own_bench import BenchResult
-from farm.planning.learned import LAST, UNLEARNED, Learned, bench_lessons, learn, lesson_of
+from farm.planning.learned import (
+    LAST,
+    UNLEARNED,
+    Learned,
+    bench_lessons,
+    learn,
+    learn_load,
+    lesson_of,
+    lesson_of_interpolation,
+)
 from farm.store.reader import Reader
 
 WORTH_A_CHANGE = math.log(1.01)
@@ -14,12 +25,12 @@ WORTH_A_CHANGE = math.log(1.01)
 
 
 class Lessons:
-    """The factors for each card (by id) and model. `book` is replaced, never changed, so a view of the farm may hold it."""
+    """The factors for each card (by id) and model or interpolator. `book` is replaced, never changed, so a view of the farm may hold it."""
 
     def __init__(
-        self, reader: Reader, models: Mapping[str, ModelRow], bench: Sequence[BenchResult] = ()
+        self, reader: Reader, models: Mapping[str, ModelRow], bench: Callable[[], Sequence[BenchResult]]
     ) -> None:
-        """`bench` are the rows of `farm bench`, newest first."""
+        """`bench` gives the rows of `farm bench`, newest first."""
         self._reader = reader
         self._models = models
         self._bench = bench
@@ -28,27 +39,36 @@ class Lessons:
     def recall(self, cards: Iterable[Card]) -> None:
         """Learns anew from the whole history of these cards."""
         for card in cards:
-            for model in self._models:
-                self.take(card, model)
+            for name in (*self._models, interpolator().name):
+                self.take(card, name)
 
-    def take(self, card: Card, model: str) -> bool:
-        """Learns from what has ended on the card since; whether that changes any prediction, and not only its interval."""
-        row = self._models.get(model)
-        if row is None:
+    def take(self, card: Card, name: str) -> bool:
+        """Learns from what the model or interpolator has done on the card since; whether a prediction changes, not only its interval."""
+        row = self._models.get(name)
+        if row is not None:
+            found = self._of_model(card, row)
+        elif name == interpolator().name:
+            history = self._reader.taught.interpolations(card.id, LAST)
+            found = learn(lesson_of_interpolation(attempt, settings) for attempt, settings in history)
+        else:
             return False
-        history = self._reader.instructive_attempts(card.id, model, LAST)
+        before = self.book.get((card.id, name), UNLEARNED)
+        if found != before:
+            self.book = {**self.book, (card.id, name): found}
+        return _differ(found, before)
+
+    def _of_model(self, card: Card, row: ModelRow) -> Learned:
+        history = self._reader.instructive_attempts(card.id, row.name, LAST)
         found = learn(
             (lesson_of(attempt, settings, row, card) for attempt, settings in history),
-            bench_lessons(self._bench, row, card),
+            bench_lessons(self._bench(), row, card),
         )
-        before = self.book.get((card.id, model), UNLEARNED)
-        if found != before:
-            self.book = {**self.book, (card.id, model): found}
-        return _differ(found, before)
+        if row.memory is None:
+            return found  # nothing is loaded
+        load, loads = learn_load(self._reader.taught.loads(card.id, row.name), row)
+        return replace(found, load=load, loads=loads)
 
 
 def _differ(one: Learned, other: Learned) -> bool:
-    return any(
-        abs(math.log(left / right)) > WORTH_A_CHANGE
-        for left, right in ((one.seconds, other.seconds), (one.peak, other.peak))
-    )
+    factors = ((one.seconds, other.seconds), (one.peak, other.peak), (one.load, other.load))
+    return any(abs(math.log(left / right)) > WORTH_A_CHANGE for left, right in factors)

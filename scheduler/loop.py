@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,22 +13,29 @@ from farm.clock import Clock
 from farm.errors import NotFoundError
 from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.ids import new_id
-from farm.model import Attempt, Card, Job, JobStatus, StageKind
+from farm.model import Attempt, Card, Job, JobStatus
 from farm.own_bench import BenchResult
-from farm.planning.eligibility import FarmView, TiersMode, Verdict, bands_of, check, unplaceable
-from farm.planning.learned import learned_for
+from farm.planning.eligibility import FarmView, TiersMode, bands_of, unplaceable
+from farm.planning.learned import UNLEARNED, learned_for, worked_by
 from farm.planning.loading import load_seconds
+from farm.retention import Limits
+from farm.settings import FarmSettings
+from farm.stages import stage_before, stages_of
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Request, RequestKind, Requests
 from farm.store.writer import Assignment, Writer
 from farm.wire import NodeReport
-from scheduler.attend import Attendant, Desk, Ended
+from scheduler.attend import Attendant
+from scheduler.attendance import Attendance
+from scheduler.benched import Benched
 from scheduler.board import Board
 from scheduler.checkpoints import Checkpoints
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
+from scheduler.desk import Desk, Ended
 from scheduler.exclusions import Exclusions
 from scheduler.feed_server import FeedServer
+from scheduler.judging import Judging
 from scheduler.late import LateResults
 from scheduler.leases import Leases
 from scheduler.lessons import Lessons
@@ -36,9 +43,10 @@ from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
 from scheduler.outlook import Outlook
 from scheduler.placing import Placing
 from scheduler.policy import Pick, Policy
+from scheduler.prospects import Prospects
 from scheduler.retention import Retention
 from scheduler.telemetry import Telemetry
-from scheduler.watch import Watch, Work
+from scheduler.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -65,37 +73,49 @@ class Scheduler:
         checkpoints: Path,
         lease_s: float,
         tiers: TiersMode,
-        bench: Sequence[BenchResult] = (),
+        benched: Benched | None = None,
         retention: Retention | None = None,
+        settings: Callable[[], FarmSettings] | None = None,
     ) -> None:
-        """`bench` are the rows that `farm bench` kept, newest first; without `retention` everything is kept."""
+        """Without `benched` no card has a bench of its own; without `retention` everything is kept.
+
+        `settings` reads those that hold, and is asked when an admin has changed one.
+        """
         self._retention = retention
+        self._settings = settings
         self._cluster = cluster
         self._writer = writer
         self._reader = reader
         self._requests = requests
         self._clock = clock
         self._view = FarmView(models, tiers)
-        self._lessons = Lessons(reader, models, bench)
+        self._benched = benched
+        self._lessons = Lessons(reader, models, lambda: () if benched is None else benched.rows)
         self._wake = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
+        self._judge = Judging(lambda: self._view)
         self._policy = Policy(self._judge, self._loading)
         self._exclusions = Exclusions(self._policy)
         self._placing = Placing(
-            self._policy, self._exclusions, lambda job, cards: unplaceable(job, cards, self._view)
+            self._policy,
+            self._exclusions,
+            lambda job, cards: unplaceable(job, cards, self._view, self._judge),
         )
-        self._attending: dict[str, tuple[Attendant, asyncio.Task[None]]] = {}
-        self._holders: dict[str, str] = {}
-        self._working: dict[str, Attendant] = {}
+        self._attendance = Attendance()
+        self._prospects = Prospects(
+            self._policy,
+            self._exclusions,
+            self._judge,
+            lambda card: self._watch.gone(card),  # noqa: PLW0108 - the watch is made below
+        )
         self._chores: set[asyncio.Task[None]] = set()
         self._last_seq = 0
         self._placed_with: object = None
         self._unjudged: list[str] = []
-        self._told_rather: dict[str, tuple[str, str]] = {}
         self._board = Board(self._publish)
         self._feed = FeedServer(feed_socket, self._board.snapshot, self._wake.set)
-        leases = Leases(lease_s)
+        self._leases = leases = Leases(lease_s)
         self._checkpoints = Checkpoints(checkpoints)
         self._desk = Desk(
             cluster,
@@ -107,20 +127,22 @@ class Scheduler:
             clock,
             previews,
             self._checkpoints,
-            rivals=self._rivals,
+            rivals=self._prospects.rivals,
             kept=lambda card_id: self._watch.kept(card_id),  # noqa: PLW0108 - the watch is made below
         )
         self._late = LateResults(
             cluster, writer, reader, artifacts, clock, taken=self._taken_late, over=self._forget
         )
-        self._telemetry = Telemetry(writer, reader, clock, self._holders.__contains__)
+        self._telemetry = Telemetry(
+            writer, reader, clock, lambda card_id: self._attendance.holder(card_id) is not None
+        )
         self._outlook = Outlook(
             self._policy,
             self._board,
             clock,
             judge=self._judge,
             view=lambda: self._view,
-            running=lambda: [(attendant.attempt, attendant.job) for attendant, _ in self._attending.values()],
+            running=lambda: self._attendance.running,
         )
         self._watch = Watch(
             cluster,
@@ -129,9 +151,9 @@ class Scheduler:
             self._board,
             leases,
             clock,
-            holder=self._holders.get,
-            work=self._work,
-            attended=lambda: frozenset(self._attending),
+            holder=self._attendance.holder,
+            work=self._attendance.work,
+            attended=lambda: self._attendance.attempts,
             spooled=self._heard,
             changed=self._wake.set,
         )
@@ -152,7 +174,7 @@ class Scheduler:
                     async with asyncio.timeout(TICK_S):
                         await self._wake.wait()
         finally:
-            tasks = [watching, *self._chores, *(task for _, task in self._attending.values())]
+            tasks = [watching, *self._chores, *self._attendance.tasks]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -174,6 +196,8 @@ class Scheduler:
             self._queue_again(job_id)
         self._assign()
         self._mark_unplaceable()
+        if self._benched is not None:
+            self._learn_from_bench(self._benched.look())
         if self._outlook.due:
             self._chore(self._outlook.tell())
         if self._retention is not None and self._retention.due:
@@ -208,9 +232,8 @@ class Scheduler:
                     self._checkpoints.drop(request.job_id)
                     self._board.ended(request.job_id, JobStatus.CANCELLED)
                     return
-                for attendant, _ in self._attending.values():
-                    if attendant.job.id == request.job_id:
-                        self._chore(attendant.cancel())
+                for attendant in self._attendance.of_job(request.job_id):
+                    self._chore(attendant.cancel())
             case RequestKind.RETRY:
                 if self._writer.retry(request.job_id, now, from_the_start=self._has_lost_its_clip(request)):
                     self._exclusions.forgive(request.job_id)
@@ -224,11 +247,26 @@ class Scheduler:
                 self._watch.resume(request.node_id)
             case RequestKind.FORGET:
                 self._watch.forget(request.node_id)
+            case RequestKind.SETTINGS if self._settings is not None:
+                self._take_settings(self._settings())
+
+    def _take_settings(self, settings: FarmSettings) -> None:
+        """From here on these hold: also for what waits and for what renders already."""
+        self._leases.lease_s = settings.lease_s
+        if self._retention is not None:
+            self._retention.limit(Limits(settings.keep_days, settings.keep_gb))
+        if settings.tiers != self._view.tiers:
+            self._view = replace(self._view, tiers=settings.tiers)
+            self._policy.forget_verdicts()
+            self._outlook.forget()
+            self._placed_with = None  # what could run nowhere may now, and the other way round
 
     def _has_lost_its_clip(self, request: Request) -> bool:
-        """Whether what the stage before a job's present one left is gone from the disk."""
-        left = self._reader.stage_artifacts(request.job_id).values()
-        return not all(self._desk.artifacts.exists(artifact.sha256) for artifact in left)
+        """Whether what the stage before a job's present one left is gone: from the disk, or let go of since the job ended."""
+        job = self._reader.job(request.job_id)
+        before = stage_before(job.settings, job.stage)
+        left = None if before is None else self._reader.stage_artifacts(job.id).get(before)
+        return before is not None and (left is None or not self._desk.artifacts.exists(left.sha256))
 
     def _take_new_jobs(self) -> None:
         for seq, job in self._reader.queued_after(self._last_seq):
@@ -248,31 +286,14 @@ class Scheduler:
             self._board.ended(job_id, JobStatus.QUEUED)
 
     # --- planning ---
-    def _judge(self, job: Job, card: Card) -> Verdict:
-        return check(job, card, self._view)
-
-    def _loading(self, model: str, _card: Card) -> float:
+    def _loading(self, model: str, card: Card) -> float:
         row = self._view.models.get(model)
-        return 0.0 if row is None else load_seconds(row)
-
-    def _work(self, card_id: str) -> Work | None:
-        at_it = self._working.get(card_id)
-        if at_it is None:
-            return None
-        generates = at_it.attempt.stage is StageKind.GENERATE
-        return Work(at_it.ends_at, at_it.job.settings.model if generates else None)
-
-    def _rivals(self, job: Job, card_id: str) -> int:
-        """How many other known cards could take the job, now or when they are back."""
-        avoid = self._exclusions.shunned(job.id) | {card_id}
-        return sum(self._could_take(job, card) for card in self._policy.cards if card.id not in avoid)
-
-    def _could_take(self, job: Job, card: Card) -> bool:
-        return not self._watch.gone(card) and self._judge(job, card).eligible
+        learned = self._view.learned.get((card.id, model), UNLEARNED)
+        return 0.0 if row is None else load_seconds(row) * learned.load
 
     def _assign(self) -> None:
         picks = {pick.job.id: pick for pick in self._policy.decide(self._clock.now())}
-        self._say_who_rather_waits()
+        self._board.rather(self._policy.rather, lambda job_id: self._policy.job(job_id) is not None)
         if not picks:
             return
         assignments = [self._assignment(pick) for pick in picks.values()]
@@ -282,17 +303,6 @@ class Scheduler:
         for pick in picks.values():  # refused by the store: cancelled meanwhile, or the card is held
             self._queue_again(pick.job.id)
             self._watch.refresh(pick.card.id)
-
-    def _say_who_rather_waits(self) -> None:
-        """Of jobs that wait although a card is free for them, says for which card, once for each."""
-        rather = self._policy.rather
-        for job_id, why in rather.items():
-            if self._told_rather.get(job_id) != (why.card.id, why.idle.id):
-                self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=str(why))))
-        for job_id in self._told_rather.keys() - rather.keys():
-            if self._policy.job(job_id) is not None:
-                self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED)))
-        self._told_rather = {job_id: (why.card.id, why.idle.id) for job_id, why in rather.items()}
 
     def _assignment(self, pick: Pick) -> Assignment:
         learned = learned_for(self._view.learned, pick.job, pick.card.id)
@@ -326,14 +336,13 @@ class Scheduler:
             if bands != self._view.bands:
                 self._view = replace(self._view, bands=bands)
                 self._policy.forget_verdicts()
-            self._outlook.forget()
             self._wake.set()  # what the last decision did not know may let a card take a job
             jobs = self._placing.anew()
         jobs += [job for job_id in self._unjudged if (job := self._policy.job(job_id)) is not None]
         self._unjudged.clear()
         changed: dict[str, str | None] = {}
         for job in {job.id: job for job in jobs}.values():
-            if self._has_failed_on_all(job, cards):
+            if self._prospects.none_left(job):
                 self._give_up(job)
                 continue
             reason = self._placing.why(job)
@@ -343,13 +352,6 @@ class Scheduler:
         self._policy.note_unplaceable(changed)
         for job_id, why in changed.items():
             self._feed.publish(JobChanged(LiveJob(job_id, JobStatus.QUEUED, why=why)))
-
-    def _has_failed_on_all(self, job: Job, cards: list[Card]) -> bool:
-        """Whether the cards that the job failed on are the only ones that could take it."""
-        avoid = self._exclusions.shunned(job.id)
-        if not avoid or any(self._could_take(job, card) for card in cards if card.id not in avoid):
-            return False
-        return any(self._judge(job, card).eligible for card in cards if card.id in avoid)
 
     def _give_up(self, job: Job) -> None:
         why = given_up_for_want_of_cards(self._reader.tries(job.id))
@@ -361,14 +363,13 @@ class Scheduler:
 
     # --- attempts ---
     def _attend(self, attempt: Attempt, job: Job, *, handed_over: bool) -> None:
-        self._holders[attempt.card_id] = job.id
-        self._telemetry.begin(attempt, handed_over=handed_over)
         attendant = Attendant(self._desk, attempt, job, handed_over=handed_over)
-        self._working[attempt.card_id] = attendant
+        self._attendance.begin(attendant)
+        self._telemetry.begin(attempt, handed_over=handed_over)
         self._watch.refresh(attempt.card_id)
         task = asyncio.create_task(self._see_through(attendant))
         task.add_done_callback(self._attended)
-        self._attending[attempt.id] = (attendant, task)
+        self._attendance.see(attempt.id, task)
 
     def _attended(self, task: asyncio.Task[None]) -> None:
         """A fault here would leave a job in nobody's hands: the process ends, and its successor recovers from the store."""
@@ -385,12 +386,10 @@ class Scheduler:
             except Exception:  # the store itself does not work: nothing is lost by waiting for it
                 log.exception("how attempt %s ended could not be written down; trying again", attempt.id)
                 await asyncio.sleep(TICK_S)
-        del self._attending[attempt.id]
+        self._attendance.end(attempt)
         self._telemetry.end(attempt.id)
-        self._holders.pop(attempt.card_id, None)
-        self._working.pop(attempt.card_id, None)
         self._after(ended)
-        self._learn(attempt.card_id, attendant.job.settings.model)
+        self._learn(attempt.card_id, worked_by(attendant.job.settings, attempt.stage))
         if ended.outcome is not None or ended.doubt is not None:
             self._policy.unload(attempt.card_id)  # a worker forgets its model after a failure
         if ended.outcome is not None:
@@ -418,26 +417,34 @@ class Scheduler:
         else:
             self._exclusions.forgive(job_id)
             self._checkpoints.drop(job_id)
+            if self._retention is not None and len(stages_of(ended.job.settings)) > 1:
+                self._retention.stir()
 
-    def _learn(self, card_id: str, model: str) -> None:
-        """An attempt has ended: what it teaches counts from the next decision on."""
+    def _learn(self, card_id: str, name: str) -> None:
+        """What the model or interpolator has done on the card counts from the next decision on."""
         card = next((card for card in self._policy.cards if card.id == card_id), None)
         if card is None:
             return
-        changed = self._lessons.take(card, model)
+        changed = self._lessons.take(card, name)
         self._view = replace(self._view, learned=self._lessons.book)
         if changed:
-            self._outlook.forget(card_id)
             self._policy.forget_verdicts(card_id)
             self._placed_with = None  # what fits where may have changed: judge all that wait
 
+    def _learn_from_bench(self, rows: Sequence[BenchResult]) -> None:
+        """A card's own bench counts from the next decision on."""
+        for card_id, model in {(row.card_id, row.model) for row in rows}:
+            self._learn(card_id, model)
+
     def _heard(self, report: NodeReport) -> None:
         self._telemetry.take(report)
+        if self._benched is not None:
+            self._learn_from_bench(self._benched.hear(report))
         self._clear_spool(report)
 
     def _clear_spool(self, report: NodeReport) -> None:
         """Every live attempt is attended, so whatever else a node keeps has ended; the clip of a lost one may still be wanted."""
-        over = [attempt_id for attempt_id in report.spooled if attempt_id not in self._attending]
+        over = [attempt_id for attempt_id in report.spooled if attempt_id not in self._attendance.attempts]
         if over:
             self._chore(self._late.look(report.node_id, over))
 
@@ -446,9 +453,8 @@ class Scheduler:
         self._policy.remove_job(job_id)
         self._exclusions.forgive(job_id)
         self._checkpoints.drop(job_id)
-        for attendant, _ in self._attending.values():
-            if attendant.job.id == job_id:
-                self._chore(attendant.cancel())
+        for attendant in self._attendance.of_job(job_id):
+            self._chore(attendant.cancel())
         self._board.ended(job_id, JobStatus.FINISHED)
 
     async def _forget(self, node_id: str, attempt_ids: list[str]) -> None:

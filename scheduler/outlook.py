@@ -1,61 +1,53 @@
-"""When each job will be done and what it waits for, told at a bounded rate. The playing forward itself is `farm.planning.queue`.
+"""When each job will be done and what it waits for, told at a bounded rate.
 
-The order is the policy's. What it weighs besides once a card is free (models that are loaded, how batches are spread) moves a job by some
-places; the next telling shows it.
+The order is the policy's (`scheduler.order`). The first jobs are played forward one by one (`farm.planning.queue`), those behind them are
+told by the curves of their kinds (`scheduler.tail`). What the policy weighs besides once a card is free (models that are loaded, how
+batches are spread) moves a job by some places; the next telling shows it.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
 
 from farm.clock import Clock
-from farm.feed import Expected, LiveCard, QueueChanged, QueuePlace, QueueRate
+from farm.feed import Behind, Expected, Knot, QueueChanged, QueuePlace
 from farm.model import Attempt, Card, Job
-from farm.planning.eligibility import FarmView, Verdict, why_waiting
+from farm.planning.eligibility import FarmView, Verdict
 from farm.planning.kinds import kind_of
 from farm.planning.learned import NOISE, UNLEARNED, Learned, learned_for
-from farm.planning.queue import EXACT, Pace, Place, Waiting, forecast
+from farm.planning.queue import EXACT, Pace, Place, Waiting, evened, forecast
 from farm.planning.spans import Span, Z, spread
+from farm.planning.waiting import NO_CARD, none_can, state_for, waits_for
+from farm.standing import in_words, state_of
 from scheduler.board import Board
+from scheduler.order import Kind, Order, Queue, in_order
 from scheduler.policy import Policy
-from scheduler.watch import DRAINED
+from scheduler.tail import curves
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
-"""The shortest time between two tellings."""
+"""The shortest time between two tellings, unless a kind of job or a card is new."""
 SHARE = 50.0
 """A telling is followed by so many times what it took: however long the queue, it costs 2 % of the scheduler's time."""
+SHARE_AT_NEWS = 10.0
+"""The same where a kind of job or a card is new: of those nothing was told yet."""
 MOST = 1000
 """The most jobs that are placed one by one, with many cards."""
-JUDGED = 10_000
-"""The most new (kind, card) pairs that one telling judges: some 0.3 s. The rest come with the next."""
+LOOKED_AT = 16
+"""So many of a kind's fastest cards tell how far the times of its jobs may be off, where none of them is placed one by one."""
 OF_PACE = 0.1
 """How far what is left of a render may be off once its steps are being counted, as a standard deviation of the logarithm."""
 LEAST_LEFT = 0.05
 """What is left at least of a render that takes longer than was foretold, as a share of that."""
 WORKING = frozenset({"idle", "busy", "starting"})
 """The states of a card that takes work, now or soon."""
-STANDING = {
-    "idle": "",
-    "busy": "is busy",
-    "starting": "is starting",
-    "not answering": "does not answer",
-    "trouble": "is in trouble",
-    "kept": "is kept for its owner",
-}
-"""What to say of a card in a state; of one that is not here, that it "is" so: "is drained", "is paused"."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """Jobs that are alike for every card, `sample` for all of them: of one kind, and kept from the same cards."""
-
-    name: str
-    excluded: frozenset[str]
-    sample: Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +55,18 @@ class _Now:
     """What is looked at, copied, so that the looking may take its time in a thread while the scheduler goes on."""
 
     at: float
-    first: list[Job]
-    waiting: int
+    queue: Queue
     cards: list[Card]
     states: dict[str, str]
     running: list[tuple[Attempt, Job, Pace]]
     book: Mapping[tuple[str, str], Learned]
-    verdicts: dict[str, dict[str, Verdict]]
 
 
 class Outlook:
-    """One per scheduler. `view` gives the farm's view, `running` the live attempts with their jobs, `judge` the filters' word."""
+    """One per scheduler. `view` gives the farm's view, `running` the live attempts with their jobs, `judge` the filters' word.
+
+    What was judged is the policy's to remember; `judge` is asked only where the policy has forgotten it while the looking went on.
+    """
 
     def __init__(
         self,
@@ -91,105 +84,108 @@ class Outlook:
         self._judge = judge
         self._view = view
         self._running = running
-        self._verdicts: dict[str, dict[str, Verdict]] = {}  # by label of a kind, and card
-        self._next = -math.inf
+        self._ended = -math.inf
+        self._took = 0.0
+        self._told_of: tuple[int, int] | None = None
         self._looking = False
 
-    def forget(self, card_id: str | None = None) -> None:
-        """What is thought of a card, or of all, is no longer so."""
-        # A look that is under way keeps to the old ones, and adds to them in vain.
-        kept = (
-            {} if card_id is None else {label: found.copy() for label, found in list(self._verdicts.items())}
-        )
-        for found in kept.values():
-            found.pop(card_id or "", None)
-        self._verdicts = kept
+    def forget(self) -> None:
+        """What was told is no longer so, of any card: told anew as soon as that may be."""
+        self._told_of = None
 
     @property
     def due(self) -> bool:
         """Whether it is time to tell again."""
-        return not self._looking and self._clock.monotonic() >= self._next
+        if self._looking:
+            return False
+        passed = self._clock.monotonic() - self._ended
+        if self._news != self._told_of:
+            return passed >= SHARE_AT_NEWS * self._took
+        return passed >= max(EVERY_S, SHARE * self._took)
+
+    @property
+    def _news(self) -> tuple[int, int]:
+        return self._policy.kinds_seen, self._policy.cards_known
 
     async def tell(self) -> None:
         """Plays the queue forward and tells it, if that is due."""
         if not self.due:
             return
         self._looking = True
-        began = self._clock.monotonic()
+        began, self._told_of = self._clock.monotonic(), self._news
         try:
             self._board.queue(await asyncio.to_thread(self._look, self._now()))
         except Exception:  # what is told of the future must not end what goes on now
             log.exception("the queue's future could not be told")
         finally:
             self._looking = False
-            ended = self._clock.monotonic()
-            self._next = ended + max(EVERY_S, SHARE * (ended - began))
+            self._ended = self._clock.monotonic()
+            self._took = self._ended - began
 
     def _now(self) -> _Now:
         now = self._clock.now()
         return _Now(
             now,
-            self._policy.in_order(now, min(MOST, max(EXACT, 2 * len(self._policy.cards)))),
-            self._policy.waiting,
+            self._policy.queue(now),
             self._policy.cards,
-            {card_id: _stands(live) for card_id, live in self._board.cards.items()},
+            {card_id: state_of(live) for card_id, live in self._board.cards.items()},
             [(attempt, job, self._left(attempt)) for attempt, job in self._running()],
             self._view().learned,
-            self._verdicts,
         )
 
     def _look(self, now: _Now) -> QueueChanged:
-        able = [card for card in now.cards if now.states.get(card.id) in WORKING]
-        first, exact = now.first, len(now.first)
-        kinds, labels = self._kinds(first)
-        self._judge_new(now, kinds)
-        busy = {card.id: Pace(0.0) for card in able}
-        busy |= {attempt.card_id: left for attempt, _, left in now.running if attempt.card_id in busy}
-        paces = {label: _paces(now, label, kind, able) for label, kind in kinds.items()}
-        queue = [Waiting(job.id, label) for job, label in zip(first, labels, strict=True)]
-        found = forecast(queue, busy, paces, exact=exact)
-        waits = [_waits(place, label, now.at) for place, label in zip(found.places, labels, strict=True)]
-        behind = now.waiting > len(first)
+        order, kinds = in_order(now.queue), now.queue.kinds
+        able = {card.id for card in now.cards if now.states.get(card.id) in WORKING}
+        placed = min(len(order.jobs), MOST, max(EXACT, 2 * len(now.cards)))
+        first = [kinds[kind] for kind in order.kinds[:placed].tolist()]
+        busy = {card_id: Pace(0.0) for card_id in able}
+        busy |= {attempt.card_id: left for attempt, _, left in now.running if attempt.card_id in able}
+        paces = {label: _paces(now, kind, able) for label, kind in {one.label: one for one in first}.items()}
+        queue = [
+            Waiting(job_id, kind.label) for (_, job_id), kind in zip(order.jobs[:placed], first, strict=True)
+        ]
+        found = forecast(queue, busy, paces, exact=placed)
+        waits = [_waits(place, kind.label, now.at) for place, kind in zip(found.places, first, strict=True)]
+        words = {card_id: in_words(state) for card_id, state in now.states.items()}
+        told = {kind.label: self._why(now.cards, words, kind) for kind in kinds}
         return QueueChanged(
             made_at=now.at,
-            waiting=now.waiting,
-            placed=len(first),
+            waiting=len(order.jobs),
+            placed=placed,
             places=(*(_at_work(attempt, job, left, now.at) for attempt, job, left in now.running), *waits),
-            rates={
-                label: QueueRate(
-                    round(now.at + rate.at_s, 1), round(rate.each_s, 3), round(math.exp(Z * rate.off), 3)
-                )
-                for label, rate in found.rates.items()
-                if behind and not kinds[label].excluded
-            },
-            why={label: why for label, kind in kinds.items() if (why := _why(now, label, kind)) is not None},
+            order=tuple(seq for seq, _ in order.jobs[placed:]),
+            newest=max((line.jobs[-1][0] for line in now.queue.lines), default=0),
+            levels=_levels(order),
+            curves=_curves(now, order, placed, found.free, _off_of(found.places, first)),
+            why={label: why for label, (why, _) in told.items()},
+            behind={label: behind for label, (_, behind) in told.items() if behind is not None},
+            apart=_apart(order, kinds, placed),
         )
 
-    def _kinds(self, jobs: list[Job]) -> tuple[dict[str, _Kind], list[str]]:
-        """The kinds by label, and each job's label: the name of `kind_of`, and the cards that it is kept from."""
-        kinds: dict[str, _Kind] = {}
-        labels = []
-        for job in jobs:
-            name, excluded = kind_of(job), self._policy.excluded(job.id)
-            label = " ".join([name, *(f"-{card_id}" for card_id in sorted(excluded))]) if excluded else name
-            kinds.setdefault(label, _Kind(name, excluded, job))
-            labels.append(label)
-        return kinds, labels
+    def _why(self, cards: list[Card], words: Mapping[str, str], kind: Kind) -> tuple[str, Behind | None]:
+        """Why such jobs wait; and if cards are idle for them, why those wait that are not next. `words` say what each card does."""
+        if not cards:
+            return NO_CARD, None
+        states: Counter[str] = Counter()
+        name, taken = "", kind.offers.able
+        for card in cards:
+            if card.id in taken:
+                states[words.get(card.id, "")] += 1
+            elif (verdict := self._verdict(kind, card)).able:
+                states[state_for(card, verdict, words)] += 1
+            else:
+                continue
+            name = name or card.name
+        if not states:
+            return none_can([(card, self._verdict(kind, card)) for card in cards]), None
+        idle = states[""]
+        behind = Behind(idle, waits_for(states, name, next_up=False)) if idle else None
+        return waits_for(states, name), behind
 
-    def _judge_new(self, now: _Now, kinds: Mapping[str, _Kind]) -> None:
-        """Judges what was not judged yet, the first kinds first, and drops kinds that are gone."""
-        for label in [label for label in now.verdicts if label not in kinds]:
-            del now.verdicts[label]
-        left = JUDGED
-        for label, kind in kinds.items():
-            known = now.verdicts.setdefault(label, {})
-            for card in now.cards:
-                if card.id in known or card.id in kind.excluded:
-                    continue
-                if not left:
-                    return
-                known[card.id] = self._judge(kind.sample, card)
-                left -= 1
+    def _verdict(self, kind: Kind, card: Card) -> Verdict:
+        if card.id in kind.excluded:
+            return Verdict(False, (f"it failed on {card.name} before",), None, 0.0)
+        return kind.verdicts.get(card.id) or self._judge(kind.sample, card)
 
     def _left(self, attempt: Attempt) -> Pace:
         """What is left of a render: by its own steps once it has made some, else by what was foretold."""
@@ -205,38 +201,64 @@ class Outlook:
         return Pace(left, _off(attempt), NOISE)
 
 
-def _stands(live: LiveCard) -> str:
-    """A card's state; of one that is at its last work what comes then: nobody should be told to wait for its end."""
-    if live.state == "busy" and live.why is not None:
-        return "drained" if live.why == DRAINED else "paused"
-    return live.state
+def _seconds(kind: Kind) -> Iterable[tuple[str, float]]:
+    """The seconds of one job on each card that takes it, the fastest first."""
+    return zip(kind.offers.ids, kind.offers.seconds.tolist(), strict=True)
 
 
-def _paces(now: _Now, label: str, kind: _Kind, able: list[Card]) -> dict[str, Pace]:
-    verdicts = now.verdicts.get(label, {})
+def _paces(now: _Now, kind: Kind, able: set[str]) -> dict[str, Pace]:
     found: dict[str, Pace] = {}
-    for card in able:
-        verdict = verdicts.get(card.id)
-        if verdict is not None and verdict.eligible:
-            learned = learned_for(now.book, kind.sample, card.id)
-            found[card.id] = Pace(verdict.seconds, learned.of_card, learned.of_render)
+    for card_id, seconds in _seconds(kind):
+        if card_id in able:
+            learned = learned_for(now.book, kind.sample, card_id)
+            found[card_id] = Pace(seconds, learned.of_card, learned.of_render)
     return found
 
 
-def _why(now: _Now, label: str, kind: _Kind) -> str | None:
-    """Why such jobs wait; None while not every card was judged."""
-    verdicts = now.verdicts.get(label, {})
-    found = []
-    for card in now.cards:
-        if card.id in kind.excluded:
-            found.append((card, Verdict(False, (f"it failed on {card.name} before",), None, 0.0)))
-        elif card.id in verdicts:
-            found.append((card, verdicts[card.id]))
-        else:
-            return None
-    return why_waiting(
-        found, {card_id: STANDING.get(state, f"is {state}") for card_id, state in now.states.items()}
-    )
+def _apart(order: Order, kinds: Sequence[Kind], placed: int) -> dict[str, str]:
+    """The kinds of the jobs behind the placed ones that are kept from some card, by the jobs' ids."""
+    kept = [number for number, kind in enumerate(kinds) if kind.excluded]
+    places = placed + np.flatnonzero(np.isin(order.kinds[placed:], kept))
+    return {order.jobs[place][1]: kinds[order.kinds[place]].label for place in places.tolist()}
+
+
+def _levels(order: Order) -> tuple[tuple[int, int], ...]:
+    """Each level that waits, the highest first, with the last position of a job of it."""
+    last: dict[int, int] = {level: position for position, level in enumerate(order.levels.tolist(), start=1)}
+    return tuple(sorted(last.items(), reverse=True))
+
+
+def _off_of(places: Sequence[Place], kinds: Sequence[Kind]) -> dict[str, float]:
+    """How far the time of a kind's last placed job may be off, as a standard deviation of the logarithm."""
+    return {
+        kind.label: math.log(place.done.high / place.done.likely) / Z
+        for place, kind in zip(places, kinds, strict=True)
+        if place.done is not None
+    }
+
+
+def _curves(
+    now: _Now, order: Order, placed: int, free: Mapping[str, float], off: Mapping[str, float]
+) -> dict[str, tuple[Knot, ...]]:
+    kinds = now.queue.kinds
+    seconds = [{card_id: of_one for card_id, of_one in _seconds(kind) if card_id in free} for kind in kinds]
+    found: dict[str, tuple[Knot, ...]] = {}
+    for kind, own, knots in zip(
+        kinds, seconds, curves(free, seconds, order.kinds[placed:], placed), strict=True
+    ):
+        if knots:
+            factor = round(math.exp(Z * off.get(kind.label, _foreseen_off(now, kind, own))), 3)
+            found[kind.label] = tuple(
+                Knot(position, round(now.at + in_s, 1), factor) for position, in_s in knots
+            )
+    return found
+
+
+def _foreseen_off(now: _Now, kind: Kind, seconds: Mapping[str, float]) -> float:
+    """As `_off_of` for a kind of which none is placed: what is not known of its cards, evened among them."""
+    first = list(islice(seconds, LOOKED_AT))
+    of_cards = [learned_for(now.book, kind.sample, card_id).of_card for card_id in first]
+    return evened(seconds.values()) * math.sqrt(sum(one**2 for one in of_cards) / len(of_cards))
 
 
 def _off(attempt: Attempt) -> float:

@@ -1,7 +1,8 @@
 """Cards to which the farm itself gives no work, after they failed one job after the other, until they have passed a test. Pure.
 
-The test is that of every fresh worker (`node_agent.selftest`): the worker is replaced, and the card is back when the new one has tested it
-and found nothing. While the test finds something, the card is in trouble, its PC tests it again every few minutes, and it stays paused.
+The test is that of a fresh worker: the worker is replaced, and the card is back when the new one has tested it and found nothing. A GPU
+multiplies two matrices and must give the CPU's product (`node_agent.selftest`); a CPU makes a tiny clip of known frames
+(`node_agent.tryout`). While the test finds something, the card is in trouble, its PC tests it again every few minutes, and it stays paused.
 """
 
 from dataclasses import dataclass, replace

@@ -5,16 +5,15 @@ ageing, then by the users' shares, then by what is due; the first lane's job get
 busy card than take a free one that would finish it later.
 """
 
-import heapq
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from farm.model import Card, Job, MemoryPlan, StageKind
+from farm.planning.kinds import kind_of
 from scheduler.choice import Choice, Chosen, Waits
 from scheduler.lanes import Group, Judge, Lane, Loading, rank
+from scheduler.order import Kind, Line, Queue
 from scheduler.scene import Scene
-from scheduler.shares import Shares
 from scheduler.spread import Spread
 
 TOLD = 100
@@ -60,6 +59,7 @@ class Policy:
         self._spread = Spread()
         self._jobs: dict[str, tuple[Job, int, Lane]] = {}
         self._excluded: dict[str, frozenset[str]] = {}
+        self._kinds_seen = 0
         self.rather: dict[str, Rather] = {}
         """Of the last decision: the jobs that wait although a card is free for them."""
 
@@ -72,6 +72,7 @@ class Policy:
         group = self._scene.groups.get(key)
         if group is None:
             group = self._scene.groups[key] = Group(key, job, excluded)
+            self._kinds_seen += 1
         name = (job.submitted_by, job.priority, batch is not None)
         lane = group.lanes.get(name)
         if lane is None:
@@ -153,6 +154,11 @@ class Policy:
         return list(self._scene.cards.values())
 
     @property
+    def cards_known(self) -> int:
+        """How many cards are known."""
+        return len(self._scene.cards)
+
+    @property
     def waiting(self) -> int:
         """How many jobs wait."""
         return len(self._jobs)
@@ -213,42 +219,41 @@ class Policy:
                 why = Rather(cards[better[0]], cards[idle], better[1])
                 self.rather |= dict.fromkeys((job_id for _, job_id in lane.jobs[:TOLD]), why)
 
-    def in_order(self, now: float, most: int) -> list[Job]:
-        """The first of the queue, in the order in which they would get cards if cards that take them became free one by one."""
+    def queue(self, now: float) -> Queue:
+        """All that waits, copied, for `scheduler.order` to sort."""
         scene = self._scene
-        shares = Shares(dict(scene.shares.accounts))
-        # Of each user the lanes by rank, which ends with the number of a job: no two are equal.
-        lanes: dict[str, list[tuple[tuple[float | bool, ...], Lane]]] = {}
+        kinds: list[Kind] = []
+        lines: list[Line] = []
         for group in scene.groups.values():
-            scene.offers(group)  # ranks speak of a job's length
+            offers = scene.offers(group)  # before the ranks, which speak of a job's length
             for lane in group.lanes.values():
-                level, _, *rest = rank(lane, shares, now)
-                lanes.setdefault(lane.user, []).append(((level, *rest), lane))
+                level, _, _, due, _ = rank(lane, scene.shares, now)
+                then, later = level, due
+                if len(lane.jobs) > 1:
+                    then, _, _, later, _ = rank(lane, scene.shares, now, 1)
+                lines.append(
+                    Line(
+                        len(kinds),
+                        lane.user,
+                        lane.bulk,
+                        group.nominal_s,
+                        (level, due),
+                        (then, later),
+                        lane.jobs.copy(),
+                    )
+                )
+            kinds.append(Kind(_label(group), group.sample, group.excluded, offers, group.verdicts))
+        return Queue(tuple(kinds), tuple(lines), dict(scene.shares.accounts))
 
-        def standing(user: str) -> tuple[float | bool, ...]:
-            level, *rest = lanes[user][0][0]
-            return (level, shares.of(user), *rest)
+    @property
+    def kinds_seen(self) -> int:
+        """How many kinds have come to wait so far: another number than before says that there is a new one."""
+        return self._kinds_seen
 
-        for own in lanes.values():
-            heapq.heapify(own)
-        users = [(standing(user), user) for user in lanes]
-        heapq.heapify(users)
-        taken: Counter[Lane] = Counter()
-        found: list[Job] = []
-        while users and len(found) < most:
-            user = users[0][1]
-            _, lane = heapq.heappop(lanes[user])
-            found.append(self._jobs[lane.jobs[taken[lane]][1]][0])
-            taken[lane] += 1
-            shares.charge(user, lane.tier, lane.group.nominal_s)
-            if taken[lane] < len(lane.jobs):
-                level, _, *rest = rank(lane, shares, now, taken[lane])
-                heapq.heappush(lanes[user], ((level, *rest), lane))
-            if lanes[user]:
-                heapq.heapreplace(users, (standing(user), user))
-            else:
-                heapq.heappop(users)
-        return found
+
+def _label(group: Group) -> str:
+    """The kind's name, and the cards that it is kept from."""
+    return " ".join([kind_of(group.sample), *(f"-{card_id}" for card_id in sorted(group.excluded))])
 
 
 def requirements(job: Job) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ from farm.clock import Clock
 from farm.feed import CardState, LiveCard
 from farm.model import Card, Node
 from farm.planning.tiers import band_of
+from farm.standing import DRAINED
 from farm.store.registry import Registry
 from farm.vitals import Vitals
 from farm.weights import coming_text
@@ -32,7 +33,6 @@ STORE_EVERY_S = 10.0
 GONE_AFTER_S = 7 * 86400.0
 """A PC that is on only at weekends is heard from within a week; nobody waits for one that was not."""
 NO_LONGER_THERE = "its PC no longer has it"
-DRAINED = "A person drained its PC; `farm resume` gives it work again."
 
 
 class Work(NamedTuple):
@@ -79,7 +79,7 @@ class Watch:
         self._vitals: dict[str, Vitals | None] = {}
         self._node_names: dict[str, str] = {}
         self._stored: dict[str, tuple[object, float]] = {}
-        self._doubts = Doubts(leases.lease_s)
+        self._doubts = Doubts(lambda: leases.lease_s)
         self._pauses = Pauses()
         self._drained: set[str] = set()
         self._asking: dict[str, asyncio.Task[None]] = {}
@@ -243,7 +243,13 @@ class Watch:
         self._node_names[report.node_id] = report.name
         seen = (report.name, report.address, tuple(cards))
         before = self._stored.get(report.node_id)
-        if before is None or before[0] != seen or now - before[1] > STORE_EVERY_S:
+        if before is not None and before[0] == seen:
+            if now - before[1] > STORE_EVERY_S:
+                self._registry.hear_node(
+                    report.node_id, [card.id for card in cards], now, report.ram_free_gib
+                )
+                self._stored[report.node_id] = (seen, now)
+        else:
             node = Node(
                 report.node_id,
                 report.name,

@@ -28,6 +28,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
         if name.startswith("FARM_") and name not in ("FARM_REQUIRE_NETWORK_TESTS", "FARM_WRITE_DOC_IMAGES"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("FARM_DATA", str(tmp_path / "farm-data"))
+    # Many of these tests are root's, whose directories another user could not enter; test_service.py has a node with a user of its own.
+    monkeypatch.setenv("FARM_AS_USER", "root")
     return
 
 

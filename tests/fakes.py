@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from farm import events
 from farm.events import Event
 from farm.model import CardKind, FailureClass
+from farm.own_bench import BenchResult
 from farm.wire import CardReport, NodeReport, Order
 from scheduler.cluster import CardBusyError, NodeGoneError, UnknownAttemptError, WorkerGoneError
 
@@ -56,6 +57,7 @@ class FakeCluster:
     stuck: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)
     replaced: list[str] = field(default_factory=list)
+    bench: dict[str, tuple[BenchResult, ...]] = field(default_factory=dict)
     on_start: Callable[[str, Order], None] = lambda _card, _order: None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _owed: dict[str, list[list[str]]] = field(default_factory=dict)
@@ -142,7 +144,16 @@ class FakeCluster:
             self.workers[card.id].alive = True
         cards = tuple(self._heard(card) for card in self.cards[node_id])
         spooled = {attempt for card in self.cards[node_id] for attempt in self.workers[card.id].said}
-        return NodeReport(node_id, node_id, "127.0.0.1", 0.0, {}, cards, tuple(sorted(spooled)))
+        return NodeReport(
+            node_id,
+            node_id,
+            "127.0.0.1",
+            0.0,
+            {},
+            cards,
+            tuple(sorted(spooled)),
+            bench=self.bench.get(node_id),
+        )
 
     def _heard(self, card: CardReport) -> CardReport:
         order = self.workers[card.id].order

@@ -30,4 +30,4 @@ def models(farm: Farm) -> list[ModelView]:
 @router.get("/benchmarks", summary="List the evaluation's results")
 def benchmarks(farm: Farm) -> list[BenchView]:
     """What `farm bench` last measured of each card, model and setting, then the article's published rows (`published`)."""
-    return [*kept_results(farm.data.bench_results), *published_results()]
+    return [*kept_results(farm.benches.newest()), *published_results()]

@@ -1,6 +1,7 @@
 """What the line of "Add a PC" fetches: the scripts, the farm's own wheel and its lock files. Open, and nothing in it is secret."""
 
 import platform
+from functools import cache
 from importlib import metadata
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from dashboard.parts import Parts, parts
 from dashboard.problems import documented
 from farm.build import build
 from farm.errors import NotFoundError
-from farm.ids import new_id
+from farm.tls import TlsFiles
 
 router = APIRouter(tags=["joining"])
 Farm = Annotated[Parts, Depends(parts)]
@@ -38,14 +39,20 @@ class FarmFacts(BaseModel):
     line: str
 
 
-def farm_id(farm: Parts) -> str:
-    """The farm's own id, made when it is first asked for."""
-    return farm.registry.fact("farm_id", new_id())
+@cache
+def ray_version() -> str:
+    """The head's Ray; looking it up in the installed packages takes a millisecond, and every PC asks every few seconds."""
+    return metadata.version("ray")
+
+
+def ca_text(farm: Parts) -> str:
+    """The certificate (PEM) of the farm's authority; empty where it has no TLS."""
+    return TlsFiles.in_folder(farm.data.tls).ca.read_text() if farm.settings.tls else ""
 
 
 def script(farm: Parts) -> bytes:
     """`install.sh` of this farm. Raises FarmError where this head has no package to give."""
-    return linux_script(package(), farm_id(farm))
+    return linux_script(package(), farm.farm_id, ca_text(farm))
 
 
 def mending_line(farm: Parts, request: Request) -> str:
@@ -58,12 +65,26 @@ def mending_line(farm: Parts, request: Request) -> str:
 def facts(farm: Farm, request: Request) -> FarmFacts:
     """What a PC asks before it joins, and `farm doctor` to compare."""
     return FarmFacts(
-        farm_id=farm_id(farm),
+        farm_id=farm.farm_id,
         farm_version=build(),
-        ray_version=metadata.version("ray"),
+        ray_version=ray_version(),
         python_version=platform.python_version(),
         line=mending_line(farm, request),
     )
+
+
+@router.get(
+    "/join/ca.pem",
+    summary="The farm's authority",
+    response_class=PlainTextResponse,
+    responses=documented(404),
+)
+def ca_pem(farm: Farm) -> Response:
+    """The certificate by which a head with TLS is known; a PC that fetches it here must hold it to a fingerprint from elsewhere."""
+    found = ca_text(farm)
+    if not found:
+        raise NotFoundError("This farm has no TLS.", "Start the head with `farm up --tls`.")
+    return Response(found, media_type=_TEXT)
 
 
 @router.get(

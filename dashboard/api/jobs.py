@@ -11,7 +11,7 @@ from dashboard.access import own_job
 from dashboard.intake import Upload, take_in
 from dashboard.parts import Parts, parts, who
 from dashboard.problems import documented
-from dashboard.views import job_view, show_job, show_jobs
+from dashboard.views import show_job, show_jobs, stored_view
 from farm.answers import JobPage, JobView
 from farm.auth import Credential
 from farm.errors import BadInputError, ConflictError
@@ -86,14 +86,19 @@ async def submit(
         input_sha256=input_sha256,
         batch=batch,
     )
-    job, is_new = await to_thread.run_sync(take_in, farm, upload, limiter=farm.intake)
+    stored, is_new = await to_thread.run_sync(_take_in, farm, upload, limiter=farm.intake)
     if is_new:
         farm.live.wake()
-        farm.live.announce(job.id, job.status)
+        farm.live.announce(stored.id, stored.status)
     else:
         response.status_code = 200
-    response.headers["location"] = f"/api/v1/jobs/{job.id}"
-    return job_view(farm, job)
+    response.headers["location"] = f"/api/v1/jobs/{stored.id}"
+    return stored
+
+
+def _take_in(farm: Parts, upload: Upload) -> tuple[JobView, bool]:
+    job, is_new = take_in(farm, upload)
+    return stored_view(farm, job), is_new
 
 
 @router.get("/jobs", summary="List jobs", responses=documented(401, 422))

@@ -4,13 +4,12 @@ import json
 import logging
 import platform
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from dashboard.api.install import farm_id, mending_line, script
+from dashboard.api.install import mending_line, ray_version, script
 from dashboard.joining.address import head_address
 from dashboard.joining.lines import linux_line, windows_line, windows_script
 from dashboard.parts import Parts, parts, who
@@ -18,6 +17,7 @@ from dashboard.problems import documented
 from farm.answers import TokenView
 from farm.auth import Credential, TokenKind, judge, new_token
 from farm.build import build
+from farm.certificates import sign_request
 from farm.errors import ConflictError, FarmError, SignInError
 from farm.ids import new_id
 from farm.model import Node
@@ -28,6 +28,8 @@ router = APIRouter(tags=["joining"])
 open_router = APIRouter(tags=["joining"])
 
 Farm = Annotated[Parts, Depends(parts)]
+NOTE_EVERY_S = 15.0
+"""How often the greetings of a PC that says what it said before are written down: each is a write that is synced to the disk."""
 _JOINS = frozenset({TokenKind.JOIN})
 OURS = build()
 """What runs here, not what may lie in its place later."""
@@ -50,6 +52,12 @@ class Redeem(Versions):
 
     code: Annotated[str, Field(max_length=200)]
     node_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = None
+
+
+class Hello(Versions):
+    """What a PC says that comes back. `csr` (PEM) asks for a certificate, which a head with TLS gives for the address it comes from."""
+
+    csr: Annotated[str | None, Field(max_length=4000)] = None
 
 
 class TokenWish(BaseModel):
@@ -98,7 +106,7 @@ def redeem(farm: Farm, request: Request, wish: Redeem) -> dict[str, Any]:
     responses=documented(401, 409, 422, 503),
 )
 def hello(
-    farm: Farm, me: Annotated[Credential, Depends(who)], request: Request, wish: Versions
+    farm: Farm, me: Annotated[Credential, Depends(who)], request: Request, wish: Hello
 ) -> dict[str, Any]:
     """A fresh ticket for a PC that is a node already (bearer: its own token). `node_token` is empty: it keeps its own."""
     if me.node_id is None:
@@ -106,12 +114,23 @@ def hello(
     try:
         _same_versions(farm, request, wish)
     except ConflictError as error:
-        said = f"{error.message} {error.remedy}".replace("This PC", wish.name).replace("this PC", wish.name)
-        farm.registry.keep_out(me.node_id, said)
+        why = f"{error.message} {error.remedy}".replace("This PC", wish.name).replace("this PC", wish.name)
+        farm.registry.keep_out(me.node_id, why)
+        farm.greeted.pop(me.node_id, None)
         raise
     ray = ray_facts(farm)
-    _see(farm, request, me.node_id, wish)
-    return _ticket(farm, me.node_id, "", ray)
+    said, now = (wish.model_dump(exclude={"csr"}), request.client.host if request.client else ""), farm.now()
+    before = farm.greeted.get(me.node_id)
+    if before is None or before[0] != said:
+        _see(farm, request, me.node_id, wish)
+        farm.greeted[me.node_id] = (said, now)
+    elif now - before[1] >= NOTE_EVERY_S:
+        farm.registry.hear_node(me.node_id, (), now)
+        farm.greeted[me.node_id] = (said, now)
+    certificate = ""
+    if wish.csr is not None and farm.settings.tls:
+        certificate = sign_request(farm.data.tls, wish.csr, wish.name, said[1])
+    return _ticket(farm, me.node_id, "", ray, certificate)
 
 
 @router.post("/nodes/bye", status_code=204, summary="Leave the farm", responses=documented(401))
@@ -136,7 +155,7 @@ def make_token(
 
 def _lines(farm: Parts, request: Request, code: str) -> tuple[str, str]:
     """The lines for the other PC, empty where this head has no package to give; the code is good with `farm join` all the same."""
-    head, _ = head_address(request, farm.settings.host, farm.settings.port)
+    head, _ = head_address(request, farm.settings)
     try:
         linux = script(farm)
     except FarmError as error:
@@ -164,7 +183,7 @@ def _used() -> SignInError:
 
 def _same_versions(farm: Parts, request: Request, wish: Versions) -> None:
     """Ray refuses other versions of itself too, but only after half a minute and without saying what to do."""
-    ours, ray = platform.python_version(), metadata.version("ray")
+    ours, ray = platform.python_version(), ray_version()
     if wish.python_version.split(".")[:2] != ours.split(".")[:2]:
         raise ConflictError(
             f"This PC has Python {wish.python_version}, the head has {ours}; they must agree to the second number.",
@@ -207,17 +226,20 @@ def _see(farm: Parts, request: Request, node_id: str, wish: Versions) -> None:
     farm.registry.see_node(Node(node_id, wish.name, address, versions=versions), [], farm.now())
 
 
-def _ticket(farm: Parts, node_id: str, node_token: str, ray: RayFacts) -> dict[str, Any]:
+def _ticket(
+    farm: Parts, node_id: str, node_token: str, ray: RayFacts, certificate: str = ""
+) -> dict[str, Any]:
     return ticket_to_dict(
         JoinTicket(
-            farm_id=farm_id(farm),
+            farm_id=farm.farm_id,
             node_id=node_id,
             node_token=node_token,
             ray_address=ray.address,
             ray_token=ray.token,
             epoch=ray.epoch,
-            ray_version=metadata.version("ray"),
+            ray_version=ray_version(),
             python_version=platform.python_version(),
             farm_version=OURS,
+            certificate=certificate,
         )
     )

@@ -16,11 +16,12 @@ from dashboard.joining.package import Package
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.\-:\[\]_]+")
 
 
-def linux_script(package: Package, farm_id: str) -> bytes:
-    """`install.sh` with this head's own versions and checksums in it."""
+def linux_script(package: Package, farm_id: str, ca: str = "") -> bytes:
+    """`install.sh` with this head's own versions and checksums in it, and with the farm's authority (PEM) where it has TLS."""
     return _filled(
         "install.sh",
         FARM_ID=farm_id,
+        CA=ca.strip(),
         PYTHON=".".join(platform.python_version_tuple()[:2]),
         WHEEL=package.name,
         WHEEL_SHA256=package.wheel_sha256,
@@ -41,19 +42,29 @@ def linux_line(script: bytes, head: str, code: str = "") -> str:
     """
     url = shlex.quote(head)
     return (
-        f"f=$(mktemp /tmp/farm-join.XXXXXX) && curl -fsS --noproxy '*' {url}/join/install.sh -o $f"
+        f"f=$(mktemp /tmp/farm-join.XXXXXX) && curl {_curl(head)} --noproxy '*' {url}/join/install.sh -o $f"
         f" && echo {_sha256(script)}'  '$f | sha256sum -c --quiet - && sh $f {url}{' ' + shlex.quote(code) if code else ''}"
     )
 
 
 def windows_line(script: bytes, head: str, code: str) -> str:
     """The line for PowerShell on Windows."""
+    get = f"Invoke-WebRequest -UseBasicParsing '{head}/join/install.ps1' -OutFile $f"
+    if head.startswith("https:"):
+        get = f"curl.exe {_curl(head)} '{head}/join/install.ps1' -o $f"
     return (
-        "$f = Join-Path $env:TEMP 'farm-join.ps1'; "
-        f"Invoke-WebRequest -UseBasicParsing '{head}/join/install.ps1' -OutFile $f; "
+        f"$f = Join-Path $env:TEMP 'farm-join.ps1'; {get}; "
         f"if ((Get-FileHash $f).Hash -ne '{_sha256(script)}') {{ throw 'This is not the script that the farm made.' }}; "
         f"powershell -NoProfile -ExecutionPolicy Bypass -File $f -Head '{head}' -Code '{code}'"
     )
+
+
+def _curl(head: str) -> str:
+    """How the script is fetched: from a head with TLS without asking who that is, for the PC cannot know it yet.
+
+    The script is held to the line's checksum anyway, and brings the farm's authority, by which all else is fetched and said.
+    """
+    return "-fsSk" if head.startswith("https:") else "-fsS"
 
 
 def is_plain(url: str) -> bool:

@@ -34,7 +34,7 @@ class Setting:
 @router.get("/benchmarks")
 def benchmarks_page(request: Request, farm: Farm) -> Response:
     """A table and a chart for each setting."""
-    own = kept_results(farm.data.bench_results)
+    own = kept_results(farm.benches.newest())
     context = {"settings": by_setting([*own, *published_results()]), "own": len(own), "article": article()}
     return page(request, "benchmarks.html", context)
 

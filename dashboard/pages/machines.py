@@ -7,6 +7,8 @@ from dashboard.frame import Farm, page
 from dashboard.joining.address import head_address
 from dashboard.memory_bar import memory_bar
 from dashboard.views import show_calibration, show_nodes
+from farm.answers import BenchView
+from farm.bench_results import kept_results
 
 router = APIRouter(include_in_schema=False)
 
@@ -16,12 +18,15 @@ def cards_page(request: Request, farm: Farm) -> Response:
     """The PCs and their cards, and how to add one."""
     nodes = show_nodes(farm)
     cards = [card for node in nodes for card in node.cards]
-    running = farm.reader.running_on([card.id for card in cards])
-    planned = {card_id: attempt.predicted_gib for card_id, (attempt, _) in running.items()}
-    head, reachable = head_address(request, farm.settings.host, farm.settings.port)
+    planned = {attempt.card_id: attempt.predicted_gib for attempt in farm.reader.live_attempts()}
+    benches: dict[str, list[BenchView]] = {card.id: [] for card in cards}
+    for row in kept_results(farm.benches.newest()):
+        benches.get(row.card_id or "", []).append(row)
+    head, reachable = head_address(request, farm.settings)
     context = {
         "nodes": nodes,
         "cards": cards,
+        "benches": benches,
         "memory": {card.id: memory_bar(card, planned.get(card.id)) for card in cards},
         "head": head,
         "reachable": reachable,

@@ -1,4 +1,4 @@
-"""How the farm is set up: tiers, storage, models on each PC, and what it is made of. Read-only; each part says how to change it."""
+"""How the farm is set up: tiers, storage, models on each PC, and what it is made of. `dashboard.api.settings` changes it."""
 
 import shutil
 from dataclasses import dataclass
@@ -7,12 +7,13 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from dashboard.api.settings import show_settings
 from dashboard.frame import Farm, page
 from dashboard.views import show_models, show_nodes
 from farm import __version__
 from farm.answers import NodeView
 from farm.auth import Scope
-from farm.retention import Limits
+from farm.retention import DAY_S, Limits
 
 router = APIRouter(include_in_schema=False)
 
@@ -22,6 +23,9 @@ TIERS = {
     "strict": "A job goes only to cards of its band.",
     "off": "Any card that has the memory takes any job.",
 }
+
+TITLES = {"tiers": "Tiers", "keep_days": "Days", "keep_gb": "GB", "lease_s": "Seconds"}
+"""What a setting is called where it is told who changed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +42,20 @@ class Storage:
 def settings_page(request: Request, farm: Farm) -> Response:
     """What holds, and how to change it."""
     nodes = show_nodes(farm)
-    limits = Limits(farm.settings.keep_days, farm.settings.keep_gb)
+    settings = farm.in_force()
+    limits = Limits(settings.keep_days, settings.keep_gb)
     admin = request.state.credential.may(Scope.ADMIN)
     context = {
         "limits": limits,
-        "going": farm.retention.going(limits, farm.now()),
+        "due": 0 if limits.days is None else farm.retention.due(farm.now() - limits.days * DAY_S),
+        "stock": farm.retention.stock() if limits.any else None,
+        "knobs": {one.name: one for one in show_settings(farm)},
+        "titles": TITLES,
         "users": farm.users.all() if admin else None,
         "tokens": farm.users.tokens(farm.now()) if admin else None,
         "counts": farm.reader.counts(),
-        "settings": farm.settings,
-        "tiers": TIERS[farm.settings.tiers],
+        "settings": settings,
+        "tiers": TIERS,
         "storage": storage(farm.data.root, farm.data.database),
         "nodes": [(node, models_of(node)) for node in nodes],
         "cards": [card for node in nodes for card in node.cards],

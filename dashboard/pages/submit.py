@@ -87,7 +87,7 @@ def filled_from(job: Job, farm: Parts, chosen: Preset | None) -> dict[str, Any]:
 def usual_preset(farm: Parts) -> str:
     """The preset the form begins with: the farm's default, or the first that some card here can run."""
     cards = farm.reader.cards()
-    view = FarmView(models=farm.models, tiers=farm.settings.tiers, bands=bands_of(cards))
+    view = FarmView(models=farm.models, tiers=farm.in_force().tiers, bands=bands_of(cards))
     default = default_preset(farm)
     for name in (default, *farm.presets):
         if name in farm.presets and _can_run(farm.presets[name], cards, view):

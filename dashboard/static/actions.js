@@ -8,6 +8,24 @@ export function post(path, body) {
   return send(path, body === undefined ? undefined : JSON.stringify(body), { "content-type": "application/json" });
 }
 
+/** What the API refused: a sentence for a person, and `errors` by field. */
+export class Refused extends Error {
+  constructor(problem, status) {
+    super([problem.detail || `The farm answered ${status}.`, problem.remedy].filter(Boolean).join(" "));
+    this.errors = problem.errors || [];
+  }
+}
+
+/** Reads JSON from the API. */
+export function get(path) {
+  return send(path, undefined, {}, "GET");
+}
+
+/** Changes what is named in `body`. */
+export function patch(path, body) {
+  return send(path, JSON.stringify(body), { "content-type": "application/json" }, "PATCH");
+}
+
 async function send(path, body, headers = {}, method = "POST") {
   let answer;
   try {
@@ -17,7 +35,7 @@ async function send(path, body, headers = {}, method = "POST") {
   }
   if (answer.ok) return answer.json();
   const problem = await answer.json().catch(() => ({}));
-  throw new Error([problem.detail || `The farm answered ${answer.status}.`, problem.remedy].filter(Boolean).join(" "));
+  throw new Refused(problem, answer.status);
 }
 
 export function listen() {
@@ -35,6 +53,7 @@ export function listen() {
 }
 
 async function act(button) {
+  const focused = document.activeElement === button;
   button.disabled = true;
   try {
     const { do: verb, jobId, nodeId, body } = button.dataset;
@@ -44,6 +63,8 @@ async function act(button) {
     await refresh();
   } finally {
     button.disabled = false;
+    // A button that is disabled loses the focus, and whoever uses the keyboard would begin at the top of the page again.
+    if (focused && button.isConnected && document.activeElement === document.body) button.focus();
   }
 }
 

@@ -6,6 +6,7 @@ import { offerFrames } from "./film.js";
 import { offerJoining } from "./joining.js";
 import { follow } from "./live.js";
 import { peekAtClips } from "./peek.js";
+import { offerSettings } from "./settings.js";
 import { offerSubmit } from "./submit.js";
 import { offerThroughput } from "./throughput.js";
 import { keepTimes, setClock } from "./times.js";
@@ -16,6 +17,7 @@ document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center",
 listen();
 peekAtClips();
 offerSubmit();
+offerSettings();
 offerJoining();
 offerBulk();
 offerFrames();

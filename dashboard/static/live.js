@@ -159,6 +159,7 @@ function onQueue() {
 
 function onCard(card) {
   say();
+  document.dispatchEvent(new CustomEvent("farm:card", { detail: card }));
   showVitals(card);
   if (cardDiffers(card)) soon();
 }

@@ -98,3 +98,9 @@ export function size(bytes) {
   if (bytes < 1024 * 1024) return `${Math.max(1, Math.round(bytes / 1024))}${THIN}KiB`;
   return `${(bytes / 1024 / 1024).toFixed(1)}${THIN}MiB`;
 }
+
+/** Bytes as the limits of storage count them, in powers of ten. */
+export function gb(bytes) {
+  if (bytes < 1e9) return `${Math.max(1, Math.round(bytes / 1e6))}${THIN}MB`;
+  return `${(Math.round(bytes / 1e8) / 10).toFixed(1)}${THIN}GB`;
+}

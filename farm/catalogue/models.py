@@ -31,7 +31,8 @@ class MemoryCoefficients:
 
     `network` names the measured denoiser (`farm.catalogue.networks`); `parts_gib` the weights of the other parts in fp16. The VAE takes
     `frame_gib_per_megapixel` for each of the `decode_frames` frames that it decodes at once, or `tiles_gib_per_megapixel` in tiles;
-    `encodes_in_fp32` for a VAE that must encode in single precision.
+    `encodes_in_fp32` for a VAE that must encode in single precision. `beside_gib` is what a step holds beside its network whatever its
+    size is.
     """
 
     network: str
@@ -40,6 +41,7 @@ class MemoryCoefficients:
     tiles_gib_per_megapixel: float = 0.0
     decode_frames: int = 1
     encodes_in_fp32: bool = False
+    beside_gib: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

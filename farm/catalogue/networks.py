@@ -57,7 +57,8 @@ class Network:
     """A denoising network as measured; each file is read once, so that two networks are equal only if they are the same.
 
     `units` stand in the order of computation. A step with everything on the card takes `step_fixed_s + step_per_work_s * work` seconds.
-    `layers` are those that can make the peak under some plan; `between` is the most that is held between layers, MiB per work.
+    `layers` are those that can make the peak under some plan; `between` is the most that is held between layers, MiB per work. `kept` are
+    the MiB that libraries keep for themselves, whatever the work is.
     `widths` are the working sets of all layers that can be cut (MiB per work) with how many layers have each: from them follows how many
     pieces a plan makes. `measured` says on which card, with which versions, by which command; `counted` needs no card.
     """
@@ -71,6 +72,7 @@ class Network:
     layers: tuple[LayerRow, ...]
     between: float
     widths: tuple[tuple[float, int], ...]
+    kept: float
 
     @property
     def mib(self) -> float:
@@ -102,6 +104,7 @@ def network_from_dict(name: str, data: dict[str, Any]) -> Network:
             tuple(LayerRow(*layer) for layer in data["layers"]),
             float(data["between"]),
             tuple((float(width), int(count)) for width, count in data["widths"]),
+            float(data["kept"]),
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ConfigurationError(

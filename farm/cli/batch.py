@@ -18,11 +18,14 @@ from farm.cli.options import (
     Needs,
     NegativePrompt,
     Preset,
+    Priority,
     Prompt,
     Seed,
+    Smooth,
     Steps,
     Strength,
     Width,
+    given,
 )
 from farm.cli.show import Head, Token
 
@@ -62,26 +65,22 @@ def batch(
     steps: Steps = None,
     guidance: Guidance = None,
     fps: Fps = None,
+    smooth: Smooth = None,
     seed: Seed = None,
     motion: Motion = None,
     strength: Strength = None,
-    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    priority: Priority = None,
     anywhere: Anywhere = False,
     needs: Needs = None,
     head: Head = None,
     token: Token = None,
 ) -> None:
     """Send every picture of a folder with the same settings. Run it again to go on where it was broken off."""
+    settings = given(locals())
+
     from farm.client import Farm
     from farm.folders import FolderBatch
 
-    settings: dict[str, Any] = {
-        "prompt": prompt, "negative_prompt": negative_prompt, "preset": preset, "model": model,
-        "width": width, "height": height, "frames": frames, "steps": steps, "guidance": guidance,
-        "fps": fps, "seed": seed, "motion": motion, "strength": strength, "priority": priority,
-        "anywhere": anywhere or None,
-        "needs": needs,
-    }  # fmt: skip
     with Farm.local(head, token) as farm:
         work = FolderBatch(farm, folder, name or _named(folder), settings, out)
         try:

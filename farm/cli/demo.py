@@ -58,7 +58,11 @@ def _start(data: Path, port: int) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "farm.cli.main", "up", "--data", str(data), "--port", str(port)]
     # In a session of its own: Ctrl-C is ours to take, and to pass on once.
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        [*command, "--no-tls"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 

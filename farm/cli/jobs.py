@@ -1,11 +1,13 @@
 """Verbs about jobs: submit, jobs, show, cancel, retry, rate."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from farm.cli.options import (
+    CLIP,
+    HANDLING,
     Anywhere,
     Fps,
     Frames,
@@ -16,12 +18,14 @@ from farm.cli.options import (
     Needs,
     NegativePrompt,
     Preset,
+    Priority,
     Prompt,
     Seed,
     Smooth,
     Steps,
     Strength,
     Width,
+    given,
 )
 from farm.cli.show import Head, Json, Token, ago, duration, gib, table
 
@@ -60,7 +64,7 @@ def submit(
     seed: Seed = None,
     motion: Motion = None,
     strength: Strength = None,
-    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    priority: Priority = None,
     anywhere: Anywhere = False,
     needs: Needs = None,
     wait: Annotated[
@@ -90,6 +94,8 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Send one picture to be made into a clip, or make a clip again."""
+    options, how = given(locals(), CLIP), given(locals(), HANDLING)
+
     from farm.again import read_recipe
     from farm.animation import ClipFormat, format_of
     from farm.cli.again import submit_again
@@ -112,12 +118,6 @@ def submit(
         raise BadInputError(
             "image", "--other-picture needs a clip and a picture.", "Write farm submit --again CLIP.mp4 IMAGE"
         )
-    options: dict[str, Any] = {
-        "prompt": prompt, "negative_prompt": negative_prompt, "preset": preset, "model": model,
-        "width": width, "height": height, "frames": frames, "steps": steps, "guidance": guidance,
-        "fps": fps, "smooth": smooth, "seed": seed, "motion": motion, "strength": strength,
-    }  # fmt: skip
-    how: dict[str, Any] = {"priority": priority, "anywhere": anywhere or None, "needs": needs}
     with Farm.local(head, token) as farm:
         if recipe is None:
             job = farm.submit(image, **options, **how)
@@ -224,12 +224,13 @@ def jobs(
             _state(job),
             job.preset or job.model,
             job.card_name or "-",
+            (_expected(job) or "-").partition(" (")[0],
             ago(job.created_at),
             job.prompt[:60],
         ]
         for job in page.jobs
     ]
-    table(["Job", "State", "Preset", "Card", "Submitted", "Prompt"], rows)
+    table(["Job", "State", "Preset", "Card", "Done", "Submitted", "Prompt"], rows)
     if page.cursor is not None:
         typer.echo(f"There are more: --cursor {page.cursor}")
 
@@ -241,7 +242,10 @@ def _state(job: "JobView") -> str:
         return f"{job.status} {100 * job.progress.done // job.progress.total} %"
     if job.status == "finished" and job.draft:
         return "finished (draft)"
-    return "cannot be placed" if job.unplaceable else str(job.status)
+    if job.unplaceable:
+        return "cannot be placed"
+    waits = job.status == "queued" and job.position
+    return f"queued, number {job.position} in the queue" if waits else str(job.status)
 
 
 def show(
@@ -266,7 +270,7 @@ def show(
     settings = job.settings
     lines = {
         "Job": job.id,
-        "State": _state(job) + (f", number {job.position} in the queue" if job.position else ""),
+        "State": _state(job),
         "Done": _expected(job),
         "Waits": job.why_pending,
         "No card": job.unplaceable,

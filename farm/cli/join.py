@@ -59,6 +59,16 @@ def join(
     card: Annotated[
         list[str] | None, typer.Option(help="Only this card (its UUID); may be given several times.")
     ] = None,
+    pin: Annotated[
+        str,
+        typer.Option(
+            help="The head has TLS: the SHA-256 of its authority, as `farm up` prints it. FARM_CA may name a copy of that file instead."
+        ),
+    ] = "",
+    as_user: Annotated[
+        str,
+        typer.Option(help="Started by root: the user to become. 'root' only if it must be. FARM_AS_USER."),
+    ] = "",
     enroll: Annotated[
         bool, typer.Option("--enroll", help="Use the code and end; a later `farm join` needs none.")
     ] = False,
@@ -71,11 +81,13 @@ def join(
     from farm.settings import FarmSettings
     from farm.single import only_one
     from farm.supervise import Bell
+    from farm.unprivileged import step_down
     from node_agent.identity import default_home
     from node_agent.join import Node, NodeOptions
 
     settings = FarmSettings()
     console = Console(highlight=False, soft_wrap=True, markup=False)
+    step_down(as_user or settings.as_user, console.print)
     place = (home or settings.node_home or default_home()).expanduser().absolute()
     rules = _rules(place, only_idle, hours, max_temperature, card)
     rules = _marked(rules, tag, tier)
@@ -89,6 +101,8 @@ def join(
             object_store_mib=settings.object_store_mib,
             rules=rules,
             enroll=enroll,
+            ca=settings.ca,
+            pin=pin,
         ),
         os.environ,
         lambda line: console.print(line),  # noqa: PLW0108 - print itself takes more than a line

@@ -1,6 +1,7 @@
-"""The options that say what a clip should be; `farm submit` and `farm plan` share them."""
+"""The options that say what a clip should be; `farm submit`, `farm batch` and `farm plan` share them."""
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -30,3 +31,30 @@ Needs = Annotated[
     typer.Option("--needs", metavar="TAG", help="Only on PCs with this tag; may be given several times."),
 ]
 Anywhere = Annotated[bool, typer.Option("--anywhere", help="On any card that has the memory.")]
+Priority = Annotated[int | None, typer.Option("--priority", help="Higher goes first.")]
+
+CLIP = (
+    "prompt",
+    "negative_prompt",
+    "preset",
+    "model",
+    "width",
+    "height",
+    "frames",
+    "steps",
+    "guidance",
+    "fps",
+    "smooth",
+    "seed",
+    "motion",
+    "strength",
+)
+"""The parameters of a command that say what a clip should be, under the names that the API has for them."""
+HANDLING = ("priority", "anywhere", "needs")
+"""Those that say how its job is handled."""
+
+
+def given(parameters: Mapping[str, Any], names: Sequence[str] = (*CLIP, *HANDLING)) -> dict[str, Any]:
+    """The settings of a job that a command was given: `parameters` are its `locals()`, before it has any others."""
+    found = {name: parameters[name] for name in names if name in parameters}
+    return {name: value for name, value in found.items() if value is not None and value is not False}

@@ -12,6 +12,7 @@ from farm.cli.options import (
     Height,
     Model,
     Motion,
+    Needs,
     NegativePrompt,
     Preset,
     Prompt,
@@ -20,6 +21,7 @@ from farm.cli.options import (
     Steps,
     Strength,
     Width,
+    given,
 )
 from farm.cli.show import Head, Json, Token, table
 
@@ -45,6 +47,7 @@ def plan(
     motion: Motion = None,
     strength: Strength = None,
     anywhere: Anywhere = False,
+    needs: Needs = None,
     card: Annotated[
         str | None,
         typer.Option(
@@ -60,20 +63,16 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say for each card whether a clip fits, how much memory it takes and how long, before any job runs."""
+    settings = given(locals())
+
     from farm.errors import BadInputError
 
-    settings: dict[str, Any] = {
-        "prompt": prompt, "negative_prompt": negative_prompt, "preset": preset, "model": model,
-        "width": width, "height": height, "frames": frames, "steps": steps, "guidance": guidance,
-        "fps": fps, "smooth": smooth, "seed": seed, "motion": motion, "strength": strength, "anywhere": anywhere or None,
-    }  # fmt: skip
-    given = {name: value for name, value in settings.items() if value is not None}
     if card is not None:
-        found = _of_catalogue(card, vram, given)
+        found = _of_catalogue(card, vram, settings)
     elif vram is not None:
         raise BadInputError("vram", "--vram is the size of a card, and none is named.", WITHOUT_FARM)
     else:
-        found = _of_farm(head, token, given)
+        found = _of_farm(head, token, settings)
     if as_json:
         import json
 
@@ -83,7 +82,7 @@ def plan(
     _print(found)
 
 
-def _of_catalogue(name: str, vram_gb: float | None, given: dict[str, Any]) -> "list[CardForecast]":
+def _of_catalogue(name: str, vram_gb: float | None, settings: dict[str, Any]) -> "list[CardForecast]":
     """The forecast for a farm of this one card, on whose PC all models are."""
     from farm.catalogue.models import load_models
     from farm.catalogue.presets import presets
@@ -96,7 +95,7 @@ def _of_catalogue(name: str, vram_gb: float | None, given: dict[str, Any]) -> "l
     models = load_models(own.models_file)
     card = imagined_card(name, vram_gb, models)
     submission = parse_settings(
-        given,
+        settings,
         models=models,
         presets={name: one for name, one in presets().items() if one.model in models},
         default_preset="preview",
@@ -104,10 +103,10 @@ def _of_catalogue(name: str, vram_gb: float | None, given: dict[str, Any]) -> "l
         to_render=False,
     )
     view = FarmView(models, own.tiers, bands_of([card]))
-    return foresee(submission.settings, [card], view, anywhere=submission.anywhere)
+    return foresee(submission.settings, [card], view, anywhere=submission.anywhere, needs=submission.needs)
 
 
-def _of_farm(head: str | None, token: str | None, given: dict[str, Any]) -> "list[CardForecast]":
+def _of_farm(head: str | None, token: str | None, settings: dict[str, Any]) -> "list[CardForecast]":
     from farm.client import Farm
     from farm.errors import HeadUnreachableError, SignInError
     from farm.settings import FarmSettings
@@ -123,7 +122,7 @@ def _of_farm(head: str | None, token: str | None, given: dict[str, Any]) -> "lis
         raise
     with farm:
         try:
-            return farm.plan(**given)
+            return farm.plan(**settings)
         except HeadUnreachableError as error:
             raise HeadUnreachableError(error.message, f"{error.remedy} {WITHOUT_FARM}") from error
 

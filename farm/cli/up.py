@@ -25,6 +25,13 @@ def up(
         int | None,
         typer.Option(min=1024, max=65400, help="First of the 120 ports that Ray uses. FARM_RAY_PORT."),
     ] = None,
+    tls: Annotated[
+        bool | None,
+        typer.Option(
+            "--tls/--no-tls",
+            help="Encrypt the dashboard and Ray, with certificates of the farm's own. FARM_TLS.",
+        ),
+    ] = None,
     no_local_node: Annotated[
         bool, typer.Option("--no-local-node", help="Render nothing on this PC.")
     ] = False,
@@ -34,6 +41,7 @@ def up(
 
     from rich.console import Console
 
+    from farm.certificates import prepare_head
     from farm.daemons import RayPorts
     from farm.first_steps import prepare
     from farm.head import Head, HeadOptions
@@ -59,11 +67,14 @@ def up(
             ray_ports=RayPorts(ray_port or settings.ray_port),
             object_store_mib=settings.object_store_mib,
             node_id=None if no_local_node else _own_node(directory),
+            tls=settings.tls if tls is None else tls,
         )
         head = Head(options, os.environ, console.print)
         head.clean_up()
         head.check_ports()
         sign_in = prepare(directory)
+        if options.tls:
+            prepare_head(directory.tls, more=(options.host,))
         console.print(f"Starting the farm in {directory.root} ...")
         head.run(bell, lambda: _greet(console, options, sign_in))
         console.print("The farm is down. Queue and history are kept; `farm up` goes on from there.")
@@ -81,13 +92,23 @@ def _own_node(data: "DataDirectory") -> str:
 
 def _greet(console: "Console", options: "HeadOptions", sign_in: str) -> None:
     """What a person wants to know once all is ready: where to click, and what others can reach."""
+    import os
+
+    from farm.certificates import fingerprint
     from farm.daemons import is_loopback
 
-    address = f"http://{options.visible_host}:{options.port}"
+    address = options.url
     first, last = options.ray_ports.base, options.ray_ports.last
     console.print(f"The farm is ready: {address}", style="green")
     console.print(f"Sign in here:      {address}/signin?token={sign_in}")
     console.print(f"Logs:              {options.data.logs}")
+    if options.tls_files is not None:
+        ca = options.tls_files.ca
+        console.print(f"Its authority:     {ca}, SHA-256 {fingerprint(ca.read_text())}")
+        console.print(
+            "Browsers warn of it until that file is among their authorities; clients on other PCs name a copy of it in FARM_CA.",
+            style="dim",
+        )
     if is_loopback(options.host):
         console.print(
             "Only this PC can use it. To let other PCs join, start it with --host 0.0.0.0 or this PC's address."
@@ -98,15 +119,21 @@ def _greet(console: "Console", options: "HeadOptions", sign_in: str) -> None:
             style="dim",
         )
     else:
+        web = "HTTPS" if options.tls else "plain HTTP"
+        ray = "token and certificate needed" if options.tls else "token needed; unencrypted"
         network = _network_of(options.ray_host) or "YOUR-NETWORK/24"
         console.print(f"Add a PC:          {address}/cards#add has the line to paste there")
         console.print(
-            f"Open to your network: the dashboard on port {options.port} (plain HTTP, sign-in needed) and Ray on ports "
-            f"{first} to {last} (token needed; unencrypted). Never open them to the internet. "
-            "To allow your own network alone:"
+            f"Open to your network: the dashboard on port {options.port} ({web}, sign-in needed) and Ray on ports "
+            f"{first} to {last} ({ray}). Never open them to the internet. To allow your own network alone:"
         )
         console.print(f"  sudo ufw allow proto tcp from {network} to any port {options.port},{first}:{last}")
         console.print(f"  sudo ufw deny proto tcp to any port {options.port},{first}:{last}")
+    if os.geteuid() == 0 and options.node_id is not None:
+        console.print(
+            "It runs as root, and so does what this PC renders: start it as an ordinary user, or with --no-local-node.",
+            style="yellow",
+        )
     console.print("Ctrl-C ends the farm.")
 
 

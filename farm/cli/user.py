@@ -22,6 +22,10 @@ def add(
             help="viewer: sees. submitter: also submits, and controls what it submitted. admin: everything."
         ),
     ] = Role.SUBMITTER,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="For who had this name before: the jobs of the name are theirs again."),
+    ] = False,
     data: Data = None,
 ) -> None:
     """Makes an account. The password is asked for, or read from the first line of the standard input."""
@@ -31,7 +35,9 @@ def add(
     from farm.store.users import Users
 
     with database(data, writes=True) as engine:
-        Users(engine).add(name, role, hash_password(_password()), time.time())
+        users = Users(engine)
+        users.check_name(name, again=again)  # before anybody types a password
+        users.add(name, role, hash_password(_password()), time.time(), again=again)
     typer.echo(f"{name} can sign in as {role}.", err=True)
 
 
@@ -55,7 +61,7 @@ def list_(data: Data = None, as_json: AsJson = False) -> None:
 
 @user.command("remove")
 def remove(name: Name, data: Data = None) -> None:
-    """Takes an account away; its sessions and tokens end at once. Its jobs stay, and are those of the next account of this name."""
+    """Takes an account away; its sessions and tokens end at once. Its jobs stay, and nobody else can take its name."""
     import time
 
     from farm.store.users import Users

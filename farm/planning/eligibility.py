@@ -5,7 +5,6 @@ filter objects. What is judged is the stage that the job is at: only the first o
 a card is free, and which of several takes the job, is the scheduler's to say.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -15,7 +14,7 @@ from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Coming, Job, MemoryPlan, StageKind, Tier
 from farm.planning.estimate import room_of, seconds
 from farm.planning.interpolation import interpolation_seconds
-from farm.planning.learned import UNLEARNED, Learned
+from farm.planning.learned import UNLEARNED, Learned, learned_for
 from farm.planning.memory import Room, best_plan, peak_gib, smallest_peak_gib
 from farm.planning.rules import precision_for
 from farm.planning.tiers import tier_now
@@ -207,6 +206,22 @@ OF_THE_MODEL = frozenset(
 memory of a card."""
 
 
+def alike(card: Card) -> Card:
+    """The card without what no filter reads: cards that agree in the rest are judged alike, save for what was learned of each."""
+    return replace(
+        card,
+        id="",
+        node_id="",
+        last_seen=None,
+        driver=None,
+        pcie=None,
+        facts=None,
+        notice=None,
+        trouble=None,
+        paused=None,
+    )
+
+
 def check(job: Job, card: Card, view: FarmView) -> Verdict:
     """Asks every filter, so that all reasons are known at once."""
     generates = job.stage is StageKind.GENERATE
@@ -214,8 +229,9 @@ def check(job: Job, card: Card, view: FarmView) -> Verdict:
     passing = _asked([ask for ask in PASSING if generates or ask not in OF_THE_MODEL], job, card, view)
     reasons = lasting + passing
     if not generates:
-        seconds_on_cpu = interpolation_seconds(interpolator(), job.settings)
-        return Verdict(not reasons, reasons, MemoryPlan(), seconds_on_cpu, able=not lasting)
+        pace = learned_for(view.learned, job, card.id).seconds
+        took = interpolation_seconds(interpolator(), job.settings) * pace
+        return Verdict(not reasons, reasons, MemoryPlan(), took, able=not lasting)
     row = view.models.get(job.settings.model)
     if row is None:
         return Verdict(False, reasons, None, 0.0)
@@ -260,72 +276,28 @@ def _plan(job: Job, card: Card, row: ModelRow, view: FarmView) -> MemoryPlan | N
     return None if found is None else found.plan
 
 
-def why_waiting(found: Sequence[tuple[Card, Verdict]], states: Mapping[str, str]) -> str:
-    """What a job waits for, from the verdicts on every card.
-
-    `states` says by id what a card does: "is busy", "does not answer"; "" or nothing for one that is idle.
-    """
-    if not found:
-        return "No card has joined the farm yet: start `farm join` on a PC."
-    able = [(card, _state(card, verdict, states)) for card, verdict in found if verdict.able]
-    if not able:
-        card, verdict = _nearest(found)
-        return f"No card can run it. The nearest is {card.name}: {'; '.join(verdict.reasons)}."
-    idle = sum(not state for _, state in able)
-    if idle:
-        return (
-            "Its turn comes next."
-            if len(able) == idle
-            else f"Its turn comes next: {idle} of {len(able)} cards that can run it {_plural('is idle', idle)}."
-        )
-    if len(able) == 1:
-        return f"Waits for {able[0][0].name}, which {able[0][1]}."
-    kinds = Counter(state for _, state in able)
-    if len(kinds) == 1:
-        (state,) = kinds
-        return f"Waits for one of {len(able)} cards that can run it; {_all(state)}."
-    told = ", ".join(f"{number} {_plural(state, number)}" for state, number in kinds.most_common())
-    return f"Waits for one of {len(able)} cards that can run it: {told}."
-
-
-def _state(card: Card, verdict: Verdict, states: Mapping[str, str]) -> str:
-    """What keeps an able card from the job right now; "" for nothing."""
-    return verdict.reasons[0].removeprefix(f"{card.name} ") if verdict.reasons else states.get(card.id, "")
-
-
-def _all(state: str) -> str:
-    return "none answers" if state == "does not answer" else f"all {_plural(state, 2)}"
-
-
-def _plural(state: str, number: int) -> str:
-    """A state of several cards: "is busy" is "are busy", "does not answer" is "do not answer"."""
-    if number == 1:
-        return state
-    for one, many in (("is ", "are "), ("does ", "do "), ("works ", "work ")):
-        if state.startswith(one):
-            return many + state.removeprefix(one)
-    return state
-
-
-def _nearest(found: Iterable[tuple[Card, Verdict]]) -> tuple[Card, Verdict]:
+def nearest(found: Iterable[tuple[Card, Verdict]]) -> tuple[Card, Verdict]:
     """The card that the fewest reasons speak against; of several the largest."""
     return min(found, key=lambda pair: (len(pair[1].reasons), -(pair[0].usable_gib or 0.0)))
 
 
 def _nobody(job: Job, found: Sequence[tuple[Card, Verdict]], view: FarmView) -> str:
-    card, verdict = _nearest(found)
+    card, verdict = nearest(found)
     reasons = "; ".join(verdict.reasons)
     return (
         f"No card can run it. The nearest is {card.name}: {reasons}. {what_helps(job, card, view)}".rstrip()
     )
 
 
-def unplaceable(job: Job, cards: Iterable[Card], view: FarmView) -> str | None:
+def unplaceable(
+    job: Job, cards: Iterable[Card], view: FarmView, judge: Callable[[Job, Card], Verdict] | None = None
+) -> str | None:
     """Why no card could ever serve this job, or None if one could, or if there is no card yet.
 
-    `cards` are all that the farm knows, also those that are away, busy, drained or kept for their owners: those may come back.
+    `cards` are all that the farm knows, also those that are away, busy, drained or kept for their owners: those may come back. `judge`
+    is who remembers what `check` says with this view.
     """
-    found = [(card, check(job, card, view)) for card in cards]
+    found = [(card, judge(job, card) if judge is not None else check(job, card, view)) for card in cards]
     if not found or any(verdict.able for _, verdict in found):
         return None
     return _nobody(job, found, view)

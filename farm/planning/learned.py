@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import ModelRow
 from farm.model import (
     Attempt,
@@ -34,11 +35,16 @@ from farm.model import (
 )
 from farm.own_bench import BenchResult
 from farm.planning.estimate import seconds
+from farm.planning.interpolation import interpolation_seconds
+from farm.planning.loading import load_seconds
 from farm.planning.memory import peak_gib
 from farm.planning.spans import Span, Z, spread
 
 PRIOR = math.log(2.0) / Z
 NOISE = 0.2
+_DOUBT = (NOISE / PRIOR) ** 2
+LOAD_PRIOR = math.log(3.0) / Z
+LOAD_NOISE = math.log(2.0) / Z
 NOISE_KNOWN = 3
 """As many renders as `NOISE` counts for beside the scatter that was seen: the scatter of two or three says little."""
 LEAST_NOISE = 0.02
@@ -70,16 +76,19 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """By what to multiply the catalogue's seconds and peak for one card and model.
+    """By what to multiply the catalogue's seconds and peak for one card and model; of an interpolator the seconds only.
 
-    `renders` is how many attempts say so, `benches` how many rows of the card's own bench. `of_card` and `of_render`: how far the seconds
-    may be off, as standard deviations of the logarithm.
+    `load` is the same for the seconds that the card takes to load the model (`farm.planning.loading`), as `loads` loads say. `renders` is
+    how many attempts say so, `benches` how many rows of the card's own bench. `of_card` and `of_render`: how far the seconds may be off, as
+    standard deviations of the logarithm.
     """
 
     seconds: float = 1.0
     peak: float = 1.0
     renders: int = 0
     benches: int = 0
+    load: float = 1.0
+    loads: int = 0
     of_card: float = PRIOR
     of_render: float = NOISE
 
@@ -122,10 +131,35 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
 
 
 def learned_for(book: Mapping[tuple[str, str], Learned], job: Job, card_id: str) -> Learned:
-    """What a book of lessons, by card and model, says of a job on a card; nothing of a stage that the model has no part in."""
-    if job.stage is not StageKind.GENERATE:
-        return UNLEARNED
-    return book.get((card_id, job.settings.model), UNLEARNED)
+    """What a book of lessons, by card and model or interpolator, says of a job on a card."""
+    return book.get((card_id, worked_by(job.settings, job.stage)), UNLEARNED)
+
+
+def worked_by(settings: RenderSettings, stage: StageKind) -> str:
+    """What does a job's stage: its model, or the farm's interpolator. Under this name lessons are kept."""
+    return settings.model if stage is StageKind.GENERATE else interpolator().name
+
+
+def lesson_of_interpolation(attempt: Attempt, settings: RenderSettings) -> Lesson | None:
+    """What a finished interpolation teaches: the processor of each card's PC has its own pace."""
+    took, predicted = (
+        seconds_taken(attempt.stage_seconds),
+        interpolation_seconds(interpolator(), settings),
+    )
+    if attempt.disturbed or attempt.status is not AttemptStatus.FINISHED or took <= 0 or predicted <= 0:
+        return None
+    return Lesson(seconds=took / predicted)
+
+
+def learn_load(took: Sequence[float], row: ModelRow) -> tuple[float, int]:
+    """The factor on the guessed seconds of a load, from the seconds of the last ones, and how many say so.
+
+    The guess is of a middling disk (`farm.planning.loading`), and a hard disk or an NVMe is off by three either way (LOAD_PRIOR). One load
+    differs from the next by up to two: the PC's memory may hold the weights still (LOAD_NOISE).
+    """
+    guessed = load_seconds(row)
+    ratios = [one / guessed for one in took[:LAST] if one > 0] if guessed else []
+    return _factor(ratios, SECONDS_LIMITS, (LOAD_NOISE / LOAD_PRIOR) ** 2), len(ratios)
 
 
 def bench_lessons(bench: Iterable[BenchResult], row: ModelRow, card: Card) -> list[Lesson | None]:
@@ -187,9 +221,9 @@ def _scatter(ratios: Sequence[float]) -> float:
     return math.exp(weight * math.log(max(seen, LEAST_NOISE)) + (1 - weight) * math.log(NOISE))
 
 
-def _factor(ratios: Sequence[float], limits: tuple[float, float]) -> float:
+def _factor(ratios: Sequence[float], limits: tuple[float, float], doubt: float = _DOUBT) -> float:
     if not ratios:
         return 1.0
-    weight = len(ratios) / (len(ratios) + (NOISE / PRIOR) ** 2)
+    weight = len(ratios) / (len(ratios) + doubt)
     factor = math.exp(weight * median(math.log(ratio) for ratio in ratios))
     return min(max(factor, limits[0]), limits[1])

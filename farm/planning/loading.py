@@ -1,4 +1,4 @@
-"""How long a card takes to load a model that it does not hold: what changing the model costs. Pure."""
+"""How long a card takes to load a model that it does not hold: what changing the model costs, until loads have taught better. Pure."""
 
 from farm.catalogue.models import ModelRow
 from farm.catalogue.networks import network

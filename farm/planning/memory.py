@@ -5,7 +5,7 @@ The law, in MiB (`work` is frames x megapixels x passes in one batch, twice as m
     layers  = work * max over layers of (base + whole, or base + fixed + per_piece / pieces)
     step    = weights that stay + ring + layers
     decode  = VAE's weights + decode_frames * megapixels * (frame or tiles), 0.3 GiB more in tiles
-    held    = 1.06 * what is not weights + 32, the caching allocator's share over what it hands out
+    held    = 1.04 to 1.08 * what is not weights, the caching allocator's share over what it hands out, plus what is there at any size
     peak    = the largest stage, plus the other parts' weights where they stay too
 
 The coefficients were measured on a GPU (`farm.catalogue.networks`, `models.toml`). Without the CUDA context (0.3 to 0.6 GiB), which
@@ -26,13 +26,14 @@ from farm.model import MemoryPlan, RenderSettings
 from farm.planning.residency import ring_mib, staying
 from farm.planning.stepping import pass_seconds
 
-KEPT: Final = 1.06
+KEPT_WHOLE: Final = 1.04
+KEPT_IN_PIECES: Final = 1.08
+KEPT_BY_VAE: Final = 1.06
 LEAST_KEPT: Final = 1.02
-"""What the allocator reserves over what it hands out, besides weights. Left alone it was 1.03 to 1.24 on an H100, more where layers run in
-pieces, whose many sizes leave holes. The worker holds it down to `HELD`, which costs a few milliseconds a step."""
+"""What the allocator reserves over what it hands out, besides weights. Left alone it was 1.01 to 1.04 on an H100 where layers run whole and
+1.05 to 1.24 in pieces, whose many sizes leave holes. The worker holds it down to `HELD`, which costs a few milliseconds a step."""
 HELD: Final = 1.05
 """How far above the predicted peak the worker lets the allocator go before it gives back what it keeps for later."""
-KEPT_MIB: Final = 32.0
 LAW_WITHIN: Final = 0.03
 """By how much the law is off what is handed out, either way, on an H100 and an H200."""
 
@@ -117,16 +118,16 @@ def peak_range_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) ->
     """Between what the peak should lie, GiB: the least that the allocator keeps, with the law `LAW_WITHIN` off; and where it is held."""
     if row.memory is None:
         return 0.0, 0.0
-    low = max(stage_peaks_gib(row, settings, plan, LEAST_KEPT).values())
+    low = max(stage_peaks_gib(row, settings, plan, least=True).values())
     return low * (1 - LAW_WITHIN), HELD * peak_gib(row, settings, plan)
 
 
 def stage_peaks_gib(
-    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, kept: float = KEPT
+    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, *, least: bool = False
 ) -> dict[str, float]:
     """The peak of each stage, GiB: "denoise", "vae", and each part that only lies on the card.
 
-    `kept`: what the allocator reserves over what it hands out.
+    `least`: with what the allocator reserves at least over what it hands out.
     """
     law = row.memory
     if law is None:
@@ -136,9 +137,10 @@ def stage_peaks_gib(
     parts = {name: gib * 1024 * wide for name, gib in law.parts_gib.items()}
     denoiser = _weights_mib(net, plan, wide)
     layers = _layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, _passes(settings, plan))
-    stages = {name: mib + KEPT_MIB for name, mib in parts.items()}
-    stages["vae"] = parts.get("vae", 0.0) + kept * _vae_mib(law, settings, plan, wide) + KEPT_MIB
-    stages["denoise"] = denoiser + kept * layers + KEPT_MIB
+    stages = {name: mib + net.kept for name, mib in parts.items()}
+    by_vae = (LEAST_KEPT if least else KEPT_BY_VAE) * _vae_mib(law, settings, plan, wide)
+    stages["vae"] = parts.get("vae", 0.0) + by_vae + net.kept
+    stages["denoise"] = denoiser + _beside_weights_mib(law, layers, LEAST_KEPT if least else _kept(plan))
     if plan.parts == "resident":
         everything = denoiser + sum(parts.values())
         here = {**parts, "denoise": denoiser}
@@ -214,7 +216,8 @@ def _airier(
     net = network(row.memory.network)
     wide = FP32 if plan.precision == "fp32" else 1
     layers = _layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, _passes(settings, plan))
-    less = _with_weights(net, plan, AIR * room.usable_gib * 1024 - KEPT * layers - KEPT_MIB, room, wide)
+    beside = _beside_weights_mib(row.memory, layers, _kept(plan))
+    less = _with_weights(net, plan, AIR * room.usable_gib * 1024 - beside, room, wide)
     if less is None:
         return seconds, plan
     slower = step_seconds(row, settings, less, room)
@@ -251,8 +254,8 @@ def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[Me
     net = network(law.network)
     usable = room.usable_gib * 1024
     wide = FP32 if room.precision == "fp32" else 1
-    decode = _decode_way(law, settings, usable, wide)
-    if decode is None or any(gib * 1024 * wide + KEPT_MIB > usable for gib in law.parts_gib.values()):
+    decode = _decode_way(law, settings, usable - net.kept, wide)
+    if decode is None or any(gib * 1024 * wide + net.kept > usable for gib in law.parts_gib.values()):
         return
     for guidance in ("together", "in_turn") if is_guided(settings) else ("together",):
         base = MemoryPlan("by_stage", guidance, 1.0, 0, 0, decode, room.precision)
@@ -263,8 +266,9 @@ def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[Me
             if pieces == former:
                 continue  # the same as the plan before: no layer is that wide
             former = pieces
-            left = usable - KEPT * _layers_mib(net, work, piece_mib, _passes(settings, base)) - KEPT_MIB
-            plan = _with_weights(net, replace(base, piece_mib=piece_mib), left, room, wide)
+            layers = _layers_mib(net, work, piece_mib, _passes(settings, base))
+            cut = replace(base, piece_mib=piece_mib)
+            plan = _with_weights(net, cut, usable - _beside_weights_mib(law, layers, _kept(cut)), room, wide)
             if plan is None:
                 continue
             resident = replace(plan, parts="resident")
@@ -349,6 +353,15 @@ def _ring_mib_on_card(ring_mib: float, wide: int) -> float:
     return ring_mib * (1 if wide == 1 else wide + 1)
 
 
+def _beside_weights_mib(law: MemoryCoefficients, layers_mib: float, kept: float) -> float:
+    """What the allocator holds in a step beside the weights."""
+    return kept * layers_mib + network(law.network).kept + law.beside_gib * 1024
+
+
+def _kept(plan: MemoryPlan) -> float:
+    return KEPT_IN_PIECES if plan.piece_mib else KEPT_WHOLE
+
+
 def _layers_mib(net: Network, work: float, piece_mib: int, passes: int) -> float:
     most = net.between
     for layer in net.layers:
@@ -389,6 +402,6 @@ def _decode_way(
     """Whole frames where they fit, else tiles, else None."""
     for way in ("frame", "tiles"):
         vae = law.parts_gib.get("vae", 0.0) * 1024 * (FP32 if law.encodes_in_fp32 else wide)
-        if vae + KEPT * _vae_mib(law, settings, MemoryPlan(decode=way), wide) + KEPT_MIB <= usable_mib:
+        if vae + KEPT_BY_VAE * _vae_mib(law, settings, MemoryPlan(decode=way), wide) <= usable_mib:
             return way
     return None

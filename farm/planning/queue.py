@@ -4,7 +4,7 @@ The first jobs of the queue are placed one after the other, each on the card tha
 cheap while it may be: for each kind of work the cards lie in a heap by when they would finish one, and placing a job moves one card. Cards
 only ever become free later, so what a heap remembers is never too late, and is put right when it comes to the top.
 
-What stands behind the first ones is told by rate: on as the later half of those of its kind went.
+What stands behind the first ones is told by curves, which begin with when each card is free then (`scheduler.tail`).
 
 The interval: how far a card is off its prediction holds for all of its jobs and adds up; how one render differs from the next evens out.
 So do cards among each other, since a job goes to whichever is free: what is uncertain of the time before a job begins is less by as much
@@ -18,15 +18,12 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from farm.planning.spans import Span, Z, spread
+from farm.planning.spans import Span, spread
 
 EXACT = 500
 """How many jobs are placed one by one. With 1,000 cards and 20 kinds of work that takes some 30 ms."""
 
 K = TypeVar("K", bound=Hashable)
-
-ENOUGH = 12
-"""As many places of a kind tell its own pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +60,11 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """For jobs behind those that were placed: done `at_s` from now, and `each_s` later for each further position.
-
-    `off` is the standard deviation of the logarithm of the whole.
-    """
-
-    at_s: float
-    each_s: float
-    off: float
-
-    def done(self, further: int) -> Span:
-        """Seconds until the job is done that stands `further` positions behind the last one that was placed."""
-        return spread(self.at_s + self.each_s * further, self.off)
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook(Generic[K]):
-    """The queue's future: `places` of its first jobs in order, `rates` by kind for all behind them."""
+class Outlook:
+    """The queue's future: `places` of its first jobs in order, and the seconds until each card has done those of them that it gets."""
 
     places: tuple[Place, ...] = ()
-    rates: Mapping[K, Rate] = field(default_factory=dict)
+    free: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -117,7 +98,7 @@ def forecast(
     paces: Mapping[K, Mapping[str, Pace]],
     *,
     exact: int = EXACT,
-) -> Outlook[K]:
+) -> Outlook:
     """Plays the queue forward.
 
     `queue` has the waiting jobs in order, or as many of its first as are worth a look. `busy` are the cards that take work, each with what
@@ -132,7 +113,7 @@ def forecast(
         heap = heaps.get(job.kind)
         if heap is None:
             heap = heaps[job.kind] = _by_finish(pace, free)
-            even[job.kind] = _evened(one.seconds for card, one in pace.items() if card in free)
+            even[job.kind] = evened(one.seconds for card, one in pace.items() if card in free)
         card_id = _soonest(heap, pace, free)
         if card_id is None:
             places.append(Place(job.id, position))
@@ -140,10 +121,10 @@ def forecast(
         until = free[card_id].evened(even[job.kind]).after(pace[card_id])
         free[card_id] = free[card_id].after(pace[card_id])
         places.append(Place(job.id, position, spread(until.seconds, until.off), card_id))
-    return Outlook(tuple(places), _rates(queue, places))
+    return Outlook(tuple(places), {card_id: until.seconds for card_id, until in free.items()})
 
 
-def _evened(seconds: Iterable[float]) -> float:
+def evened(seconds: Iterable[float]) -> float:
     """By how much the sum of the rates of cards is more certain than one: 1 for one card, a half for four equal ones."""
     rates = [1 / one for one in seconds if one > 0]
     return math.sqrt(sum(rate**2 for rate in rates)) / sum(rates) if rates else 1.0
@@ -166,30 +147,3 @@ def _soonest(
             return card_id
         heapq.heapreplace(heap, (finish, card_id))
     return None
-
-
-def _rates(queue: Sequence[Waiting[K]], places: Sequence[Place]) -> dict[K, Rate]:
-    """By kind, from the later half of its places, when every card has long been at work; too few of a kind go by the pace of all."""
-    by_kind: dict[K, list[Place]] = {}
-    for job, place in zip(queue, places, strict=False):
-        if place.done is not None:
-            by_kind.setdefault(job.kind, []).append(place)
-    every = [place for place in places if place.done is not None]
-    return {
-        kind: _rate(found if len(found) >= ENOUGH else every, len(places)) for kind, found in by_kind.items()
-    }
-
-
-def _rate(places: Sequence[Place], last: int) -> Rate:
-    """A straight line through positions and times by least squares, from position `last` on. Never one that falls."""
-    later = places[len(places) // 2 :]
-    points = [(place.position, place.done.likely) for place in later if place.done is not None]
-    off = max(
-        math.log(place.done.high / place.done.likely) / Z for place in later[-1:] if place.done is not None
-    )
-    middle = sum(position for position, _ in points) / len(points)
-    level = sum(seconds for _, seconds in points) / len(points)
-    spread_out = sum((position - middle) ** 2 for position, _ in points)
-    along = sum((position - middle) * (seconds - level) for position, seconds in points)
-    slope = max(0.0, along / spread_out) if spread_out else 0.0
-    return Rate(level + slope * (last - middle), slope, off)

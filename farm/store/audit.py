@@ -2,15 +2,15 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine, RowMapping
 
 from farm.artifacts import ArtifactStore
 from farm.errors import FarmError
-from farm.model import AttemptStatus, JobStatus
-from farm.stages import delivered, stages_of
+from farm.model import AttemptStatus, JobStatus, StageKind
+from farm.stages import delivered, stage_before, stages_of
 from farm.states import ENDED_JOBS, LIVE_ATTEMPTS
 from farm.store import schema
 from farm.store.rows import settings_from_json
@@ -24,6 +24,7 @@ def audit(engine: Engine, artifacts: ArtifactStore, submitted: Collection[str] =
     - A card has one live attempt at most, and none that ended took more than the card's memory, or was planned to.
     - A finished job has exactly one finished attempt of its last stage and one at least of those before, was told finished once, and its
       video is there, whole, and as ordered, unless retention has removed it.
+    - An open job that is beyond its first stage has the clip that the stage before left.
 
     Decodes every video: a second for some twenty clips.
     """
@@ -31,6 +32,10 @@ def audit(engine: Engine, artifacts: ArtifactStore, submitted: Collection[str] =
         jobs = {row["id"]: row for row in connection.execute(sa.select(schema.jobs)).mappings()}
         attempts = list(connection.execute(sa.select(schema.attempts)).mappings())
         cards = {row["id"]: row for row in connection.execute(sa.select(schema.cards)).mappings()}
+        between = {
+            (row.job_id, row.stage): str(row.sha256)
+            for row in connection.execute(sa.select(schema.stage_artifacts))
+        }
         told = Counter(
             connection.scalars(sa.select(schema.story.c.job_id).where(schema.story.c.what == "finished"))
         )
@@ -41,6 +46,8 @@ def audit(engine: Engine, artifacts: ArtifactStore, submitted: Collection[str] =
     wrong += _of_cards(attempts, cards)
     for job_id, job in jobs.items():
         wrong += _of_job(job, of_job[job_id], told[job_id])
+        if job["status"] in (JobStatus.QUEUED, JobStatus.RUNNING):
+            wrong += _of_source(job, between, artifacts)
         if job["status"] == JobStatus.FINISHED and job["removed_at"] is None:
             wrong += _of_video(job, artifacts)
     return wrong
@@ -85,6 +92,19 @@ def _of_job(job: RowMapping, attempts: Collection[RowMapping], told_finished: in
     if sorted(attempt["number"] for attempt in attempts) != list(range(1, len(attempts) + 1)):
         wrong.append(f"{name} has attempts without their own numbers")
     return wrong
+
+
+def _of_source(
+    job: RowMapping, between: Mapping[tuple[str, str], str], artifacts: ArtifactStore
+) -> list[str]:
+    before = stage_before(settings_from_json(job["settings"]), StageKind(job["stage"]))
+    if before is None:
+        return []
+    clip = between.get((job["id"], before))
+    if clip is not None and artifacts.exists(clip):
+        return []
+    at = f"job {job['id']} is {job['status']} at its stage {job['stage']}"
+    return [f"{at}, and the clip of its stage {before} is not there"]
 
 
 def _of_video(job: RowMapping, artifacts: ArtifactStore) -> list[str]:

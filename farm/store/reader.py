@@ -27,6 +27,7 @@ from farm.planning.spans import Span
 from farm.store import schema
 from farm.store.registry import find_token
 from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row, settings_from_json
+from farm.store.taught import TaughtReader
 from farm.store.telemetry import TelemetryReader
 
 JobSort = Literal["newest", "oldest", "ended", "rating"]
@@ -57,6 +58,7 @@ class Reader:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.telemetry = TelemetryReader(engine)
+        self.taught = TaughtReader(engine)
 
     def job(self, job_id: str) -> Job:
         """One job.
@@ -187,29 +189,38 @@ class Reader:
                 ).scalar_one()
             )
 
-    def position(self, job_id: str) -> int | None:
-        """How many queued jobs stand before this one, plus one; None if it is not queued."""
+    def positions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """How many queued jobs go before each of these by priority and submission, plus one; a job that is not queued is absent.
+
+        Numbers the whole queue (100,000 jobs in 0.1 s): for jobs that the scheduler has told no position of.
+        """
+        jobs = schema.jobs
+        number = sa.func.row_number().over(order_by=(jobs.c.priority.desc(), jobs.c.seq))
+        queue = sa.select(jobs.c.id, number.label("position")).where(jobs.c.status == JobStatus.QUEUED)
+        numbered = queue.subquery()
+        wanted = sa.select(numbered.c.id, numbered.c.position).where(numbered.c.id.in_(job_ids))
+        with self._engine.connect() as connection:
+            return {row.id: int(row.position) for row in connection.execute(wanted)}
+
+    def came_before(self, job: Job, newest: int) -> int:
+        """How many queued jobs that are newer than number `newest` go before this one by priority and submission."""
         jobs = schema.jobs
         with self._engine.connect() as connection:
-            row = connection.execute(
-                sa.select(jobs.c.seq, jobs.c.priority).where(
-                    jobs.c.id == job_id, jobs.c.status == JobStatus.QUEUED
+            return int(
+                connection.scalar(
+                    sa.select(sa.func.count())
+                    .select_from(jobs)
+                    .where(
+                        jobs.c.status == JobStatus.QUEUED,
+                        jobs.c.seq > newest,
+                        sa.or_(
+                            jobs.c.priority > job.priority,
+                            sa.and_(jobs.c.priority == job.priority, jobs.c.seq < job.seq),
+                        ),
+                    )
                 )
-            ).one_or_none()
-            if row is None:
-                return None
-            before = connection.scalar(
-                sa.select(sa.func.count())
-                .select_from(jobs)
-                .where(
-                    jobs.c.status == JobStatus.QUEUED,
-                    sa.or_(
-                        jobs.c.priority > row.priority,
-                        sa.and_(jobs.c.priority == row.priority, jobs.c.seq < row.seq),
-                    ),
-                )
+                or 0
             )
-        return int(before or 0) + 1
 
     def counts(self, of: Collection[JobStatus] = tuple(JobStatus)) -> dict[JobStatus, int]:
         """How many jobs there are of each status, or of these: those that are open are counted sooner than all that ever were."""
@@ -289,18 +300,15 @@ class Reader:
             rows = connection.execute(sa.select(attempts).where(attempts.c.id.in_(attempt_ids))).mappings()
             return [attempt_from_row(row) for row in rows]
 
-    def last_attempts(self, job_ids: list[str]) -> dict[str, Attempt]:
-        """The newest attempt of each of these jobs that has one."""
+    def attempts_of(self, job_ids: Collection[str]) -> dict[str, list[Attempt]]:
+        """The attempts of each of these jobs that has any, first to last."""
         attempts = schema.attempts
+        statement = sa.select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.number)
+        found: dict[str, list[Attempt]] = {}
         with self._engine.connect() as connection:
-            rows = (
-                connection.execute(
-                    sa.select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.number)
-                )
-                .mappings()
-                .all()
-            )
-        return {row["job_id"]: attempt_from_row(row) for row in rows}
+            for row in connection.execute(statement).mappings():
+                found.setdefault(row["job_id"], []).append(attempt_from_row(row))
+        return found
 
     def instructive_attempts(
         self, card_id: str, model: str, limit: int
@@ -335,6 +343,13 @@ class Reader:
             rows = connection.execute(statement).mappings().all()
         return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
 
+    def last_foretold(self) -> str | None:
+        """The newest attempt that `foretold` would tell of: while it is the same one, so is all that `foretold` says."""
+        attempts = schema.attempts
+        statement = sa.select(attempts.c.id).where(schema.FORETOLD).order_by(attempts.c.finished_at.desc())
+        with self._engine.connect() as connection:
+            return connection.scalar(statement.limit(1))
+
     def foretold(self, limit: int) -> list[Foretold]:
         """What was foretold of the last finished attempts and what they took, newest first.
 
@@ -349,13 +364,7 @@ class Reader:
                 attempts.c.predicted_basis,
                 attempts.c.stage_seconds,
             )
-            .where(
-                attempts.c.status == AttemptStatus.FINISHED,
-                attempts.c.stage == StageKind.GENERATE,
-                attempts.c.disturbed.is_(False),
-                attempts.c.resumed_step.is_(None),
-                attempts.c.predicted_low_s.is_not(None),
-            )
+            .where(schema.FORETOLD)
             .order_by(attempts.c.finished_at.desc())
             .limit(limit)
         )

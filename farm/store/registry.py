@@ -80,6 +80,17 @@ class Registry:
             )  # a PC asks again and again, and is mostly told the same
             connection.execute(sa.update(nodes).where(nodes.c.id == node_id, changed).values(kept_out=why))
 
+    def hear_node(
+        self, node_id: str, card_ids: Sequence[str], now: float, ram_free_gib: float | None = None
+    ) -> None:
+        """Notes that a node says what it said before: a quarter of the work of `see_node`, hundreds of times a minute."""
+        nodes, cards = schema.nodes, schema.cards
+        values = {"last_seen": now} | ({} if ram_free_gib is None else {"ram_free_gib": ram_free_gib})
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(nodes).where(nodes.c.id == node_id).values(values))
+            if card_ids:
+                connection.execute(sa.update(cards).where(cards.c.id.in_(card_ids)).values(last_seen=now))
+
     def pause_card(self, card_id: str, reason: str, now: float) -> None:
         """Notes why the farm gives a card no work until it has passed a test."""
         self._set_card(card_id, paused=reason, paused_at=now)

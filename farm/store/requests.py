@@ -15,7 +15,7 @@ from farm.store.rows import job_from_row, settings_to_json
 
 
 class RequestKind(StrEnum):
-    """What can be asked about a job, or (the last three) about a node."""
+    """What can be asked about a job, or about a node (drain, resume, forget); `SETTINGS` says that the farm's own were changed."""
 
     CANCEL = "cancel"
     RETRY = "retry"
@@ -23,6 +23,7 @@ class RequestKind(StrEnum):
     DRAIN = "drain"
     RESUME = "resume"
     FORGET = "forget"
+    SETTINGS = "settings"
 
 
 @dataclass(frozen=True, slots=True)

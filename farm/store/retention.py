@@ -1,16 +1,19 @@
 """Which files the jobs have, for whoever decides what is kept."""
 
+import json
 from collections.abc import Collection
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from farm.artifacts import ArtifactStore
-from farm.retention import Going, Kept, Limits, going
+from farm.retention import Going, Kept, Limits, Stock, going
 from farm.states import ENDED_JOBS
 from farm.store import schema
 
 _ENDED = tuple(str(status) for status in ENDED_JOBS)
+STOCK = "stock"
+"""The fact that holds what was kept at the last look, as JSON of a `Stock`."""
 AFTER_S = 2 * 86_400.0
 """How long the files of removed jobs are looked after: one that was in use for a moment, or that a killed scheduler left, goes later."""
 
@@ -53,6 +56,20 @@ class RetentionReader:
                 needed |= files
         sizes = {file: self._artifacts.size(file) for job in kept for file in job.files}
         return going(kept, needed, sizes, limits, now)
+
+    def due(self, before: float) -> int:
+        """How many ended jobs still have their files and ended before then (wall seconds), without those that have a star."""
+        jobs = schema.jobs
+        statement = sa.select(sa.func.count()).select_from(jobs)
+        with self._engine.connect() as connection:
+            return int(connection.scalar(statement.where(schema.MAY_GO, jobs.c.finished_at < before)) or 0)
+
+    def stock(self) -> Stock | None:
+        """What was kept at the scheduler's last look; None where it has not looked yet."""
+        facts = schema.facts
+        with self._engine.connect() as connection:
+            told = connection.scalar(sa.select(facts.c.value).where(facts.c.key == STOCK))
+        return None if told is None else Stock(**json.loads(told))
 
     def left_over(self) -> set[str]:
         """The files of jobs that were removed lately, which no job needs any more."""

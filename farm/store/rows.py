@@ -80,6 +80,7 @@ def job_from_row(row: RowMapping) -> Job:
         needs=tuple(row["needs"] or ()),
         starred=bool(row["starred"]),
         removed_at=row["removed_at"],
+        seq=row["seq"],
     )
 
 

@@ -14,6 +14,14 @@ metadata = sa.MetaData(
 LIVE = sa.text("status IN ('assigned', 'loading', 'running')")
 """Of attempts that hold a card. Said in these very words in queries too, or SQLite reads all attempts instead of the index of these."""
 
+FORETOLD = sa.text(
+    "status = 'finished' AND stage = 'generate' AND NOT disturbed AND resumed_step IS NULL AND predicted_low_s IS NOT NULL"
+)
+"""Of attempts that show how good a prediction was: whole renders that nothing else had its hand in. In these very words too."""
+
+MAY_GO = sa.text("removed_at IS NULL AND NOT starred AND finished_at IS NOT NULL")
+"""Of ended jobs whose files a limit of storage may delete. In these very words too."""
+
 facts = sa.Table(
     "facts",
     metadata,
@@ -66,6 +74,7 @@ jobs = sa.Table(
     sa.Index("ix_jobs_status_finished_at", "status", "finished_at"),
     sa.Index("ix_jobs_rating", "rating"),
     sa.Index("ix_jobs_removed_at", "removed_at"),
+    sa.Index("ix_jobs_may_go", "finished_at", sqlite_where=MAY_GO, postgresql_where=MAY_GO),
     sqlite_autoincrement=True,
 )
 
@@ -157,6 +166,7 @@ attempts = sa.Table(
     ),
     sa.Index("ix_attempts_card_id_finished_at", "card_id", "finished_at"),
     sa.Index("ix_attempts_finished_at", "finished_at"),
+    sa.Index("ix_attempts_foretold", "finished_at", sqlite_where=FORETOLD, postgresql_where=FORETOLD),
 )
 
 # How a card fared from `at` on for `span_s` seconds: means, of the temperature the highest. `scheduler.telemetry` bounds it.
@@ -187,6 +197,25 @@ stage_artifacts = sa.Table(
     sa.Column("finished_at", sa.Float, nullable=False),
 )
 
+# Files that no row names any more and that may go once nobody has touched them for a while.
+leftovers = sa.Table(
+    "leftovers",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),
+)
+
+# What `farm bench` measured, here or on another PC; `at` is its UTC time, `row` a `farm.own_bench.BenchResult`. A card need not be known.
+benches = sa.Table(
+    "benches",
+    metadata,
+    sa.Column("card_id", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("setting", sa.Text, primary_key=True),
+    sa.Column("at", sa.Text, primary_key=True),
+    sa.Column("row", sa.JSON, nullable=False),
+)
+
 story = sa.Table(
     "story",
     metadata,
@@ -209,6 +238,19 @@ requests = sa.Table(
     sa.Column("value", sa.Integer),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("requested_by", sa.Text, nullable=False, default=""),
+    sqlite_autoincrement=True,
+)
+
+# What was set on the page, each change a row: the newest of a name holds, null is the default.
+settings = sa.Table(
+    "settings",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("value", sa.JSON(none_as_null=True)),
+    sa.Column("changed_at", sa.Float, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Index("ix_settings_name_id", "name", "id"),
     sqlite_autoincrement=True,
 )
 

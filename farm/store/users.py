@@ -84,12 +84,15 @@ class Users:
         with self._engine.connect() as connection:
             return [GivenToken(*row) for row in connection.execute(statement)]
 
-    def add(self, name: str, role: Role, password: str, now: float) -> None:
-        """Makes an account; `password` is the hash.
+    def check_name(self, name: str, *, again: bool = False) -> None:
+        """Passes a name that a new account may have. `again`: it is for who had the name before, and gets the jobs of the name.
+
+        A job belongs to a name. So a name that was used for jobs, by an account that was removed or by a program's token, is nobody
+        else's: the newcomer could cancel, change and delete what is another's.
 
         Raises:
             BadInputError: the name cannot be used.
-            ConflictError: there is one of this name.
+            ConflictError: there is an account of this name, or jobs of it that would become the new one's.
         """
         if not _NAME.fullmatch(name):
             raise BadInputError(
@@ -97,17 +100,30 @@ class Users:
                 f"{name[:80]!r} cannot be an account's name.",
                 "Take 1 to 32 small letters, digits, dots, dashes and underscores, the first a letter or digit.",
             )
+        jobs, users = schema.jobs, schema.users
+        with self._engine.connect() as connection:
+            if connection.scalar(sa.select(users.c.id).where(users.c.name == name)) is not None:
+                raise _taken(name)
+            own = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.submitted_by == name)
+            number = 0 if again else int(connection.scalar(own) or 0)
+        if number:
+            raise ConflictError(
+                f"The name {name} has {number} job{'s' if number > 1 else ''} from before, which the new account could change.",
+                "Take another name; or add --again if it is for the same person, who then has those jobs.",
+            )
+
+    def add(self, name: str, role: Role, password: str, now: float, *, again: bool = False) -> None:
+        """Makes an account; `password` is the hash. `again`, and what is raised, as in `check_name`."""
+        self.check_name(name, again=again)
         values = {"id": new_id(), "name": name, "role": role, "password": password, "created_at": now}
         try:
             with self._engine.begin() as connection:
                 connection.execute(sa.insert(schema.users).values(values))
         except IntegrityError as error:
-            raise ConflictError(
-                f"There is an account {name} already.", "`farm user remove` takes it away first."
-            ) from error
+            raise _taken(name) from error
 
     def remove(self, name: str, now: float) -> None:
-        """Takes an account away, and with it its sessions and tokens. Its jobs stay.
+        """Takes an account away, and with it its sessions and tokens. Its jobs stay, and its name is kept for who had it.
 
         Raises:
             NotFoundError: there is none of this name.
@@ -130,6 +146,10 @@ class Users:
             connection.execute(
                 sa.update(schema.users).where(schema.users.c.name == name).values(signed_in_at=now)
             )
+
+
+def _taken(name: str) -> ConflictError:
+    return ConflictError(f"There is an account {name} already.", "`farm user remove` takes it away first.")
 
 
 def no_user(name: str) -> NotFoundError:

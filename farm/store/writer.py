@@ -4,8 +4,9 @@ A method that changes nothing because the status was no longer the expected one 
 of a lost attempt is not an error, it is no news. One transaction a call, so a crash leaves either all of a call's changes or none.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -20,8 +21,11 @@ from farm.model import (
     MemoryPlan,
     StageKind,
 )
+from farm.retention import Stock
 from farm.states import ENDED_JOBS, LIVE_ATTEMPTS, AttemptMove, JobMove, after, sources
 from farm.store import schema
+from farm.store.leftovers import strike
+from farm.store.retention import STOCK
 from farm.store.rows import attempt_from_row, plan_to_json
 from farm.store.telemetry import TelemetryWriter
 
@@ -426,6 +430,13 @@ class Writer:
                 self._tell(connection, job_id, None, now, "cancelled", "before it began")
             return bool(moved)
 
+    def note_stock(self, stock: Stock) -> None:
+        """Notes what is kept of ended jobs, for those who show it: counting it takes a look at every job."""
+        facts = schema.facts
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(facts).where(facts.c.key == STOCK))
+            connection.execute(sa.insert(facts).values(key=STOCK, value=json.dumps(asdict(stock))))
+
     def remove_files(self, job_ids: Sequence[str], now: float) -> list[str]:
         """Notes that the files of these ended jobs are deleted, and of which: not of one that is starred, or shall be tried again."""
         jobs, asked = schema.jobs, schema.requests
@@ -470,9 +481,7 @@ class Writer:
                 cleared["stage"] = StageKind.GENERATE
             moved = self._move_job(connection, job_id, JobMove.RETRY, cleared)
             if moved and from_the_start:
-                connection.execute(
-                    sa.delete(schema.stage_artifacts).where(schema.stage_artifacts.c.job_id == job_id)
-                )
+                strike(connection, schema.stage_artifacts.c.job_id == job_id, now)
             if moved:
                 self._tell(connection, job_id, None, now, "queued", "to be tried again from the beginning")
             return moved

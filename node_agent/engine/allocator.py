@@ -10,9 +10,14 @@ GIB: Final = 1024**3
 
 
 def hold_to(device: torch.device, peak_gib: float) -> None:
-    """Lets this process reserve at most the predicted peak and a little; no limit where nothing is predicted (0)."""
+    """Lets this process reserve at most the predicted peak and a little; no limit where nothing is predicted (0).
+
+    What is kept from a larger render goes back first: the limit asks only who takes more.
+    """
     if device.type != "cuda":
         return
     total = torch.cuda.get_device_properties(device).total_memory
     fraction = min(1.0, HELD * peak_gib * GIB / total) if peak_gib > 0 else 1.0
+    if torch.cuda.memory_reserved(device) > fraction * total:
+        torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(fraction, device)

@@ -2,7 +2,8 @@
 
 A layer's memory above what others hold is one number when it runs whole, and `fixed + per_piece / pieces` in pieces: a straight line over
 1 / pieces through what the budgets gave, by least squares. All of it is proportional to the work (frames x megapixels x passes), so it is
-divided by the work of the sampled size. A step's seconds are a straight line over the work, through two sizes.
+divided by the work of the sampled size; but for what libraries keep for themselves, which is what two sizes hold between steps beside the
+weights, as a straight line, at no work. A step's seconds are a straight line over the work, through two sizes.
 """
 
 import json
@@ -58,7 +59,7 @@ class Samples:
     """What was measured of a network. `sizes` are two; seconds stand in their order.
 
     `layers` has the layers of one pass at the first size for each budget (0: all whole), in the same order each time. `unit_mib` are
-    the weights of each unit, `unit_seconds` the units in the order of computation.
+    the weights of each unit, `unit_seconds` the units in the order of computation. `held_mib` is what is handed out between steps.
     """
 
     sizes: tuple[Size, Size]
@@ -66,6 +67,7 @@ class Samples:
     unit_mib: Mapping[str, float]
     unit_seconds: tuple[Sequence[tuple[str, float]], Sequence[tuple[str, float]]]
     step_seconds: tuple[float, float]
+    held_mib: tuple[float, float]
     counted: Counted
 
 
@@ -99,8 +101,11 @@ def network_data(title: str, measured: Mapping[str, Any], samples: Samples) -> d
     Raises:
         ValueError: the sizes are of the same work, or the passes do not have the same layers.
     """
+    if work_of(samples.sizes[0]) == work_of(samples.sizes[1]):
+        raise ValueError("two sizes of the same work say nothing of how things grow with it")
     weights = sum(samples.unit_mib.values())
-    layers = [_law(runs, weights, work_of(samples.sizes[0])) for runs in _by_layer(samples.layers)]
+    kept = _kept_mib(samples, weights)
+    layers = [_law(runs, weights + kept, work_of(samples.sizes[0])) for runs in _by_layer(samples.layers)]
     between = max(layer.gap for layer in layers)
     layers = [layer for layer in layers if layer.name != END]
     return {
@@ -111,6 +116,7 @@ def network_data(title: str, measured: Mapping[str, Any], samples: Samples) -> d
         "units": _units(samples),
         "layers": [_row(layer) for layer in _that_make_peaks(layers, between)],
         "between": round(between, 3),
+        "kept": round(kept, 1),
         "widths": _widths(layers),
     }
 
@@ -146,17 +152,24 @@ def _by_layer(layers: Mapping[int, Sequence[LayerSample]]) -> list[list[LayerSam
     return [list(runs) for runs in zip(*passes, strict=True)]
 
 
-def _law(runs: Sequence[LayerSample], weights: float, work: float) -> _Layer:
+def _kept_mib(samples: Samples, weights: float) -> float:
+    """What stays handed out whatever the work is, beside the weights, MiB: libraries' workspaces."""
+    (small, large), (first, second) = (work_of(size) for size in samples.sizes), samples.held_mib
+    return max(0.0, first - weights - (second - first) / (large - small) * small)
+
+
+def _law(runs: Sequence[LayerSample], always: float, work: float) -> _Layer:
+    """`always`: MiB that are there whatever the work is."""
     first = runs[0]
-    base = first.base - weights
-    whole = max(first.peak - weights, 0.0) - base
+    base = first.base - always
+    whole = max(first.peak - always, 0.0) - base
     # By the number of pieces: two budgets that made as many measured the same thing.
-    cut = {_ran_in(run): run.peak - weights - base for run in runs if run.pieces > 1}
+    cut = {_ran_in(run): run.peak - always - base for run in runs if run.pieces > 1}
     fixed, per_piece = _line(cut) if cut else (whole, 0.0)
     return _Layer(
         first.name,
         base=base / work,
-        gap=(first.before - weights) / work,
+        gap=(first.before - always) / work,
         whole=whole / work,
         fixed=fixed / work,
         per_piece=per_piece / work,
@@ -211,8 +224,6 @@ def _widths(layers: Sequence[_Layer]) -> list[list[float]]:
 
 def _step(samples: Samples) -> list[float]:
     small, large = (work_of(size) for size in samples.sizes)
-    if small == large:
-        raise ValueError("two sizes of the same work say nothing of how a step grows with it")
     per_work = (samples.step_seconds[1] - samples.step_seconds[0]) / (large - small)
     return [round(samples.step_seconds[0] - per_work * small, 5), round(per_work, 6)]
 

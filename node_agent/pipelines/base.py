@@ -6,7 +6,7 @@ able to list it. docs/decisions/0010 says what a diffusion model's file holds.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,6 +65,30 @@ class Report(Protocol):
     def checkpoint(self, step: int, state: bytes) -> None:
         """Keeps what the render needs to go on after `step`, here or on another card (`RenderRequest.resume`)."""
         ...
+
+
+class Unheard:
+    """A `Report` to which nobody listens."""
+
+    def part(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 - the protocol's
+        """See `Report`."""
+        return nullcontext()
+
+    def step(self, done: int, total: int) -> None:
+        """See `Report`."""
+
+    def preview(self, jpeg: bytes) -> None:
+        """See `Report`."""
+
+    def note(self, text: str) -> None:
+        """See `Report`."""
+
+    def leaving(self) -> bool:
+        """See `Report`; nobody takes the card away."""
+        return False
+
+    def checkpoint(self, step: int, state: bytes) -> None:
+        """See `Report`."""
 
 
 class VideoModel(Protocol):

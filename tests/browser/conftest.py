@@ -14,26 +14,17 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from farm.feed import Snapshot
 from farm.model import Job
+from tests.browser.chromium import CHROMIUM_ARGS, find_chromium
 from tests.browser.farm_in_use import FarmInUse, fill
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
 
-CHROMIUM_ARGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 WAIT_MS = 10_000
 PHONE = {"width": 390, "height": 844}
 
 
 def chromium_path() -> str:
     """Where the system's Chromium is. In CI a missing one fails; elsewhere these tests are skipped, and say so."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    found = find_chromium()
     if found:
         return found
     message = "The browser tests need Chromium: `apt install chromium`."

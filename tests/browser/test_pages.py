@@ -1,7 +1,8 @@
 """Every page as it stands: nothing loud on the console, no other host, no sideways scrolling, readable in light and dark."""
 
 import os
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from playwright.sync_api import Browser, expect
 from dashboard import words
 from dashboard.memory_bar import read_bar
 from farm.answers import ProgressView
-from farm.model import StageKind
+from farm.feed import CardChanged, LiveCard
+from farm.model import Node, StageKind
 from farm.vitals import Vitals
-from tests.browser.conftest import PHONE, Furnished, until, visiting
+from tests.browser.conftest import PHONE, Furnished, Visit, until, visiting
+from tests.browser.farm_in_use import RTX_2060, RTX_3060
 from tests.integration.dashboard_server import RunningDashboard
 
 pytestmark = pytest.mark.browser
@@ -224,6 +227,26 @@ def test_adding_a_pc_gives_the_line_and_says_when_nobody_can_reach_the_head(
         expect(page.locator("#join-until")).to_contain_text("Good for one PC, until")
 
 
+def test_a_pc_that_joins_is_found_and_said_what_it_takes(furnished: Furnished, visit: Visit) -> None:
+    """While the line of "Add a PC" waits, the new card shows up by itself: what it is, and what it takes of each tier."""
+    page = visit.go("/cards")
+    visit.mark()
+    page.get_by_role("button", name="Make a join code").click()
+    expect(page.locator("#join-waits")).to_have_text("Waiting for it to appear…")
+    new = replace(RTX_2060, id="GPU-new", node_id="node-cellar")
+    furnished.farm.registry.see_node(Node("node-cellar", "cellar", "192.168.1.44"), [new], time.time())
+    furnished.scheduler.publish(
+        CardChanged(LiveCard(RTX_3060.id, "node-desk", "desk", "RTX 3060", "idle")),
+        CardChanged(LiveCard("GPU-new", "node-cellar", "cellar", "RTX 2060", "idle")),
+    )
+    found = page.locator("#join-found li")
+    expect(found).to_have_text("Found RTX 2060, 6 GB, on cellar: takes preview, post and, streamed, quality")
+    expect(page.locator("#join-waits")).to_have_text("It is in the farm.")
+    expect(page.locator("#nodes")).to_contain_text("cellar")
+    expect(page.locator("#line-bare")).to_be_visible()
+    assert visit.never_reloaded()
+
+
 def test_a_card_tells_in_words_what_decides_over_its_work(shown: Furnished, browser: Browser) -> None:
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
@@ -297,16 +320,17 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
         Vitals(1.0, utilization=0.975, temperature_c=70.5, power_w=154.5),
         Vitals(1.0, utilization=0.0, power_w=9.4),
     ]
+    sizes = [1, 340_000_000, 999_999_999, 1_250_000_000, 83_400_000_000]
     memory = [(6.0, 4.7, 0.5), (12.0, 0.19, 0.0), (6.0, 6.2, 7.0), (8.0, 8.0, 0.25)]
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
         said = visit.page.evaluate(
-            """async ([seconds, passed, jobs, vitals, memory]) => {
+            """async ([seconds, passed, jobs, vitals, memory, sizes]) => {
                  const words = await import("/static/words.js");
                  const now = 1760000000;
                  return [seconds.map(words.duration), passed.map((p) => words.ago(now - p, now)), jobs.map(words.progressLine),
                          vitals.map(words.vitalsLine),
-                         memory.map((m) => words.memoryParts(...m).map((one) => [one.part, one.text, one.share]))];
+                         memory.map((m) => words.memoryParts(...m).map((one) => [one.part, one.text, one.share])), sizes.map(words.gb)];
                }""",
             [
                 seconds,
@@ -314,12 +338,14 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
                 [view.model_dump(mode="json") for view in views],
                 [asdict(v) for v in vitals],
                 memory,
+                sizes,
             ],
         )
     assert said[0] == [words.duration(value) for value in seconds]
     assert said[1] == [words.ago(1_760_000_000 - value, 1_760_000_000) for value in passed]
     assert said[2] == [words.progress_line(view) for view in views]
     assert said[3] == [words.vitals_line(one) for one in vitals]
+    assert said[5] == [words.gb(one) for one in sizes]
     for (vram, used, others), parts in zip(memory, said[4], strict=True):
         segments = read_bar(vram, used, others).segments
         assert [(part, text) for part, text, _ in parts] == [(one.part, one.text) for one in segments]

@@ -127,7 +127,7 @@ def test_every_route_refuses_what_is_too_small_and_says_what_is_missing(
             assert f"has the scope {scope}; this needs {need}." in said["detail"]
             assert said["remedy"]
             assert "content-security-policy" in answer.headers
-    assert refused == {Scope.READ: 12, Scope.SUBMIT: 4, Scope.ADMIN: 0}[scope]
+    assert refused == {Scope.READ: 14, Scope.SUBMIT: 6, Scope.ADMIN: 0}[scope]
     for path in NODE_PATHS:
         assert httpx.post(farm.base_url + path, headers=headers, json={}).status_code == 401
 

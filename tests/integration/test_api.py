@@ -112,7 +112,7 @@ def test_the_scheduler_is_woken_by_a_submit(farm: RunningDashboard, http: httpx.
     with FakeScheduler(farm.data) as scheduler:
         wait_until(lambda: scheduler.connected)
         wait_until(lambda: httpx.get(f"{farm.base_url}/readyz", headers=farm.headers).json()["scheduler"])
-        assert send(http).json()["why_pending"] == "Waiting for its turn."
+        assert send(http).json()["why_pending"].startswith("No card has joined the farm yet")
         wait_until(lambda: scheduler.wakes == 1, what="the wake")
     wait_until(lambda: not httpx.get(f"{farm.base_url}/readyz", headers=farm.headers).json()["scheduler"])
 
@@ -487,6 +487,7 @@ def test_a_job_tells_what_its_attempts_drew_and_a_card_how_it_fared(
     farm.writer.drew(second, 0.25)
     told = http.get(f"/jobs/{job_id}").json()
     assert told["energy_wh"] == 1.75
+    assert [one["energy_wh"] for one in http.get("/jobs").json()["jobs"]] == [1.75], "a list tells it too"
     assert [one["energy_wh"] for one in told["attempts"]] == [1.5, 0.25]
     assert told["attempts"][0]["reason"] == "The card is kept for its owner: a game."
 

@@ -1,6 +1,5 @@
 """What was done, over HTTP: throughput, sorted lists, the evaluation's results, and figures for Prometheus."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,13 +9,16 @@ from pathlib import Path
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import TypeAdapter
 
 from dashboard.work import today
 from farm.catalogue.article import article
 from farm.clock import Clock
 from farm.feed import LiveCard, LiveJob, Snapshot
 from farm.model import Artifact, Card, CardKind, FailureClass, MemoryPlan, Node, Tier
+from farm.own_bench import BenchResult
 from farm.states import JobMove
+from farm.store.benches import Benches
 from farm.store.engine import open_engine
 from farm.store.requests import NewJob, Requests
 from farm.store.writer import Assignment, Result
@@ -173,16 +175,24 @@ def test_own_results_come_before_the_published_ones_and_only_the_newest_of_each(
     row = {"at": "2026-11-20T10:00:00+00:00", "card_id": "GPU-1", "card": "RTX 3060", "model": "i2vgen-xl"}
     rows = [
         {**row, "setting": setting, "plan": None, "total_s": 99.0},
-        {**row, "setting": setting, "plan": None, "total_s": 88.0, "peak_gib": 7.5, "torch": "2.13.0"},
         {
             **row,
+            "at": "2026-11-20T10:05:00+00:00",
+            "setting": setting,
+            "plan": None,
+            "total_s": 88.0,
+            "peak_gib": 7.5,
+            "torch": "2.13.0",
+        },
+        {
+            **row,
+            "at": "2026-11-20T10:06:00+00:00",
             "setting": setting | {"frames": 14},
             "plan": None,
             "failure": "no memory plan fits this card",
         },
     ]
-    lines = [json.dumps(one) for one in rows]
-    day.farm.data.bench_results.write_text("\n".join([*lines, lines[0][:40]]) + "\n")
+    Benches(day.farm.writer._engine).add(TypeAdapter(BenchResult).validate_python(one) for one in rows)
     found = day.get("/api/v1/benchmarks").json()
     own = [one for one in found if not one["published"]]
     assert [(one["total_s"], one["peak_gib"], one["failure"]) for one in own] == [

@@ -2,16 +2,20 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from farm.feed import Expected, JobChanged, LiveJob, QueueChanged, QueuePlace, QueueRate
+from farm.feed import Expected, JobChanged, Knot, LiveCard, LiveJob, QueueChanged, QueuePlace, Snapshot
+from farm.model import Card, CardKind, Node, Tier
 from farm.planning.kinds import kind_of
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
 from tests.integration.test_api import send
 from tests.integration.test_cli_client import run
+
+NOW = 1000.0
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def test_every_job_has_its_place_and_a_time_with_an_interval(http: httpx.Client,
         assert (before["position"], before["eta"], before["why_pending"]) == (
             2,
             None,
-            "Waiting for its turn.",
+            "No card has joined the farm yet: start `farm join` on a PC.",
         )
         scheduler.publish(
             QueueChanged(
@@ -48,7 +52,10 @@ def test_every_job_has_its_place_and_a_time_with_an_interval(http: httpx.Client,
                     QueuePlace(ids[0], kind, 1, Expected(now + 60, now + 40, now + 90), "GPU-1"),
                     QueuePlace(ids[1], kind, 2, None),
                 ),
-                rates={kind: QueueRate(now + 100, 50.0, 2.0)},
+                order=(farm.reader.seq(ids[2]), farm.reader.seq(ids[3])),
+                newest=farm.reader.seq(ids[3]),
+                levels=((0, 4),),
+                curves={kind: (Knot(3, now + 150, 2.0), Knot(4, now + 200, 2.0))},
                 why={kind: "Waits for one of 3 cards that can run it; all are busy."},
             )
         )
@@ -59,14 +66,53 @@ def test_every_job_has_its_place_and_a_time_with_an_interval(http: httpx.Client,
         assert (third["position"], third["eta"]["at"], third["eta"]["exact"]) == (3, now + 150, False)
         assert last["eta"] == {"at": now + 200, "low_at": now + 100, "high_at": now + 400, "exact": False}
         assert last["why_pending"] == "Waits for one of 3 cards that can run it; all are busy."
-        listed = {job["id"]: job["position"] for job in http.get("/jobs").json()["jobs"]}
-        assert (listed[ids[0]], listed[ids[1]]) == (1, 2)
+        listed = http.get("/jobs").json()["jobs"]
+        assert {job["id"]: job["position"] for job in listed} == dict(zip(ids, (1, 2, 3, 4), strict=True))
+        assert {job["id"]: job["eta"] and job["eta"]["at"] for job in listed} == dict(
+            zip(ids, (now + 60, None, now + 150, now + 200), strict=True)
+        )
+        newer = send(http, {"preset": "draft"}).json()
+        urgent = send(http, {"preset": "draft", "priority": 1}).json()
+        assert (newer["position"], newer["eta"]["at"]) == (5, now + 200)
+        assert urgent["position"] == 1, "the next telling puts all others one place back"
+        assert newer["why_pending"] == last["why_pending"]
         assert httpx.get(f"{farm.base_url}/jobs/{ids[0]}", headers=farm.headers).text.count("data-soon") == 3
         assert (
             "Number 1 in the queue, done about"
             in httpx.get(f"{farm.base_url}/jobs", headers=farm.headers).text
         )
         assert " to " in run(farm, "show", ids[0]).stdout
+        lines = {line.split()[0]: line for line in run(farm, "jobs").stdout.splitlines()}
+        assert "queued, number 4 in the queue" in lines[ids[3]]
+        assert "about " in lines[ids[3]]
+        assert "about " not in lines[ids[1]]
     wait_until(
         lambda: http.get(f"/jobs/{ids[0]}").json()["eta"] is None, what="the end of the feed to be seen"
     )
+
+
+def test_a_kind_that_was_never_seen_has_its_reason_from_the_moment_it_is_stored(
+    http: httpx.Client, farm: RunningDashboard
+):
+    """It said "Waiting for its turn." until the scheduler's next telling, and far back in the queue for ever."""
+    here = frozenset({"animatic", "i2vgen-xl"})
+    card = Card("GPU-1", "n1", CardKind.CUDA, "RTX 2060", 6.0, 5.4, Tier.POST, (7, 5), here)
+    farm.registry.see_node(Node("n1", "attic", "10.0.0.2", NOW), [card, replace(card, id="GPU-2")], NOW)
+    busy = tuple(LiveCard(name, "n1", "attic", "RTX 2060", "busy", "J") for name in ("GPU-1", "GPU-2"))
+    with FakeScheduler(farm.data, Snapshot(cards=busy)) as scheduler:
+        wait_until(lambda: httpx.get(f"{farm.base_url}/readyz", headers=farm.headers).json()["scheduler"])
+        both = "Waits for one of 2 cards that can run it; all are busy."
+        draft = send(http, {"preset": "draft"}).json()
+        assert draft["why_pending"] == both
+        large = send(http, {"model": "i2vgen-xl", "prompt": "w", "width": 1280, "height": 704, "frames": 16})
+        assert large.json()["why_pending"] == both
+        pinned = send(http, {"preset": "draft", "needs": ["studio"]}).json()["why_pending"]
+        assert pinned.startswith(
+            "No card can run it. The nearest is RTX 2060: it needs a PC with the tag studio"
+        )
+        listed = {job["id"]: job["why_pending"] for job in http.get("/jobs").json()["jobs"]}
+        assert len(listed) == 3
+        assert None not in listed.values()
+        kind = kind_of(farm.reader.job(draft["id"]))
+        scheduler.publish(QueueChanged(time.time(), 1, 0, why={kind: "Its turn comes next."}))
+        wait_until(lambda: http.get(f"/jobs/{draft['id']}").json()["why_pending"] == "Its turn comes next.")

@@ -6,17 +6,20 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import httpx
 import pytest
 
+from dashboard.api import join as join_api
 from dashboard.joining.lines import linux_line
 from farm.answers import NodeView
 from farm.build import build
 from farm.daemons import RayPorts
 from farm.errors import ConfigurationError
+from farm.model import Node as StoredNode
 from farm.reach import why_unreachable
 from farm.supervise import Bell
 from farm.wire import Reach
@@ -24,6 +27,7 @@ from node_agent import head_line, join
 from node_agent.doorbells import Doorbells
 from node_agent.head_line import HeadLine
 from node_agent.join import Membership, Node, NodeOptions
+from node_agent.trust import request_for
 from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard, wait_until
 
 
@@ -288,3 +292,39 @@ def test_the_head_tells_what_it_runs(farm: RunningDashboard) -> None:
     assert told["ray_version"] == metadata.version("ray")
     assert told["line"] == linux_line(fetched(farm, "install.sh"), farm.base_url)
     assert told["farm_id"] == httpx.get(f"{farm.base_url}/join/farm").json()["farm_id"]
+
+
+def test_a_head_without_tls_has_no_authority_to_show_and_gives_no_certificate(
+    farm: RunningDashboard, tmp_path: Path
+) -> None:
+    """A node behind somebody's own HTTPS asks for one too."""
+    assert httpx.get(f"{farm.base_url}/join/ca.pem").status_code == 404
+    enrolled(farm, tmp_path / "node", code(farm)["token"])
+    member = Membership.load(tmp_path / "node")
+    assert member is not None
+    head = HeadLine(farm.base_url)
+    assert head.hello(member.node_token, "attic", request_for(tmp_path / "node", "attic")).certificate == ""
+    head.close()
+
+
+def test_greetings_that_say_nothing_new_are_written_down_now_and_then(
+    farm: RunningDashboard, line: tuple[HeadLine, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 200 PCs' greetings was a whole row written and synced: a quarter of a core."""
+    head, token = line
+
+    def node() -> StoredNode:
+        (only,) = farm.reader.nodes()
+        return only
+
+    head.hello(token, "attic")
+    first = node()
+    head.hello(token, "attic")
+    assert node() == first
+    monkeypatch.setattr(join_api, "NOTE_EVERY_S", 0.0)
+    head.hello(token, "attic")
+    assert (node().last_seen or 0.0) > (first.last_seen or 0.0)
+    assert replace(node(), last_seen=None) == replace(first, last_seen=None)
+    monkeypatch.setattr(join_api, "NOTE_EVERY_S", 3600.0)
+    head.hello(token, "cellar")
+    assert node().name == "cellar"

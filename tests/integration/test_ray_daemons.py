@@ -94,7 +94,9 @@ def test_only_a_driver_with_the_token_gets_in_and_nothing_stays_behind(head, tmp
         assert "LABELS ['HEADNODE']" in served.stdout
         without = {name: value for name, value in head.environment.items() if not name.startswith("RAY_AUTH")}
         without["HOME"] = str(tmp_path)  # ~/.ray/auth_token must not help
-        without["RAY_NUM_REDIS_GET_RETRIES"] = "3"  # a driver asks for 20 s, once a second; it is refused each time
+        without["RAY_NUM_REDIS_GET_RETRIES"] = (
+            "3"  # a driver asks for 20 s, once a second; it is refused each time
+        )
         refused = drive(head, without)
         assert refused.returncode == 3, refused.stdout
         assert "InvalidAuthToken" in refused.stderr

@@ -13,6 +13,7 @@ from farm.auth import Role, Scope, TokenKind, new_token
 from farm.clock import SystemClock
 from farm.retention import Limits
 from farm.store.engine import open_engine
+from farm.store.leftovers import Leftovers
 from farm.store.retention import RetentionReader
 from farm.store.users import Users
 from scheduler.retention import Retention
@@ -42,7 +43,8 @@ def look(farm: RunningDashboard) -> list[str]:
     artifacts = ArtifactStore(farm.data.artifacts)
     reader = RetentionReader(farm.reader._engine, artifacts)
     limits = Limits(farm.settings.keep_days, farm.settings.keep_gb)
-    return Retention(reader, farm.writer, artifacts, limits, SystemClock()).look()
+    leftovers = Leftovers(farm.writer._engine)
+    return Retention(reader, farm.writer, leftovers, artifacts, limits, SystemClock()).look()
 
 
 def page(farm: RunningDashboard, path: str, headers: dict | None = None) -> str:
@@ -60,10 +62,12 @@ def test_a_removed_job_says_so_everywhere_and_a_star_prevents_it(farm: RunningDa
     assert (shown.status_code, shown.json()["starred"]) == (200, True)
     assert "☆ Keep" in page(farm, f"/jobs/{other}")
     assert "★ Kept" in page(farm, f"/jobs/{starred}")
-    # All of its files are the starred one's too, so the job goes and no byte does.
     going = re.search(r'id="going">([^<]*)<', page(farm, "/settings"))
     assert going is not None
-    assert going[1] == "picture and clip of 1 job; other jobs still need the files"
+    assert going[1] == "picture and clip of 1 job, within ten minutes"
+    assert "not counted yet" in page(farm, "/settings")
+    told = http.get("/settings/retention?keep_days=7").json()
+    assert told == {"jobs": 1, "bytes": 0}, "all of its files are the starred one's too"
 
     assert look(farm) == [other]
     told = http.get(f"/jobs/{other}").json()
@@ -79,6 +83,7 @@ def test_a_removed_job_says_so_everywhere_and_a_star_prevents_it(farm: RunningDa
     assert "Picture and clip were removed" in page(farm, f"/jobs/{other}")
     assert other in page(farm, "/jobs")
     assert "nothing now" in page(farm, "/settings")
+    assert re.search(r'id="stock">1.MB of 1 job, counted <', page(farm, "/settings"))
 
     assert http.post(f"/jobs/{starred}/star", json={"starred": False}).json()["starred"] is False
     assert look(farm) == [starred]
@@ -120,4 +125,4 @@ def test_settings_show_accounts_and_tokens_to_an_admin_only(farm: RunningDashboa
         seen = page(farm, "/settings", {"authorization": f"Bearer {secrets[scope]}"})
         assert "for submit" not in seen
         assert '<th scope="row">ann</th>' not in seen
-        assert "7 days for what has ended" in seen
+        assert "<dd>7 days</dd>" in seen

@@ -45,14 +45,18 @@ def workers(farm: FarmProcess) -> set[int]:
     return {process.pid for process in ray.children(recursive=True) if is_worker(process)}
 
 
-def is_worker(process: psutil.Process) -> bool:
+def is_worker(process: psutil.Process, word: str = "CardWorker") -> bool:
     """Whether this is a living card worker; one that ends while it is asked is none."""
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and any(
-            "CardWorker" in part for part in process.cmdline()
-        )
+        return process.status() != psutil.STATUS_ZOMBIE and any(word in part for part in process.cmdline())
     except psutil.NoSuchProcess:
         return False
+
+
+def is_under_test(farm: FarmProcess) -> bool:
+    """Whether a worker's tiny render is under way; it takes a second or more."""
+    ray = psutil.Process(farm.pid_of("ray"))
+    return any(is_worker(process, "node_agent.tryout") for process in ray.children(recursive=True))
 
 
 def statuses(farm: FarmProcess, job_id: str) -> list[AttemptStatus]:
@@ -82,6 +86,8 @@ def test_a_worker_that_hangs_while_idle_is_replaced_and_the_next_job_loses_nothi
     wait_until(lambda: client.cards()[0].state == "starting", 30, "its card gets no work")
     job = client.submit(picture, **SMALL)
     wait_until(lambda: former not in workers(farm), 60, "its process is ended")
+    wait_until(lambda: is_under_test(farm), 30, "the fresh worker makes a tiny clip before it gets work")
+    assert client.job(job.id).status == JobStatus.QUEUED
     assert client.wait(job.id).status == JobStatus.FINISHED
     assert statuses(farm, job.id) == [AttemptStatus.FINISHED]
 

@@ -11,11 +11,13 @@ from dashboard.tries import PER_ADDRESS, PER_NAME, WINDOW_S, Tries
 from farm.auth import Credential, Role, Scope, TokenKind, judge, new_token
 from farm.cli.main import app
 from farm.errors import BadInputError, ConflictError, NotFoundError, SignInError, TooManyTriesError
+from farm.model import Tier
 from farm.passwords import hash_password, is_password
 from farm.store import schema
 from farm.store.engine import migrate, open_engine
+from farm.store.requests import NewJob
 from farm.store.users import Users
-from tests.storage import Storage, open_storage
+from tests.storage import PICTURE, SETTINGS, Storage, open_storage
 
 WORDS = "correct horse battery"
 
@@ -41,6 +43,44 @@ def store(tmp_path: Path):
 
 def users_of(store: Storage) -> Users:
     return Users(store.registry._engine)
+
+
+def submit_as(store: Storage, name: str) -> None:
+    store.requests.submit(NewJob(SETTINGS, Tier.PREVIEW, draft=True, picture=PICTURE, submitted_by=name), 1.0)
+
+
+def test_a_name_that_has_jobs_is_nobody_else_s(store: Storage) -> None:
+    """A new user of a removed one's name could cancel, change and delete that one's jobs."""
+    users = users_of(store)
+    users.add("ann", Role.SUBMITTER, "hash", 1.0)
+    submit_as(store, "ann")
+    with pytest.raises(ConflictError, match="There is an account ann already"):
+        users.add("ann", Role.SUBMITTER, "hash", 2.0, again=True)
+    users.remove("ann", 2.0)
+    with pytest.raises(ConflictError, match="The name ann has 1 job from before") as refused:
+        users.add("ann", Role.VIEWER, "hash", 3.0)
+    assert "--again" in refused.value.remedy
+    assert users.find("ann") is None
+    users.add("ann", Role.VIEWER, "hash", 3.0, again=True)
+    assert users.find("ann") is not None
+    submit_as(store, "nightly")  # a program's token of this name
+    submit_as(store, "nightly")
+    with pytest.raises(ConflictError, match="has 2 jobs from before"):
+        users.check_name("nightly")
+    users.add("bob", Role.VIEWER, "hash", 3.0)
+
+
+def test_the_command_refuses_the_name_before_it_asks_for_a_password(tmp_path: Path) -> None:
+    store = open_storage(tmp_path)
+    submit_as(store, "ann")
+    arguments = ["user", "add", "ann", "--data", str(tmp_path)]
+    refused = CliRunner().invoke(app, arguments, input="")
+    assert refused.exit_code == 1
+    assert isinstance(refused.exception, ConflictError)
+    assert "Password" not in refused.output
+    assert CliRunner().invoke(app, [*arguments, "--again"], input=f"{WORDS}\n").exit_code == 0
+    assert users_of(store).find("ann") is not None
+    store.close()
 
 
 @pytest.mark.parametrize(

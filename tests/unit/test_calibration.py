@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 import pytest
+import sqlalchemy as sa
 
 from benchmarks import intervals
 from farm.ids import new_id
@@ -66,6 +67,26 @@ def test_what_was_not_foretold_or_not_rendered_alone_says_nothing(store: Storage
     failed = begun(store)
     store.writer.fail(failed, FailureClass.INTERNAL, "It broke.", 4.0, then=JobMove.REQUEUE)
     assert store.reader.foretold(10) == []
+
+
+def test_predictions_are_found_without_a_look_at_every_attempt(store: Storage) -> None:
+    """The Cards page took 70 ms with 100,000 attempts, 46 of them to find that none of them had been foretold."""
+    said: list[str] = []
+    engine = store.reader._engine
+
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def note(*sent: object) -> None:
+        said.append(f"{sent[2]}")
+
+    store.reader.foretold(10)
+    store.reader.last_foretold()
+    asked = [text for text in said if text.startswith("SELECT")]
+    assert len(asked) == 2
+    with engine.connect() as connection:
+        for text in asked:
+            values = (1,) * text.count("?")
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all()
+            assert [row[3] for row in plan] == ["SCAN attempts USING INDEX ix_attempts_foretold"], plan
 
 
 def test_shares_below_within_and_above() -> None:

@@ -31,7 +31,7 @@ def hear(doubts: Doubts, report: CardReport, now: float, *, held: bool = False) 
 def test_only_a_worker_that_is_idle_or_at_an_attended_attempt_is_beyond_doubt(
     happens: list[str | tuple[bool, str | None, bool, float]],
 ) -> None:
-    doubts, now = Doubts(LEASE_S), 0.0
+    doubts, now = Doubts(lambda: LEASE_S), 0.0
     for what in happens:
         if isinstance(what, str):
             doubts.add("C", ENDED)
@@ -54,7 +54,7 @@ def test_only_a_worker_that_is_idle_or_at_an_attended_attempt_is_beyond_doubt(
 
 def test_each_trouble_has_its_grace_and_a_new_worker_has_one_of_its_own() -> None:
     for report, leases in ((said(True, "stray"), STOP_LEASES), (said(False, None), ANSWER_LEASES)):
-        doubts = Doubts(LEASE_S)
+        doubts = Doubts(lambda: LEASE_S)
         doubts.add("C", ENDED)  # no grace runs before the node itself reports the trouble
         found = [
             hear(doubts, report, now) for now in (1e6, 1e6 + leases * LEASE_S, 1e6 + leases * LEASE_S + 1)
@@ -65,7 +65,7 @@ def test_each_trouble_has_its_grace_and_a_new_worker_has_one_of_its_own() -> Non
 
 
 def test_a_report_takes_away_only_doubts_that_it_was_asked_after() -> None:
-    doubts = Doubts(LEASE_S)
+    doubts = Doubts(lambda: LEASE_S)
     asked = doubts.standing()
     doubts.add("C", ENDED)
     doubts.hear(said(True, None), standing=asked, attended=(), held=False, now=1.0)
@@ -78,7 +78,7 @@ def test_a_worker_that_has_not_tested_its_card_yet_is_doubted_and_one_that_never
     None
 ):
     """A first computation that hangs, as on a card with a broken power cable, must not leave the card "starting" for ever."""
-    doubts, testing = Doubts(LEASE_S), replace(said(True, None), tested=False)
+    doubts, testing = Doubts(lambda: LEASE_S), replace(said(True, None), tested=False)
     assert hear(doubts, testing, 0.0) is None
     doubt = doubts.about("C")
     assert doubt is not None

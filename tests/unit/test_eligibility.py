@@ -16,12 +16,12 @@ from farm.planning.eligibility import (
     bands_of,
     check,
     unplaceable,
-    why_waiting,
     without_its_owner,
 )
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.memory import peak_gib, smallest_peak_gib
 from farm.planning.tiers import band_of, tier_now, tier_of
+from farm.planning.waiting import why_waiting
 
 STANDARD = RenderSettings("i2vgen-xl", 512, 512, 16, 50, 9.0, 8, seed=1, prompt="waves")
 NATIVE = replace(STANDARD, width=1280, height=704)
@@ -106,7 +106,7 @@ def waits(job: Job, cards: list[Card], farm: FarmView) -> str:
 def test_each_reason_in_words() -> None:
     farm = view(*ALL, failed={"j1": frozenset({RTX_3060.id})})
     assert check(job(LONG), GTX_1050, farm).reasons == (
-        "needs 5.1 GiB, GTX 1050 has 2.4 usable",
+        "needs 5.0 GiB, GTX 1050 has 2.4 usable",
         "it is quality work, GTX 1050 is kept for post work",
     )
     assert check(job(), RTX_3060, farm).reasons == ("it failed on RTX 3060 before",)
@@ -159,7 +159,7 @@ def test_why_a_job_waits_in_words() -> None:
     assert waits(job(), [RTX_3060], view(RTX_3060)) == "Waits for RTX 3060, which is busy."
     assert waits(job(), ALL, view(*ALL)) == "Waits for one of 3 cards that can run it; all are busy."
     assert waits(job(LONG), [GTX_1050], view(GTX_1050)) == (
-        "No card can run it. The nearest is GTX 1050: needs 5.1 GiB, GTX 1050 has 2.4 usable. "
+        "No card can run it. The nearest is GTX 1050: needs 5.0 GiB, GTX 1050 has 2.4 usable. "
         "Ask for 28 frames at 1280 x 704."
     )
     assert waits(job(), [CPU], view(CPU)).endswith(
@@ -189,7 +189,7 @@ def test_unplaceable() -> None:
     assert unplaceable(job(NATIVE), ALL, view(*ALL)) is None
     why = unplaceable(job(LONG), [CPU, GTX_1050], view(CPU, GTX_1050))
     assert why is not None
-    assert "needs 5.1 GiB, GTX 1050 has 2.4 usable" in why
+    assert "needs 5.0 GiB, GTX 1050 has 2.4 usable" in why
 
 
 def test_a_drained_pc_keeps_its_cards_from_work_and_the_job_waits_for_it() -> None:

@@ -14,6 +14,9 @@ STANDARD: Size = (512, 512, 16)
 LARGER: Size = (1280, 704, 16)
 UNIT_MIB = {"first": 4.0, "wide": 60.0, "deep": 100.0, "silent": 1.0}
 WEIGHTS = sum(UNIT_MIB.values())
+KEPT = 33.0
+"""What libraries keep for themselves."""
+ALWAYS = WEIGHTS + KEPT
 
 # name: base, whole, fixed, per_piece, working, MiB per work
 LAWS = {
@@ -24,6 +27,8 @@ LAWS = {
     "narrow": (10.0, 30.0, 5.0, 30.0, 40.0),
 }
 BETWEEN = 61.0
+HELD = 1.5
+"""The inputs, MiB per work."""
 COUNTED = Counted(flops=42e12, products_bytes=80e9, rest_bytes=136e9)
 
 
@@ -41,14 +46,14 @@ def run(budget: int) -> list[LayerSample]:
         rows.append(
             LayerSample(
                 name,
-                WEIGHTS + base * work,
-                WEIGHTS + base * work,
-                WEIGHTS + (base + taken) * work,
+                ALWAYS + base * work,
+                ALWAYS + base * work,
+                ALWAYS + (base + taken) * work,
                 working * work,
                 pieces,
             )
         )
-    end = WEIGHTS + BETWEEN * work
+    end = ALWAYS + BETWEEN * work
     return [*rows, LayerSample(END, WEIGHTS, end, end, 0.0, 1)]
 
 
@@ -63,6 +68,7 @@ def samples(budgets: tuple[int, ...] = (0, 1024, 512, 256, 128, 64)) -> Samples:
         UNIT_MIB,
         (units, units),
         step,
+        (ALWAYS + HELD * small, ALWAYS + HELD * large),
         COUNTED,
     )
 
@@ -85,6 +91,7 @@ def test_known_laws_come_back_and_the_planner_reads_them() -> None:
     assert net.counted.products_gb * work_of(STANDARD) == pytest.approx(80, rel=1e-4)
     assert net.counted.rest_gb * work_of(STANDARD) == pytest.approx(136, rel=1e-4)
     assert net.between == pytest.approx(BETWEEN)
+    assert net.kept == pytest.approx(KEPT)
     assert net.measured == {"card": "a card", "sizes": [[512, 512, 16], [1280, 704, 16]]}
 
 
@@ -96,8 +103,8 @@ def test_a_layer_cut_within_each_pass_ran_in_a_multiple_of_them() -> None:
     for budget, found in samples().layers.items():
         pieces = asked(working * work, budget)
         taken = whole if pieces == 1 else fixed + per_piece / (2 * -(-pieces // 2))
-        peak = WEIGHTS + (base + taken) * work
-        own = LayerSample("wide", WEIGHTS + base * work, 0.0, peak, working * work, pieces, True)
+        peak = ALWAYS + (base + taken) * work
+        own = LayerSample("wide", ALWAYS + base * work, 0.0, peak, working * work, pieces, True)
         passes[budget] = [own, *found[1:]]
     whole_run = samples()
     data = network_data("Net", {}, replace(whole_run, layers=passes))
@@ -139,9 +146,7 @@ def test_a_network_that_took_another_way_is_refused() -> None:
     found = samples()
     layers = {**found.layers, 64: found.layers[64][1:]}
     with pytest.raises(ValueError, match="different ways"):
-        network_data(
-            "Net", {}, Samples(found.sizes, layers, UNIT_MIB, found.unit_seconds, (1.0, 2.0), COUNTED)
-        )
+        network_data("Net", {}, replace(found, layers=layers))
 
 
 def test_two_sizes_of_the_same_work_are_refused() -> None:
@@ -150,7 +155,7 @@ def test_two_sizes_of_the_same_work_are_refused() -> None:
         network_data(
             "Net",
             {},
-            Samples((STANDARD, STANDARD), found.layers, UNIT_MIB, found.unit_seconds, (1.0, 1.0), COUNTED),
+            replace(found, sizes=(STANDARD, STANDARD)),
         )
 
 

@@ -95,13 +95,14 @@ def test_half_a_script_does_nothing_and_without_a_python_it_says_what_to_install
     tools, home = tmp_path / "bin", tmp_path / "home"
     tools.mkdir()
     home.mkdir()
-    (tools / "mkdir").symlink_to(shutil.which("mkdir") or "")
+    for tool in ("id", "mkdir"):
+        (tools / tool).symlink_to(shutil.which(tool) or "")
     shell = shutil.which("sh") or ""
     script = SCRIPT[: int(len(SCRIPT) * share)]
     ran = subprocess.run(
         [shell, "-s", HEAD, "code"],
         input=script,
-        env={"HOME": str(home), "PATH": str(tools)},
+        env={"HOME": str(home), "PATH": str(tools), "FARM_AS_USER": "root"},
         capture_output=True,
         check=False,
     )
@@ -160,12 +161,14 @@ def test_the_powershell_parses_and_says_that_it_was_not_run() -> None:
     assert "-Code 'c0de'" in line
 
 
-def test_what_windows_hands_to_wsl_is_the_line_for_linux() -> None:
+@pytest.mark.parametrize(("head", "curl"), [(HEAD, "-fsS"), (HEAD.replace("http", "https"), "-fsSk")])
+def test_what_windows_hands_to_wsl_is_the_line_for_linux(head: str, curl: str) -> None:
     """The two are written in two files; put together as PowerShell would, they must be the same words."""
     script = windows_script(SCRIPT).decode()
     sha = re.search(r"\$LinuxSha256 = '(\w+)'", script)
     assert sha is not None
-    values = {"$Head": HEAD, "$Code": "c0de", "$LinuxSha256": sha[1]}
+    assert "$Head.StartsWith('https:')) { '-fsSk' } else { '-fsS' }" in script
+    values = {"$Head": head, "$Curl": curl, "$Code": "c0de", "$LinuxSha256": sha[1]}
     parts = []
     for name in ("Fetch", "Check", "Run"):
         source = re.search(rf"^\${name} = (.+)$", script, re.M)
@@ -174,7 +177,7 @@ def test_what_windows_hands_to_wsl_is_the_line_for_linux() -> None:
         parts.append(
             "".join(values[one] if one.startswith("$") else one[1:-1].replace("''", "'") for one in pieces)
         )
-    assert " && ".join(parts) == linux_line(SCRIPT, HEAD, "c0de")
+    assert " && ".join(parts) == linux_line(SCRIPT, head, "c0de")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import builtin_models
 from farm.model import (
     Attempt,
@@ -19,11 +20,13 @@ from farm.model import (
     JobStatus,
     MemoryPlan,
     RenderSettings,
+    StageKind,
     Tier,
 )
 from farm.own_bench import read_bench
 from farm.planning.eligibility import FarmView, check
 from farm.planning.estimate import room_of, seconds
+from farm.planning.interpolation import interpolation_seconds
 from farm.planning.learned import (
     LAST,
     NOISE,
@@ -34,8 +37,13 @@ from farm.planning.learned import (
     Lesson,
     bench_lessons,
     learn,
+    learn_load,
+    learned_for,
     lesson_of,
+    lesson_of_interpolation,
+    worked_by,
 )
+from farm.planning.loading import load_seconds
 from farm.planning.memory import best_plan, peak_gib, smallest_peak_gib
 
 MODELS = builtin_models()
@@ -246,3 +254,51 @@ def test_a_card_s_own_bench_comes_before_the_catalogue_and_renders_push_it_out(t
     assert learn([Lesson(seconds=1.0)] * LAST, bench).benches == 0
     assert learn([], []).basis == "catalogue"
     assert read_bench(tmp_path / "none") == []
+
+
+# --- interpolation, and what loading a model takes ---
+SMOOTHED = replace(STANDARD, smooth=24)
+INTERPOLATED = interpolation_seconds(interpolator(), SMOOTHED)
+
+
+def interpolated(factor: float, **more: object) -> Attempt:
+    parts = {"interpolate": INTERPOLATED * factor - 1.0, "encode": 1.0}
+    one = replace(FINISHED, stage=StageKind.INTERPOLATE, stage_seconds=parts, peak_gib=None)
+    return replace(one, **more)  # type: ignore[arg-type]  # names of fields
+
+
+def test_an_interpolation_teaches_how_quick_its_card_s_pc_is() -> None:
+    """One processor's measured time stood for all PCs, however often theirs was seen."""
+    lesson = lesson_of_interpolation(interpolated(2.5), SMOOTHED)
+    assert lesson is not None
+    assert lesson.seconds == pytest.approx(2.5)
+    assert lesson_of_interpolation(interpolated(2.5, disturbed=True), SMOOTHED) is None
+    assert lesson_of_interpolation(interpolated(2.5, status=AttemptStatus.LOST), SMOOTHED) is None
+    assert lesson_of_interpolation(interpolated(2.5, stage_seconds={}), SMOOTHED) is None
+
+
+def test_what_was_learned_of_interpolating_counts_for_that_stage_and_that_card_only() -> None:
+    name = interpolator().name
+    slow = learn(lesson_of_interpolation(interpolated(2.5), SMOOTHED) for _ in range(LAST))
+    view = FarmView(MODELS, "off", learned={(CARD.id, name): slow})
+    waits = replace(job(SMOOTHED), stage=StageKind.INTERPOLATE)
+    assert worked_by(SMOOTHED, StageKind.INTERPOLATE) == name
+    assert learned_for(view.learned, waits, CARD.id) == slow
+    assert learned_for(view.learned, waits, "GPU-2") == UNLEARNED
+    assert check(waits, CARD, view).seconds == pytest.approx(INTERPOLATED * slow.seconds)
+    assert slow.seconds == pytest.approx(2.5, rel=0.02)
+    assert check(job(SMOOTHED), CARD, view).seconds == pytest.approx(PREDICTED)
+
+
+def test_loads_teach_what_changing_the_model_costs() -> None:
+    guessed = load_seconds(I2VGEN)
+    assert learn_load([], I2VGEN) == (1.0, 0)
+    once, many = (
+        learn_load([3 * guessed], I2VGEN),
+        learn_load([3 * guessed, guessed / 50, 3 * guessed, 3.1 * guessed, 2.9 * guessed], I2VGEN),
+    )
+    assert (once[1], many[1]) == (1, 5)
+    assert 2.0 < once[0] < many[0]
+    assert many[0] == pytest.approx(3.0, rel=0.1), "the median: one load from the PC's memory changes little"
+    assert learn_load([1.0] * 50, I2VGEN)[1] == LAST
+    assert learn_load([5.0], MODELS["animatic"]) == (1.0, 0), "it has no weights to load"

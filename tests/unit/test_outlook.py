@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from farm.catalogue.models import builtin_models
-from farm.feed import CardChanged, FeedMessage, LiveCard, QueueChanged
+from farm.feed import Behind, CardChanged, FeedMessage, LiveCard, QueueChanged
 from farm.model import Attempt, AttemptStatus, Card, CardKind, Job, JobStatus, RenderSettings, Tier
 from farm.planning.eligibility import FarmView, Verdict, check
 from farm.planning.kinds import kind_of
 from farm.planning.learned import Learned
+from farm.standing import DRAINED
 from scheduler import outlook
 from scheduler.board import Board
 from scheduler.outlook import EVERY_S, Outlook
 from scheduler.policy import Policy
-from scheduler.watch import DRAINED
 from tests.fakes import MovedClock
 
 SETTINGS = RenderSettings("i2vgen-xl", 512, 512, 16, 50, 9.0, 8, seed=1, prompt="waves")
@@ -46,7 +46,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.clock = MovedClock(NOW)
         self.board = Board(self._hear)
-        self.policy = Policy(lambda job, card: check(job, card, self.view()))
+        self.policy = Policy(self._judge)
         self.outlook = Outlook(
             self.policy,
             self.board,
@@ -110,7 +110,7 @@ def test_places_and_times_of_all_that_wait_and_run() -> None:
     assert places == {"r": (None, TWO.id), "c": (1, TWO.id), "a": (2, ONE.id), "b": (3, TWO.id)}
     times = desk.times(told)
     assert times == pytest.approx({"r": 50 - passed, "c": 100 - passed, "a": 100, "b": 150 - passed}, abs=1)
-    assert (told.waiting, told.placed, told.rates) == (3, 3, {})
+    assert (told.waiting, told.placed, told.order) == (3, 3, ())
     assert told.why == {kind_of(job("a")): "Its turn comes next: 1 of 2 cards that can run it is idle."}
     done = next(place.done for place in told.places if place.id == "a")
     assert done is not None
@@ -232,35 +232,99 @@ def test_verdicts_are_asked_for_once_per_kind_and_card_until_something_changes()
     desk.tell()
     desk.tell()
     assert sorted(card for _, card in desk.judged) == [ONE.id, TWO.id]
-    desk.outlook.forget(ONE.id)
+    desk.policy.forget_verdicts(ONE.id)
     desk.tell()
     assert sorted(card for _, card in desk.judged) == [ONE.id, ONE.id, TWO.id]
 
 
-def test_new_verdicts_are_rationed_and_come_with_the_next_telling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlook, "JUDGED", 5)
+def steps(number: int) -> RenderSettings:
+    return replace(SETTINGS, steps=number)
+
+
+def test_every_kind_has_its_reason_however_far_back_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the kinds of the first jobs were judged: all others waited for "its turn"."""
+    monkeypatch.setattr(outlook, "EXACT", 10)
+    desk = Desk()
+    desk.card(ONE, "busy")
+    desk.queue(*(job(f"j{number}", steps(1 + number)) for number in range(300)))
+    told = desk.tell()
+    assert told.why == {
+        kind_of(job("x", steps(number))): "Waits for RTX 3060, which is busy." for number in range(1, 301)
+    }
+    assert told.behind == {}
+
+
+def test_of_idle_cards_only_the_next_jobs_are_told_that_it_is_their_turn() -> None:
+    """A job far back said "Its turn comes next." whenever a card was idle for a moment."""
     desk = Desk()
     desk.card(ONE)
-    desk.queue(*(job(f"j{steps}", replace(SETTINGS, steps=steps)) for steps in range(1, 8)))
-    known: list[int] = []
-    for _ in range(2):
-        told = desk.tell()
-        known.append(sum(time is not None for time in desk.times(told).values()))
-        assert len(told.why) == known[-1]  # nothing is said of what was not judged
-    assert known == [5, 7]
+    desk.queue(*(job(f"j{number}") for number in range(30)))
+    told = desk.tell()
+    kind = kind_of(job("x"))
+    assert told.why == {kind: "Its turn comes next."}
+    assert told.behind == {kind: Behind(1, "Waits for the jobs before it, which RTX 3060 takes first.")}
+    desk.card(TWO, "busy")
+    both = "Waits for the jobs before it; of 2 cards that can run it 1 is idle."
+    assert desk.tell().behind == {kind: Behind(1, both)}
 
 
-def test_what_stands_far_behind_is_told_by_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_kind_or_card_is_told_of_at_once_and_not_with_the_next_round() -> None:
+    """For the first 5 s after the scheduler's start, and for each new kind, nothing was known."""
+    desk = Desk()
+    asyncio.run(desk.outlook.tell())
+    assert not desk.outlook.due
+    desk.queue(job("a"))
+    assert desk.outlook.due
+    asyncio.run(desk.outlook.tell())
+    assert desk.told[-1].why == {
+        kind_of(job("a")): "No card has joined the farm yet: start `farm join` on a PC."
+    }
+    desk.policy.add_job(job("b"), 7)
+    assert not desk.outlook.due, "more of the same"
+    desk.outlook.forget()
+    assert desk.outlook.due
+    asyncio.run(desk.outlook.tell())
+    assert not desk.outlook.due
+    desk.card(ONE)
+    asyncio.run(desk.outlook.tell())
+    assert desk.told[-1].why == {kind_of(job("a")): "Its turn comes next."}
+
+
+def test_what_stands_far_behind_is_told_by_its_kind_s_curve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlook, "EXACT", 50)
     desk = Desk({(ONE.id, "i2vgen-xl"): taught(100.0)})
     desk.card(ONE)
     desk.queue(*(job(f"j{number:03}") for number in range(200)))
     told = desk.tell()
     assert (told.waiting, told.placed, len(told.places)) == (200, 50, 50)
-    rate = told.rates[kind_of(job("x"))]
-    assert rate.each_s == pytest.approx(100.0, rel=0.01)
-    assert rate.at - told.made_at == pytest.approx(50 * 100.0, rel=0.02)
-    assert rate.factor == pytest.approx(desk.learned[ONE.id, "i2vgen-xl"].span(1.0).high, rel=0.1)
+    assert told.order == tuple(range(50, 200))
+    assert (told.newest, told.levels) == (199, ((0, 200),))
+    curve = told.curves[kind_of(job("x"))]
+    assert (curve[0].position, curve[-1].position) == (51, 201)
+    for knot in curve:
+        assert knot.at - told.made_at == pytest.approx(knot.position * 100.0, abs=1)
+        assert knot.factor == pytest.approx(desk.learned[ONE.id, "i2vgen-xl"].span(1.0).high, rel=0.1)
+
+
+def test_a_job_far_back_that_is_kept_from_a_card_has_its_own_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlook, "EXACT", 3)
+    desk = Desk()
+    desk.card(ONE)
+    desk.card(TWO, "busy")
+    desk.policy.exclude("j5", ONE.id)
+    desk.queue(*(job(f"j{number}") for number in range(9)))
+    told = desk.tell()
+    label = f"{kind_of(job('x'))} -{ONE.id}"
+    assert told.apart == {"j5": label}
+    assert told.why[label] == "Waits for RTX 3090, which is busy."
+    assert len(told.curves[label]) > 1
+
+
+def test_levels_say_how_far_back_a_priority_stands() -> None:
+    desk = Desk()
+    desk.card(ONE)
+    desk.queue(*(job(f"j{number}", priority=number % 3) for number in range(9)))
+    assert desk.tell().levels == ((2, 3), (1, 6), (0, 9))
 
 
 def test_a_fault_in_the_telling_does_not_end_the_scheduler(caplog: pytest.LogCaptureFixture) -> None:

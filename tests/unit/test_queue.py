@@ -59,28 +59,9 @@ def test_what_a_card_is_off_adds_up_and_what_renders_are_off_evens_out() -> None
         )
 
 
-@pytest.mark.parametrize(
-    ("paces", "queue"),
-    [
-        ({"a": seconds(x=10, y=10, z=10)}, "a" * 400),
-        ({"a": seconds(x=10, y=40, z=95)}, "a" * 400),
-        ({"a": seconds(x=10, y=40), "b": seconds(y=20, z=30)}, "ab" * 200),
-        ({"a": seconds(x=10), "b": seconds(z=70)}, "aaab" * 100),
-    ],
-)
-def test_behind_the_first_ones_the_pace_tells_the_same_as_playing_on(
-    paces: dict[str, dict[str, Pace]], queue: str
-) -> None:
-    """With the same mix of work behind as in front."""
-    busy = seconds(x=3, y=7, z=1)
-    exact = forecast(jobs(*queue), busy, paces, exact=400).places
-    first = forecast(jobs(*queue), busy, paces, exact=100)
-    assert len(first.places) == 100
-    for place in exact[150:]:
-        kind = queue[place.position - 1]
-        told = first.rates[kind].done(place.position - 100).likely
-        assert place.done is not None
-        assert told == pytest.approx(place.done.likely, rel=0.1)
+def test_it_says_when_each_card_has_done_all_of_them() -> None:
+    found = forecast(jobs("a", "a"), seconds(fast=3, slow=7, other=1), {"a": seconds(fast=10, slow=25)})
+    assert found.free == {"fast": 23, "slow": 7, "other": 1}
 
 
 def plainly(
@@ -126,6 +107,3 @@ def test_every_job_has_its_place_and_the_time_of_a_plain_simulation(
         if place.done is not None:
             assert 0 < place.done.low <= place.done.likely <= place.done.high
             assert place.card_id in paces[str(kinds[place.position - 1])]
-    assert set(found.rates) == {kind for kind, place in zip(kinds, found.places, strict=True) if place.done}
-    for rate in found.rates.values():
-        assert rate.done(1).likely <= rate.done(100).likely

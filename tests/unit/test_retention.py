@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.artifacts import ArtifactStore
-from farm.model import Artifact, Job, JobStatus, MemoryPlan
+from farm.model import Artifact, FailureClass, Job, JobStatus, MemoryPlan, StageKind
 from farm.retention import DAY_S, GB, Going, Kept, Limits, going
+from farm.states import JobMove
 from farm.store.audit import audit
+from farm.store.leftovers import KEPT_S, Leftovers
 from farm.store.requests import RequestKind
 from farm.store.retention import RetentionReader
-from farm.store.writer import Assignment, Result
-from scheduler.retention import EVERY_S, Retention
+from farm.store.writer import Assignment, Result, StageResult
+from scheduler.retention import EVERY_S, SOON_S, Retention
 from tests.storage import SETTINGS, Storage, open_storage
 
 NOW = 100 * DAY_S
@@ -29,13 +32,13 @@ def kept(job_id: str, days_ago: float, files: str, *, starred: bool = False) -> 
 def test_what_is_older_than_the_days_goes_oldest_first() -> None:
     jobs = [kept("new", 1, "a"), kept("older", 8, "b"), kept("oldest", 9, "c"), kept("edge", 7, "d")]
     assert going(jobs, (), SIZES, Limits(days=7), NOW) == Going(
-        ("oldest", "older"), frozenset("bc"), 2 * int(GB)
+        ("oldest", "older"), frozenset("bc"), 2 * int(GB), left=2, left_size=2 * int(GB)
     )
 
 
 def test_only_as_much_goes_as_makes_the_room() -> None:
     jobs = [kept("one", 3, "ab"), kept("two", 2, "cd"), kept("three", 1, "ef")]
-    assert going(jobs, (), SIZES, Limits(gb=6), NOW) == Going()
+    assert going(jobs, (), SIZES, Limits(gb=6), NOW) == Going(left=3, left_size=6 * int(GB))
     assert going(jobs, (), SIZES, Limits(gb=5), NOW).job_ids == ("one",)
     assert going(jobs, (), SIZES, Limits(gb=3), NOW).job_ids == ("one", "two")
 
@@ -43,7 +46,7 @@ def test_only_as_much_goes_as_makes_the_room() -> None:
 def test_starred_jobs_never_go_and_take_their_room() -> None:
     jobs = [kept("starred", 90, "ab", starred=True), kept("other", 2, "cd")]
     assert going(jobs, (), SIZES, Limits(days=1, gb=2), NOW).job_ids == ("other",)
-    assert going(jobs[:1], (), SIZES, Limits(days=1, gb=0.1), NOW) == Going()
+    assert going(jobs[:1], (), SIZES, Limits(days=1, gb=0.1), NOW).job_ids == ()
 
 
 def test_a_file_that_another_job_needs_stays() -> None:
@@ -106,8 +109,12 @@ class Place:
         self.clock = HandClock()
         (self.card,) = self.store.add_cards(1)
         self.reader = RetentionReader(self.store.reader._engine, self.artifacts)
-        self.retention = Retention(self.reader, self.store.writer, self.artifacts, limits, self.clock)
+        self.leftovers = Leftovers(self.store.writer._engine)
+        self.retention = self.retain(limits)
         self.limits = limits
+
+    def retain(self, limits: Limits) -> Retention:
+        return Retention(self.reader, self.store.writer, self.leftovers, self.artifacts, limits, self.clock)
 
     def put(self, data: bytes, *, lately: bool = False) -> Artifact:
         made = self.artifacts.put(data, "image/png")
@@ -232,13 +239,140 @@ def test_a_job_that_shall_be_tried_again_keeps_its_picture_and_a_removed_one_is_
     assert place.store.reader.job(job.id).status == JobStatus.FAILED
 
 
-def test_it_looks_every_ten_minutes_and_never_without_a_limit(place: Place) -> None:
+def test_it_looks_every_ten_minutes_and_sooner_when_a_job_has_ended_that_leaves_something(
+    place: Place,
+) -> None:
     assert place.retention.due
     place.retention._looked = NOW
     assert not place.retention.due
     place.clock.at += EVERY_S
     assert place.retention.due
-    unlimited = Retention(place.reader, place.store.writer, place.artifacts, Limits(), place.clock)
-    assert not unlimited.due
-    place.finished("old", 900)
-    assert unlimited.look() == []
+    place.retention._looked = place.clock.at
+    place.retention.stir()
+    assert not place.retention.due
+    place.clock.at += SOON_S
+    assert place.retention.due
+
+
+def test_without_a_limit_no_job_loses_its_files(place: Place) -> None:
+    job = place.finished("old", 900)
+    assert place.retain(Limits()).look() == []
+    assert place.there(job) == [True] * 3
+
+
+# --- clips between stages ---
+SMOOTH = replace(SETTINGS, smooth=24)
+
+
+def between(place: Place, name: str, clip: bytes | None = None) -> tuple[Job, Artifact]:
+    """A job whose second stage waits, and the clip that its first one left."""
+    job = place.store.submit(SMOOTH, place.put(f"picture {name}".encode()), NOW)
+    left = place.put(clip or f"clip {name}".encode())
+    assert attempt(place, job, name, StageKind.GENERATE)
+    assert place.store.writer.advance(
+        f"A{name}", StageResult(left, {"render": 1.0}, None, NOW), StageKind.INTERPOLATE, NOW
+    )
+    return job, left
+
+
+def attempt(place: Place, job: Job, name: str, stage: StageKind) -> bool:
+    card = place.card
+    plan = Assignment(f"A{name}", job.id, card.node_id, card.id, card.name, MemoryPlan(), stage)
+    return bool(place.store.writer.assign([plan], place.clock.at))
+
+
+def finish_second(place: Place, job: Job, name: str) -> None:
+    assert attempt(place, job, f"{name}2", StageKind.INTERPOLATE)
+    video, still = place.put(f"video {name}".encode()), place.put(f"still {name}".encode())
+    result = Result(video.sha256, still.sha256, {"work": 1.0}, None, NOW)
+    assert place.store.writer.finish(f"A{name}2", result, NOW)
+
+
+def test_the_clip_between_stages_goes_when_the_job_is_finished_and_not_before(place: Place) -> None:
+    """It was never deleted: every smoothed job left a nearly lossless clip for ever."""
+    job, left = between(place, "j")
+    unlimited = place.retain(Limits())
+    unlimited.look()
+    assert place.artifacts.exists(left.sha256), "its second stage waits"
+    assert attempt(place, job, "try", StageKind.INTERPOLATE)
+    unlimited.look()
+    assert place.store.writer.fail("Atry", FailureClass.INTERNAL, "broke", NOW, then=JobMove.REQUEUE)
+    unlimited.look()
+    assert place.artifacts.exists(left.sha256), "its second stage is tried again"
+    finish_second(place, job, "j")
+    unlimited.look()
+    assert not place.artifacts.exists(left.sha256)
+    assert place.store.reader.stage_artifacts(job.id) == {}
+    assert place.there(place.store.reader.job(job.id)) == [True] * 3
+    assert place.leftovers.waiting() == []
+    wrong = audit(place.store.reader._engine, place.artifacts)
+    assert [line for line in wrong if "video of job" not in line] == []  # the video is none here
+
+
+def test_a_job_that_failed_or_was_cancelled_keeps_it_for_as_long_as_one_may_go_on_from_there(
+    place: Place,
+) -> None:
+    failed, kept = between(place, "f")
+    assert place.store.writer.give_up_queued(failed.id, "no card", NOW)
+    cancelled, other = between(place, "c")
+    assert place.store.writer.cancel_queued(cancelled.id, NOW)
+    place.clock.at += KEPT_S - 1
+    place.retention.look()
+    assert place.artifacts.exists(kept.sha256)
+    assert place.store.writer.retry(failed.id, place.clock.at)
+    place.clock.at += 2
+    place.retention.look()
+    assert place.artifacts.exists(kept.sha256), "it is tried again"
+    assert not place.artifacts.exists(other.sha256)
+
+
+def test_a_wish_to_try_again_that_was_not_taken_in_yet_keeps_it(place: Place) -> None:
+    job, left = between(place, "f")
+    assert place.store.writer.give_up_queued(job.id, "no card", NOW)
+    place.store.requests.ask(RequestKind.RETRY, job.id, NOW)
+    place.clock.at += 2 * KEPT_S
+    place.retain(Limits()).look()
+    assert place.artifacts.exists(left.sha256)
+
+
+def test_one_clip_of_two_jobs_stays_until_both_are_done(place: Place) -> None:
+    """Two jobs alike leave the same bytes, which are stored once."""
+    first, left = between(place, "one", b"the same")
+    second, _ = between(place, "two", b"the same")
+    finish_second(place, first, "one")
+    unlimited = place.retain(Limits())
+    unlimited.look()
+    assert place.artifacts.exists(left.sha256)
+    assert place.leftovers.waiting() == []
+    finish_second(place, second, "two")
+    unlimited.look()
+    assert not place.artifacts.exists(left.sha256)
+
+
+def test_one_that_was_stored_again_a_moment_ago_goes_later_and_also_after_a_crash(place: Place) -> None:
+    job, left = between(place, "j")
+    finish_second(place, job, "j")
+    place.put(b"clip j", lately=True)
+    os.utime(place.artifacts.path(left.sha256))
+    place.retain(Limits()).look()
+    assert place.artifacts.exists(left.sha256)
+    os.utime(place.artifacts.path(left.sha256), (1.0, 1.0))
+    place.retain(Limits()).look()  # another process's, which knows of it from the store only
+    assert not place.artifacts.exists(left.sha256)
+
+
+def test_a_job_begun_anew_lets_go_of_what_its_stages_had_left(place: Place) -> None:
+    job, left = between(place, "j")
+    assert place.store.writer.give_up_queued(job.id, "no card", NOW)
+    assert place.store.writer.retry(job.id, NOW, from_the_start=True)
+    place.retain(Limits()).look()
+    assert not place.artifacts.exists(left.sha256)
+
+
+def test_the_audit_finds_a_clip_between_stages_that_is_gone_too_soon(place: Place) -> None:
+    job, left = between(place, "j")
+    assert audit(place.store.reader._engine, place.artifacts) == []
+    place.artifacts.delete(left.sha256)
+    assert audit(place.store.reader._engine, place.artifacts) == [
+        f"job {job.id} is queued at its stage interpolate, and the clip of its stage generate is not there"
+    ]

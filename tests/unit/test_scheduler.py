@@ -18,15 +18,20 @@ from farm.artifacts import ArtifactStore
 from farm.catalogue.models import builtin_models
 from farm.errors import FarmError
 from farm.feed import from_line
-from farm.model import Attempt, AttemptStatus, FailureClass, Job, JobStatus, MemoryPlan, StageKind
+from farm.knobs import in_force
+from farm.model import Attempt, AttemptStatus, CardKind, FailureClass, Job, JobStatus, MemoryPlan, StageKind
 from farm.retention import Limits
+from farm.settings import FarmSettings
 from farm.states import JobMove
 from farm.store.audit import audit
+from farm.store.knobs import KnobStore
+from farm.store.leftovers import Leftovers
 from farm.store.requests import RequestKind
 from farm.store.retention import RetentionReader
-from farm.wire import Order
+from farm.wire import CardReport, Order
 from node_agent.encode import encode
 from scheduler import attend
+from scheduler.benched import Benched
 from scheduler.cluster import NodeGoneError, WorkerGoneError
 from scheduler.doubts import STOP_LEASES
 from scheduler.loop import Scheduler
@@ -77,6 +82,8 @@ class Bench:
     scheduler: Scheduler | None = None
     task: asyncio.Task[None] | None = None
     retention: Retention | None = None
+    settings: Callable[[], FarmSettings] | None = None
+    benched: Benched | None = None
 
     def submit(self, **changes: object) -> Job:
         picture = self.artifacts.put(a_picture(), "image/png")
@@ -90,6 +97,18 @@ class Bench:
 
     def free(self) -> set[str]:
         return set() if self.scheduler is None else set(self.scheduler._policy._scene.free)
+
+    def retain(self, limits: Limits) -> Retention:
+        """Files go as in a real farm, from `start` on."""
+        self.retention = Retention(
+            RetentionReader(self.store.reader._engine, self.artifacts),
+            self.store.writer,
+            Leftovers(self.store.writer._engine),
+            self.artifacts,
+            limits,
+            self.clock,
+        )
+        return self.retention
 
     async def start(self, lease_s: float = 30.0) -> None:
         self.scheduler = Scheduler(
@@ -106,7 +125,9 @@ class Bench:
             checkpoints=self.root / "checkpoints",
             lease_s=lease_s,
             tiers="soft",
+            benched=self.benched,
             retention=self.retention,
+            settings=self.settings,
         )
         self.task = asyncio.create_task(self.scheduler.run())
 
@@ -168,11 +189,52 @@ def test_the_files_of_old_jobs_are_removed_while_it_works(run: Run) -> None:
         assert bench.store.writer.give_up_queued(old.id, "no card", bench.clock.now() - 9 * 86_400)
         stored = bench.artifacts.path(old.input_sha256)
         os.utime(stored, (1.0, 1.0))
-        reader = RetentionReader(bench.store.reader._engine, bench.artifacts)
-        bench.retention = Retention(reader, bench.store.writer, bench.artifacts, Limits(days=7), bench.clock)
+        bench.retain(Limits(days=7))
         await bench.start()
         await bench.until(lambda: not stored.exists(), "the picture is removed")
         assert bench.store.reader.job(old.id).removed_at == bench.clock.now()
+
+    run(story)
+
+
+def test_settings_that_an_admin_changes_hold_without_a_restart(run: Run) -> None:
+    """Preview work that only a card for post work is there for may not run under strict tiers, and does once they are off."""
+
+    async def story(bench: Bench) -> None:
+        knobs = KnobStore(bench.store.writer._engine)
+        given = FarmSettings()
+        knobs.change({"tiers": "strict"}, "ann", 1.0)
+        bench.settings = lambda: in_force(given, knobs.newest())
+        reader = RetentionReader(bench.store.reader._engine, bench.artifacts)
+        bench.retain(Limits())
+        (small,) = bench.cluster.add_node("n1")
+        bench.cluster.cards["n1"] = [
+            CardReport(
+                small,
+                CardKind.CUDA,
+                "RTX 2060",
+                vram_gib=6.0,
+                usable_gib=5.4,
+                compute_capability=(7, 5),
+                models=("i2vgen-xl",),
+                ram_gib=16.0,
+            )
+        ]
+        await bench.start()
+        scheduler = bench.scheduler
+        assert scheduler is not None
+        await bench.until(lambda: scheduler._view.tiers == "strict", "the change is taken in")
+        await bench.until(lambda: small in bench.free(), "the card is there")
+        job = bench.submit(
+            model="i2vgen-xl", width=512, height=512, frames=16, steps=50, prompt="Waves roll in"
+        )
+        await bench.until(lambda: bench.store.reader.job(job.id).unplaceable is not None, "no card may")
+        knobs.change({"tiers": "off", "lease_s": 60.0, "keep_days": 7.0}, "ann", 2.0)
+        await bench.until(lambda: bench.tries(job) != [], "the job runs")
+        assert bench.store.reader.job(job.id).unplaceable is None
+        assert scheduler._leases.lease_s == 60.0
+        assert bench.store.requests.waiting() == []
+        await bench.until(lambda: reader.stock() is not None, "the new limit is kept")
 
     run(story)
 

@@ -1,6 +1,7 @@
 """Jobs of two stages through the scheduler's loop: what is handed on, and that a stage is repeated by itself."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,15 @@ import pytest
 from farm import events
 from farm.errors import RenderFailedError
 from farm.model import AttemptStatus, FailureClass, Job, JobStatus, RenderSettings, StageKind
+from farm.retention import Limits
 from farm.stages import delivered, stage_after
+from farm.store.audit import audit
+from farm.store.leftovers import KEPT_S, Leftovers
 from farm.store.requests import RequestKind
 from node_agent.encode import encode
 from scheduler.doubts import ENDED
 from scheduler.results import collect
+from scheduler.retention import EVERY_S, SOON_S
 from tests.storage import SETTINGS
 from tests.unit.test_scheduler import Bench, bench
 
@@ -376,5 +381,44 @@ def test_what_a_lost_first_stage_left_is_not_taken_late_for_the_job_s_clip(
             (GENERATE, AttemptStatus.FINISHED),
             (INTERPOLATE, AttemptStatus.FINISHED),
         ]
+
+    play(tmp_path, story)
+
+
+def test_what_lies_between_the_stages_is_deleted_once_the_job_is_finished(
+    tmp_path: Path, clips: dict[StageKind, Clip]
+) -> None:
+    async def story(bench: Bench) -> None:
+        bench.retain(Limits())
+        job, card = await at_the_second_stage(bench, clips)
+        left = bench.artifacts.path(bench.store.reader.stage_artifacts(job.id)[GENERATE].sha256)
+        os.utime(left, (1.0, 1.0))
+        bench.clock.move(EVERY_S)
+        await bench.until(lambda: not bench.retention.due, "a look")  # type: ignore[union-attr]  # made above
+        assert left.exists()
+        bench.cluster.done(card, *clips[INTERPOLATE])
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished")
+        bench.clock.move(SOON_S)
+        await bench.until(lambda: not left.exists(), "the clip between stages is deleted")
+        assert bench.store.reader.stage_artifacts(job.id) == {}
+        assert audit(bench.store.reader._engine, bench.artifacts) == []
+
+    play(tmp_path, story)
+
+
+def test_a_retry_after_the_clip_was_let_go_begins_at_the_beginning(
+    tmp_path: Path, clips: dict[StageKind, Clip]
+) -> None:
+    """With no row left of it, nothing was missing: the second stage was tried without its clip."""
+
+    async def story(bench: Bench) -> None:
+        job = await cancelled_in_the_second(bench, clips)
+        bench.clock.move(KEPT_S)
+        assert Leftovers(bench.store.writer._engine).let_go(bench.clock.now() + KEPT_S) == 1
+        bench.store.requests.ask(RequestKind.RETRY, job.id, 6.0)
+        bench.cluster.done(await started(bench, 3), *clips[GENERATE])
+        bench.cluster.done(await started(bench, 4), *clips[INTERPOLATE])
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "finished")
+        assert [order.stage for _, order in bench.cluster.starts[2:]] == [GENERATE, INTERPOLATE]
 
     play(tmp_path, story)

@@ -1,13 +1,14 @@
 """What cards got done, from stored attempts: every figure by value, and none where there was nothing."""
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
+from farm.answers import Throughput
 from farm.model import FailureClass, MemoryPlan
 from farm.states import LIVE_ATTEMPTS, JobMove
 from farm.store import schema
@@ -171,3 +172,8 @@ def test_a_windows_figures_are_kept_for_a_while_and_then_found_anew(card: Card) 
     card.finish(SINCE + 61, SINCE + 62)
     assert clips(SINCE + 63, card.card.id, card.idle.id) == 3  # another set of cards is another question
     assert clips(SINCE + 50, card.card.id, card.idle.id) == 2  # a clock that was set back
+
+
+def test_every_figure_of_the_store_is_in_the_answer_under_its_own_name() -> None:
+    """The two were copied field by field: a new figure was in one of them only."""
+    assert {one.name for one in fields(Done)} <= Throughput.model_fields.keys()

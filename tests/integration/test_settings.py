@@ -1,0 +1,106 @@
+"""Settings over HTTP: what holds and why, changing it, and who may."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from farm.auth import Scope, TokenKind, new_token
+from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
+from tests.integration.test_api import finish, send
+
+
+@pytest.fixture
+def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningDashboard]:
+    monkeypatch.setenv("FARM_LEASE_S", "45")
+    with running_dashboard(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def http(farm: RunningDashboard) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=20) as client:
+        yield client
+
+
+def test_a_setting_is_changed_kept_with_who_and_when_and_holds_at_once(
+    farm: RunningDashboard, http: httpx.Client
+) -> None:
+    before = {one["name"]: one for one in http.get("/settings").json()}
+    assert before["tiers"] == {
+        "name": "tiers",
+        "value": "soft",
+        "default": "soft",
+        "source": "default",
+        "variable": "FARM_TIERS",
+        "changed_at": None,
+        "changed_by": None,
+    }
+    with FakeScheduler(farm.data) as scheduler:
+        wait_until(lambda: scheduler.connected)
+        told = http.patch("/settings", json={"tiers": "off", "keep_days": 90})
+        wait_until(lambda: scheduler.wakes == 1, what="the scheduler is woken")
+    assert told.status_code == 200
+    after = {one["name"]: one for one in told.json()}
+    assert (after["tiers"]["value"], after["tiers"]["source"]) == ("off", "page")
+    assert (after["keep_days"]["value"], after["keep_days"]["changed_by"]) == (90.0, "admin")
+    assert after["keep_days"]["changed_at"] is not None
+    parts = farm.server.config.app.state.parts
+    assert (parts.in_force().tiers, parts.in_force().keep_days) == ("off", 90.0)
+    assert http.patch("/settings", json={"tiers": None}).json()[0]["source"] == "default"
+    assert parts.in_force().tiers == "soft"
+
+
+def test_what_the_environment_says_is_shown_so_and_not_changed(
+    farm: RunningDashboard, http: httpx.Client
+) -> None:
+    (lease,) = (one for one in http.get("/settings").json() if one["name"] == "lease_s")
+    assert (lease["value"], lease["source"], lease["variable"]) == (45.0, "environment", "FARM_LEASE_S")
+    refused = http.patch("/settings", json={"tiers": "off", "lease_s": 60})
+    assert refused.status_code == 409
+    assert (
+        refused.json()["detail"]
+        == "lease_s cannot be changed here: set by FARM_LEASE_S where `farm up` was started."
+    )
+    assert farm.server.config.app.state.parts.knobs.newest() == {}, "all or nothing"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"keep_days": 0}, "keep_days"),
+        ({"keep_gb": "many"}, "keep_gb"),
+        ({"tiers": "hard"}, "tiers"),
+        ({"keep_years": 3}, "keep_years"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_name(
+    http: httpx.Client, body: dict[str, object], field: str
+) -> None:
+    refused = http.patch("/settings", json=body)
+    assert refused.status_code == 422
+    assert [one["field"] for one in refused.json()["errors"]] == [field]
+
+
+def test_only_an_admin_changes_settings(farm: RunningDashboard, http: httpx.Client) -> None:
+    token = new_token()
+    farm.registry.add_token(token, TokenKind.API, "script", 1.0, scope=Scope.SUBMIT)
+    mine = {"authorization": f"Bearer {token}"}
+    assert http.get("/settings", headers=mine).status_code == 200
+    assert http.patch("/settings", json={"tiers": "off"}, headers=mine).status_code == 403
+    page = httpx.get(f"{farm.base_url}/settings", headers=mine | {"accept": "text/html"}).text
+    assert 'value="strict" disabled' in page
+    assert ">Save</button>" not in page
+
+
+def test_what_limits_would_delete_is_told_before_they_are_set(
+    farm: RunningDashboard, http: httpx.Client
+) -> None:
+    job_id = send(http).json()["id"]
+    finish(farm, job_id)  # in 1970
+    size = sum(file.stat().st_size for file in farm.stored_files)
+    assert http.get("/settings/retention", params={"keep_days": 7}).json() == {"jobs": 1, "bytes": size}
+    assert http.get("/settings/retention", params={"keep_gb": 1}).json() == {"jobs": 0, "bytes": 0}
+    assert http.get("/settings/retention").json() == {"jobs": 0, "bytes": 0}
+    assert http.get("/settings/retention", params={"keep_days": -1}).status_code == 422

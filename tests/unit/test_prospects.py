@@ -1,0 +1,69 @@
+"""Whether a job that failed may hope for another card: none that is gone for good, and none that it shall not go to again."""
+
+from dataclasses import replace
+
+import pytest
+
+from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, Tier
+from farm.planning.eligibility import Verdict
+from farm.states import JobMove
+from scheduler.exclusions import Exclusions
+from scheduler.outcomes import Outcome
+from scheduler.policy import Policy
+from scheduler.prospects import Prospects
+from tests.storage import SETTINGS
+
+JOB = Job("J", JobStatus.QUEUED, SETTINGS, Tier.PREVIEW, "ab", 1.0)
+SHUN = Outcome(JobMove.REQUEUE, avoid_card=True, verdict="broke")
+REST = replace(SHUN, rest_s=600.0)
+UNABLE = "too-small"
+
+
+class Farm:
+    """Cards a, b and c can take the job, one cannot; those in `away` are gone for good."""
+
+    def __init__(self) -> None:
+        self.away: set[str] = set()
+        self.policy = Policy(self.judge)
+        self.exclusions = Exclusions(self.policy)
+        for name in ("a", "b", "c", UNABLE):
+            self.policy.set_card(Card(name, "n1", CardKind.CUDA, name), free=False)
+        self.prospects = Prospects(
+            self.policy, self.exclusions, self.judge, lambda card: card.id in self.away
+        )
+
+    def judge(self, _job: Job, card: Card) -> Verdict:
+        able = card.id != UNABLE
+        return Verdict(able, () if able else ("too small",), MemoryPlan() if able else None, 1.0)
+
+    def fails(self, name: str, outcome: Outcome = SHUN) -> None:
+        self.exclusions.take(JOB.id, name, outcome, 0.0)
+
+
+@pytest.fixture
+def farm() -> Farm:
+    return Farm()
+
+
+def test_rivals_are_the_other_cards_that_could_take_it(farm: Farm) -> None:
+    assert farm.prospects.rivals(JOB, "a") == 2
+    farm.fails("b")
+    assert farm.prospects.rivals(JOB, "a") == 1
+    farm.fails("c", REST)
+    assert farm.prospects.rivals(JOB, "a") == 1, "it goes there again after a while"
+
+
+def test_cards_that_are_gone_for_good_are_nobody_s_rivals(farm: Farm) -> None:
+    """A job that failed on the last PC waited for ever for one that had been thrown away."""
+    farm.away = {"b", "c"}
+    assert farm.prospects.rivals(JOB, "a") == 0
+    assert farm.prospects.rivals(JOB, "b") == 1
+
+
+def test_none_is_left_once_it_failed_on_all_that_could_and_are_still_there(farm: Farm) -> None:
+    assert not farm.prospects.none_left(JOB)
+    farm.fails("a")
+    farm.fails("b")
+    assert not farm.prospects.none_left(JOB)
+    farm.away = {"c"}
+    assert farm.prospects.none_left(JOB)
