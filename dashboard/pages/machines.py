@@ -24,6 +24,7 @@ def cards_page(request: Request, farm: Farm) -> Response:
         benches.get(row.card_id or "", []).append(row)
     head, reachable = head_address(request, farm.settings)
     context = {
+        "week_of": farm.throughput.window("7d", [card.id for card in cards], farm.now()),
         "nodes": nodes,
         "cards": cards,
         "benches": benches,

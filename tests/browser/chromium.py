@@ -1,6 +1,7 @@
 """Where the system's Chromium is, and how it is started, for tests and benchmarks."""
 
 import shutil
+from pathlib import Path
 
 CHROMIUM_ARGS = [
     "--headless",
@@ -12,6 +13,9 @@ CHROMIUM_ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+QUIET = Path(__file__).with_name("quiet_chromium.py")
+"""Starts Chromium so that it does not hear of changes to the PC's network; the variable QUIET_CHROMIUM names the program."""
 
 
 def find_chromium() -> str | None:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from farm.feed import Snapshot
 from farm.model import Job
-from tests.browser.chromium import CHROMIUM_ARGS, find_chromium
+from tests.browser.chromium import CHROMIUM_ARGS, QUIET, find_chromium
 from tests.browser.farm_in_use import FarmInUse, fill
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
 
@@ -37,7 +37,9 @@ def chromium_path() -> str:
 def browser() -> Iterator[Browser]:
     path = chromium_path()
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        chromium = playwright.chromium.launch(
+            executable_path=QUIET, args=CHROMIUM_ARGS, env=os.environ | {"QUIET_CHROMIUM": path}
+        )
         yield chromium
         chromium.close()
 
