@@ -1,6 +1,6 @@
 """What the heartbeats of 200 PCs cost the head, over the transports of production, with no Ray daemon on any sender.
 
-A PC has two. `farm join` greets the head's web server every 5 s: 200 of them do so here, with the node's own client, payload and
+A PC has two. `farm join` greets the head's web server every 10 s: 200 of them do so here, with the node's own client, payload and
 credentials, against a real `farm up`. And the scheduler asks each PC's agent for its report every 2 s, through Ray: the real scheduler
 asks for 200 PCs here, each with a card of its own, and a few actors beside the head's own Ray answer for all. Processor time is the
 kernel's account of the head's processes.
