@@ -1,8 +1,10 @@
 """What an idle node costs its owner: processor time and memory of the farm's own processes, and of Ray's, with no model loaded.
 
-A real head and a real `farm join` beside it on this PC. Only what belongs to the node counts.
+A real head and a real `farm join` beside it on this PC. Only what belongs to the node counts. Then a node with eight cards: the same agent
+and workers, on Ray daemons of their own.
 """
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,18 +16,23 @@ from pathlib import Path
 import psutil
 
 from benchmarks.record import record
+from benchmarks.stress import _ray
 from farm.auth import TokenKind, new_token
 from farm.client import Farm
+from farm.settings import DataDirectory
 from farm.store.engine import open_engine
 from farm.store.registry import Registry
+from node_agent.rest import REST_AFTER_S, WARM_MOST
+from scheduler.watch import EVERY_S
 from tests.farm_process import FarmProcess, free_ray_port, wait_until
 
 SETTLE_S = 20.0
 MEASURE_S = 60.0
 MIB = 1024**2
+CARDS = 8
 OURS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("`farm join`", lambda line: "farm.cli.main join" in line),
-    ("node agent", lambda line: "NodeAgent" in line),
+    ("node agent", lambda line: "NodeAgent" in line or "FleetAgent" in line),
     ("card worker", lambda line: "CardWorker" in line),
 )
 
@@ -57,7 +64,48 @@ def run(root: Path) -> None:
             join.wait(30)
     missing = [name for name, _ in OURS if name not in after]
     assert not missing, f"not all of the node ran: {missing}"
-    _record({name: _during(before.get(name), cost, took) for name, cost in after.items()})
+    many = asyncio.run(_many_cards(root))
+    _record({name: _during(before.get(name), cost, took) for name, cost in after.items()}, many)
+
+
+async def _many_cards(root: Path) -> dict[str, tuple[Cost, float]]:
+    """The parts of an idle node with many cards, once those of its workers rest that may."""
+    data = DataDirectory(root / "many")
+    for directory in (data.root, data.run, data.secrets):
+        directory.mkdir(parents=True)
+    with _ray(data, CARDS) as (address, daemon):
+        import ray  # noqa: PLC0415 - it reads its environment when it is imported
+
+        from scheduler import ray_cluster  # noqa: PLC0415
+
+        ray_cluster.AGENT_CLASS = "benchmarks.fleet:FleetAgentActor"
+        cluster = ray_cluster.RayCluster()
+        cluster.connect(address)
+        (node_id,) = await cluster.nodes()
+
+        async def look_until(over: Callable[[], bool], limit_s: float) -> None:
+            """As the head does: a report every two seconds."""
+            end = time.monotonic() + limit_s
+            while not over():
+                assert time.monotonic() < end, _costs(daemon.pid)
+                await cluster.report(node_id)
+                await asyncio.sleep(EVERY_S)
+
+        def workers() -> int:
+            found = _costs(daemon.pid).get("card worker")
+            return 0 if found is None else found.processes
+
+        try:
+            await look_until(lambda: workers() == CARDS, 120)
+            await look_until(lambda: workers() == WARM_MOST, REST_AFTER_S + 60)
+            began, before = time.monotonic(), _costs(daemon.pid)
+            await look_until(lambda: time.monotonic() - began >= MEASURE_S, MEASURE_S + 30)
+            took, after = time.monotonic() - began, _costs(daemon.pid)
+        finally:
+            ray.shutdown()
+    return {
+        name: _during(before.get(name), cost, took) for name, cost in after.items() if name in dict(OURS[1:])
+    }
 
 
 def _join(farm: FarmProcess, root: Path) -> subprocess.Popen[bytes]:
@@ -112,9 +160,9 @@ def _during(before: Cost | None, after: Cost, seconds: float) -> tuple[Cost, flo
     return after, (after.cpu_s - (before.cpu_s if before is not None else 0.0)) / seconds
 
 
-def _record(costs: dict[str, tuple[Cost, float]]) -> None:
-    ours = [costs[name] for name, _ in OURS if name in costs]
-    rows = [(name, *costs[name]) for name, _ in OURS if name in costs]
+def _rows(costs: dict[str, tuple[Cost, float]]) -> str:
+    ours = [costs[name] for name, _ in OURS]
+    rows = [(name, *costs[name]) for name, _ in OURS]
     total = Cost(
         rss_mib=sum(cost.rss_mib for cost, _ in ours),
         pss_mib=sum(cost.pss_mib for cost, _ in ours),
@@ -123,13 +171,19 @@ def _record(costs: dict[str, tuple[Cost, float]]) -> None:
     rows.append(("**the farm's own**", total, sum(share for _, share in ours)))
     if "Ray" in costs:
         rows.append(("Ray's own", *costs["Ray"]))
-    lines = "\n".join(
+    return "\n".join(
         f"| {name} | {cost.processes} | {share * 100:.1f} % | {cost.rss_mib:.0f} | {cost.pss_mib:.0f} |"
         for name, cost, share in rows
     )
+
+
+def _record(costs: dict[str, tuple[Cost, float]], many: dict[str, tuple[Cost, float]]) -> None:
+    head = "| what | processes | of a core | MiB resident | MiB, shared pages shared out |\n|---|---|---|---|---|\n"
     record(
         "idle-node",
         f"## An idle node\n\nA PC that joined and has nothing to do, over {MEASURE_S:.0f} s, no model loaded, no graphics card "
         "(`benchmarks/idle_node.py`). Must, Ray's own apart: 3 % of a core, 400 MB.\n\n"
-        f"| what | processes | of a core | MiB resident | MiB, shared pages shared out |\n|---|---|---|---|---|\n{lines}",
+        f"{head}{_rows(costs)}\n\n"
+        f"With {CARDS} cards (CPU cards, whose workers are those of a graphics card without its model), when the workers have rested that "
+        f"may (`node_agent/rest.py`); `farm join` as above:\n\n{head}{_rows({OURS[0][0]: costs[OURS[0][0]], **many})}",
     )

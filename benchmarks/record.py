@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+COMMIT = "FARM_BENCH_COMMIT"
+"""Names the commit for the processes of one run: during minutes of measuring, the work may go on beside it."""
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
@@ -27,7 +29,9 @@ def record(name: str, text: str, page: Path = PAGE, where: str | None = None) ->
 
 @cache
 def commit() -> str:
-    """The commit that is measured. `run` asks at once: during minutes of measuring, the work may go on beside it."""
+    """The commit that is measured. `run` asks at once."""
+    if COMMIT in os.environ:
+        return os.environ[COMMIT]
     found = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 - git is the developer's own
         capture_output=True,

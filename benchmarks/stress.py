@@ -122,14 +122,14 @@ async def _drive(root: Path) -> Outcome:
 
 
 @contextmanager
-def _ray(data: DataDirectory) -> Iterator[tuple[str, psutil.Process]]:
+def _ray(data: DataDirectory, cards: int = CARDS) -> Iterator[tuple[str, psutil.Process]]:
     """Real Ray daemons with one node of the farm on them; its address, and the process above all its workers."""
     node_id, ports, temp_dir = new_id(), daemons.RayPorts(free_ray_port()), daemons.temp_dir_for(data.root)
     save_identity(data.node_home, Identity(node_id, "stress"))
     data.ray_token.write_text(new_token())
     data.ray_token.chmod(0o600)
     environment = daemons.ray_environment(os.environ, token=data.ray_token, node_home=data.node_home)
-    environment |= {"FARM_STRESS_CARDS": str(CARDS), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment |= {"FARM_STRESS_CARDS": str(cards), "PYTHONPATH": str(Path(__file__).parent.parent)}
     os.environ.update(environment)
     daemons.prepare_temp_dir(temp_dir)
     command = daemons.head_command(

@@ -23,8 +23,9 @@ if [ "${1:-}" = "--network" ]; then
     shift
     FARM_REQUIRE_NETWORK_TESTS=1 exec .venv/bin/python -m pytest tests/network "$@"
 fi
-# All of it: in two processes, file by file, those with a whole farm first (tests/conftest.py).
+# All of it: in three processes, file by file, those with a whole farm first (tests/conftest.py). Much of it is waiting for leases and
+# imports, so three keep two cores busy.
 if [ "$#" = 0 ]; then
-    exec .venv/bin/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+    exec .venv/bin/python -m pytest tests -n 3 --dist loadfile --no-loadscope-reorder
 fi
 exec .venv/bin/python -m pytest "$@"

@@ -114,6 +114,9 @@ class QueueChanged:
     `levels` says up to which position jobs of a level or a higher one stand, the highest level first: so far forward a newer job of
     that priority cannot come at the worst.
 
+    Times are those of a job's present stage. `smoothing` is by how much the farm's cards in the middle take longer than the catalogue says
+    for the interpolation that may follow.
+
     `why` says by kind what jobs of it wait for; `behind` what else is to be said of those that are not next. `apart` names the kind of jobs
     in `order` (by id) that are kept from some card, and so of a kind of their own.
     """
@@ -129,6 +132,7 @@ class QueueChanged:
     why: dict[str, str] = field(default_factory=dict)
     behind: dict[str, Behind] = field(default_factory=dict)
     apart: dict[str, str] = field(default_factory=dict)
+    smoothing: float = 1.0
     type: Literal["queue"] = "queue"
 
 

@@ -2,9 +2,14 @@
 
 from bisect import bisect_right
 
+from farm.catalogue.interpolators import interpolator
 from farm.feed import Expected, QueueChanged
-from farm.model import Job
+from farm.model import Job, StageKind
+from farm.planning.interpolation import interpolation_seconds
 from farm.planning.kinds import kind_of
+from farm.planning.learned import PRIOR
+from farm.planning.spans import spread
+from farm.stages import stage_after
 
 
 class Told:
@@ -35,20 +40,26 @@ class Told:
     def expected(self, job: Job, position: int | None) -> tuple[Expected | None, bool]:
         """When the job is done that stands at `position`, and whether its own place says so, or the curve of its kind.
 
-        None where no card that answers takes it, or nothing was told of such jobs yet.
+        With a stage that is still to follow; whether that will have to wait for a card nobody knows yet. None where no card that
+        answers takes the job, or nothing was told of such jobs yet.
         """
         place = self.places.get(job.id)
-        if place is not None:
-            return place.done, True
-        curve = self.queue.curves.get(self.kind(job), ())
+        done = place.done if place is not None else self._on_curve(self.kind(job), position)
+        if done is not None and stage_after(job.settings, job.stage) is StageKind.INTERPOLATE:
+            span = spread(interpolation_seconds(interpolator(), job.settings) * self.queue.smoothing, PRIOR)
+            done = Expected(done.at + span.likely, done.low_at + span.low, done.high_at + span.high)
+        return done, place is not None
+
+    def _on_curve(self, kind: str, position: int | None) -> Expected | None:
+        curve = self.queue.curves.get(kind, ())
         if not curve or position is None:
-            return None, False
+            return None
         at = min(max(bisect_right(curve, position, key=lambda knot: knot.position), 1), len(curve) - 1)
         before, after = curve[at - 1], curve[at]
         share = (position - before.position) / max(1, after.position - before.position)
         likely = before.at + min(max(share, 0.0), 1.0) * (after.at - before.at) - self.queue.made_at
         low, high = likely / after.factor, likely * after.factor
-        return Expected(*(self.queue.made_at + seconds for seconds in (likely, low, high))), False
+        return Expected(*(self.queue.made_at + seconds for seconds in (likely, low, high)))
 
     def why(self, job: Job, position: int | None) -> str | None:
         """What a waiting job waits for; None where nothing was told of such jobs yet."""

@@ -29,6 +29,7 @@ from node_agent.head_shelf import HeadShelf
 from node_agent.identity import load_identity
 from node_agent.join import Membership
 from node_agent.presence import CpuShare, FarmProcesses, at_keyboard, processor_times
+from node_agent.rest import Rests
 from node_agent.spool import Spool
 from node_agent.standing import Standing, WorkerWord
 from node_agent.wanted import wanted_models
@@ -41,6 +42,8 @@ PROBE_EVERY_S = 10.0
 """Reading the cards takes milliseconds and files of weights may come and go; more often would only warm the PC."""
 WAY_S = 5.0
 """How long a question about a worker that is driven off its card waits for that to end; it takes less than 2 s."""
+WAKE_S = 20.0
+"""How long a worker that was woken has to answer: it takes a second or two, and an old PC that is busy far longer."""
 STATE_TIMEOUT_S = 3.0
 """How long a worker that starts or loads may keep its state to itself; the head's lease judges whether it is stuck."""
 
@@ -58,6 +61,8 @@ class NodeAgent:
         self._workers: dict[str, ActorHandle[Any]] = {}
         self._standings: dict[str, Standing] = {}
         self._failed: set[str] = set()
+        self._rests = Rests()
+        self._resting: set[str] = set()
         self._cards: tuple[CardReport, ...] = ()
         self._probed = float("-inf")
         self._nvml = probe.Held()
@@ -88,6 +93,7 @@ class NodeAgent:
             self._probe()
             bench = self._benched.of(self._cards)
         self._guard.guard([card.id for card in self._cards])
+        self._let_rest()
         cards = tuple(replace(card, coming=coming) for card in self._ask_workers(self._cards))
         self._at_work = any(card.attempt_id is not None for card in cards)
         ram_gib, ram_free_gib = probe.ram()
@@ -147,7 +153,7 @@ class NodeAgent:
 
     def _worker_of(self, card: CardReport) -> ActorHandle[Any] | None:
         """The card's worker, a fresh one if there was none; None while its owner has the card."""
-        if card.id not in self._workers and self._may_work(card.id):
+        if card.id not in self._workers and card.id not in self._resting and self._may_work(card.id):
             self._workers[card.id] = self._start_worker(card)
         return self._workers.get(card.id)
 
@@ -158,7 +164,12 @@ class NodeAgent:
     def _beside_its_owner(self, card: CardReport, answer: Any | None) -> CardReport:
         """The card's report, with what its owner leaves of it."""
         # A card without a worker waits for nothing of ours: it is tested by the worker that starts when its owner is gone.
-        heard = self._heard(card, answer) if answer is not None else replace(card, tested=True)
+        if answer is not None:
+            heard = self._heard(card, answer)
+        elif card.id in self._resting:
+            heard = self._standings[card.id].of(card)
+        else:
+            heard = replace(card, tested=True)
         kept, others = self._guard.kept(card.id), self._guard.others_gib(card.id)
         usable = heard.usable_gib
         if usable is not None and others:
@@ -188,6 +199,8 @@ class NodeAgent:
             self._workers[card.id] = self._start_worker(card)
             return replace(standing.of(card), answers=False)
         standing.hear(word, now)
+        idle = word.attempt_id is None and word.tested and word.trouble is None
+        self._rests.hear(card.id, now, idle=idle)
         if word.tested and word.trouble is None:
             self._failed.discard(card.id)
         report = replace(standing.of(card), attempt_id=word.attempt_id)
@@ -196,6 +209,49 @@ class NodeAgent:
             self._failed.add(card.id)
             self._end_worker(card.id)  # the card stays in trouble until the fresh worker says otherwise
         return report
+
+    def _let_rest(self) -> None:
+        """Ends workers that have had nothing to do for a while, where there are many; see `node_agent.rest`."""
+        now = time.monotonic()
+        for card_id in self._rests.due(self._workers, now):
+            worker = self._workers[card_id]
+            rests: Any = worker.rest.remote()
+            try:
+                rests = ray.get(rests, timeout=STATE_TIMEOUT_S)
+            except (GetTimeoutError, RayActorError):  # the report finds out what it is
+                rests = False
+            if not rests:
+                self._rests.stays(card_id, now)
+                continue
+            self._resting.add(card_id)
+            self._workers.pop(card_id, None)
+            ray.kill(worker, no_restart=True)
+            self._standings[card_id].rest()
+            self._rests.hear(card_id, now, idle=False)
+
+    @ray.method(concurrency_group="io")
+    def wake(self, card_id: str) -> bool:
+        """Starts the worker of a card whose worker rests, and waits until it answers; False where none rests or the owner has the card."""
+        card = next((one for one in self._cards if one.id == card_id), None)
+        if card is None or card_id not in self._resting or not self._may_work(card_id):
+            return False
+        end = time.monotonic() + WAKE_S
+        while True:
+            worker = self._start_worker(card)
+            try:
+                said: Any = worker.state.remote()
+                word = WorkerWord.of(ray.get(said, timeout=WAKE_S))
+                break
+            except RayActorError:  # for a moment Ray still finds the one that was ended
+                if time.monotonic() > end:
+                    return False
+                time.sleep(0.1)
+            except GetTimeoutError:
+                return False
+        self._standings[card_id].hear(word, time.monotonic())
+        self._workers[card_id] = worker
+        self._resting.discard(card_id)
+        return True
 
     def replace_worker(self, card_id: str) -> None:
         """Ends a card's worker, whatever it is at. The next report starts another, which tests the card before it gets work."""
@@ -226,6 +282,8 @@ class NodeAgent:
         worker = self._workers.pop(card_id, None)
         if worker is not None:
             ray.kill(worker, no_restart=True)
+        if worker is not None or card_id in self._resting:
+            self._resting.discard(card_id)
             self._standings.setdefault(card_id, Standing()).renew()
 
     def _start_worker(self, card: CardReport) -> ActorHandle[Any]:
@@ -250,6 +308,7 @@ class NodeAgent:
             card.driver,
             card.compute_capability,
             again=card.id in self._failed,
+            known=card.id in self._resting,
         )
         return worker
 

@@ -108,6 +108,15 @@ class Runner:
             current.thread.join()
         self.end()
 
+    def rest(self) -> bool:
+        """Whether this process holds nothing, neither attempt nor model, and may end; after True no attempt begins here any more."""
+        with self._lock:
+            current = self._current
+            if self._warm is not None or (current is not None and current.thread.is_alive()):
+                return False
+            self.broken = self.leaving = True
+            return True
+
     def follow(self, attempt_id: str, after: int, wait_s: float) -> list[events.Event] | None:
         """Events above number `after`, waiting up to `wait_s` for the first while the attempt is under way.
 

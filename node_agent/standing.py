@@ -70,6 +70,12 @@ class Standing:
         self.word = None
         self.trouble_since = None
 
+    def rest(self) -> None:
+        """The worker ends for want of work; what it said of the card holds on."""
+        self._close_book()
+        if self.word is not None:
+            self.word = replace(self.word, spills=0, held_gib=None)
+
     def of(self, probed: CardReport) -> CardReport:
         """The card's report: a GPU counts as tested only once its worker says so; a CPU unless its worker is at a test."""
         word = self.word

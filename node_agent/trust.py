@@ -1,6 +1,8 @@
 """How a node knows its head where the farm has TLS: by the farm's CA, which came with the line or is held to a fingerprint first.
 
 Nothing is believed because it was seen first: without line, file or fingerprint only the system's authorities count.
+
+`farm.certificates` is imported where it is used: it takes 10 MiB, and most nodes have no TLS.
 """
 
 import shutil
@@ -8,7 +10,6 @@ from pathlib import Path
 
 import httpx
 
-from farm.certificates import fingerprint, make_request
 from farm.errors import ConfigurationError
 from farm.secret_files import ensure_private_directory, write_secret
 from farm.tls import CA_FILE, TlsFiles
@@ -38,6 +39,8 @@ def learn_ca(home: Path, head: str, *, given: Path | None, pin: str) -> Path | N
 
 
 def _pinned(head: str, pin: str) -> str:
+    from farm.certificates import fingerprint  # noqa: PLC0415 - see above
+
     wanted = pin.replace(":", "").strip().lower()
     try:
         # Unverified on purpose: this is not a secret, and what comes is held to the fingerprint before it is used.
@@ -58,6 +61,8 @@ def _pinned(head: str, pin: str) -> str:
 
 def request_for(home: Path, name: str) -> str:
     """This PC's request (PEM) for a certificate."""
+    from farm.certificates import make_request  # noqa: PLC0415 - see above
+
     return make_request(_files(home).key, name)
 
 

@@ -25,7 +25,6 @@ from node_agent.runner import Busy, Runner
 from node_agent.selftest import card_trouble_apart
 from node_agent.spill import can_spill
 from node_agent.spool import Spool
-from node_agent.tryout import render_trouble_apart
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +64,9 @@ class CardWorker:
         capability: tuple[int, int] | None = None,
         *,
         again: bool = False,
+        known: bool = False,
     ) -> None:
-        """`again`: the card failed before, so that a CPU too is tested."""
+        """`again`: the card failed before, so that a CPU too is tested. `known`: a former worker tested it, and only rested since."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
         if kind == CardKind.CPU:
             os.nice(10)  # a render on the CPU must not make the PC's own work, or the farm's, wait
@@ -82,14 +82,15 @@ class CardWorker:
             can_spill=kind == CardKind.CUDA and can_spill(),
             end=_end,
         )
-        self._tested = kind == CardKind.CPU and not again
+        self._tested = known or (kind == CardKind.CPU and not again)
         self._trouble: str | None = None
         if not self._tested:  # beside the calls: importing torch takes seconds, and `state` must be answered
-            test = (
-                partial(render_trouble_apart, name)
-                if kind == CardKind.CPU
-                else partial(card_trouble_apart, name, driver, capability)
-            )
+            test = partial(card_trouble_apart, name, driver, capability)
+            if kind == CardKind.CPU:
+                # OpenCV comes with it, 10 MiB of every idle worker and of the agent, for a card that failed before.
+                from node_agent.tryout import render_trouble_apart  # noqa: PLC0415
+
+                test = partial(render_trouble_apart, name)
             threading.Thread(target=self._test, args=(name, test), name="test", daemon=True).start()
 
     def _test(self, name: str, test: Callable[[], str | None]) -> None:
@@ -127,6 +128,11 @@ class CardWorker:
     def make_way(self, why: str) -> None:
         """See `Runner.make_way`. Returns before this process ends, where it can."""
         threading.Thread(target=self._runner.make_way, args=(why,), name="make-way", daemon=True).start()
+
+    @ray.method(concurrency_group="ctl")
+    def rest(self) -> bool:
+        """See `Runner.rest`; the agent ends this process then."""
+        return self._tested and self._trouble is None and self._runner.rest()
 
     @ray.method(concurrency_group="ctl")
     def read(self, attempt_id: str, name: str) -> bytes:

@@ -49,6 +49,14 @@ def _source_sha256(desk: Desk, attempt: Attempt, job: Job) -> str | None:
     return left.sha256
 
 
+def has_lost_its_clip(desk: Desk, job_id: str) -> bool:
+    """Whether what the stage before a job's present one left is gone: from the disk, or let go of since the job ended."""
+    job = desk.reader.job(job_id)
+    before = stage_before(job.settings, job.stage)
+    left = None if before is None else desk.reader.stage_artifacts(job.id).get(before)
+    return before is not None and (left is None or not desk.artifacts.exists(left.sha256))
+
+
 async def fetch_preview(desk: Desk, attempt: Attempt) -> None:
     """Brings the newest small picture of a render, for whoever looks at the job; one that cannot be had is left out."""
     with suppress(NodeGoneError, WorkerGoneError, UnknownAttemptError):

@@ -12,19 +12,17 @@ from farm.catalogue.models import ModelRow
 from farm.clock import Clock
 from farm.errors import NotFoundError
 from farm.feed import FeedMessage, JobChanged, LiveJob
-from farm.ids import new_id
-from farm.model import Attempt, Card, Job, JobStatus
+from farm.model import Attempt, Job, JobStatus
 from farm.own_bench import BenchResult
-from farm.planning.eligibility import FarmView, TiersMode, bands_of, unplaceable
-from farm.planning.learned import UNLEARNED, learned_for, worked_by
-from farm.planning.loading import load_seconds
+from farm.planning.eligibility import TiersMode
+from farm.planning.learned import worked_by
 from farm.retention import Limits
 from farm.settings import FarmSettings
-from farm.stages import stage_before, stages_of
+from farm.stages import stages_of
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.requests import Request, RequestKind, Requests
-from farm.store.writer import Assignment, Writer
+from farm.store.writer import Writer
 from farm.wire import NodeReport
 from scheduler.attend import Attendant
 from scheduler.attendance import Attendance
@@ -35,14 +33,14 @@ from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
 from scheduler.desk import Desk, Ended
 from scheduler.exclusions import Exclusions
 from scheduler.feed_server import FeedServer
-from scheduler.judging import Judging
+from scheduler.handover import has_lost_its_clip
+from scheduler.knowledge import Knowledge
 from scheduler.late import LateResults
 from scheduler.leases import Leases
-from scheduler.lessons import Lessons
 from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
 from scheduler.outlook import Outlook
 from scheduler.placing import Placing
-from scheduler.policy import Pick, Policy
+from scheduler.policy import Policy
 from scheduler.prospects import Prospects
 from scheduler.retention import Retention
 from scheduler.telemetry import Telemetry
@@ -88,25 +86,19 @@ class Scheduler:
         self._reader = reader
         self._requests = requests
         self._clock = clock
-        self._view = FarmView(models, tiers)
         self._benched = benched
-        self._lessons = Lessons(reader, models, lambda: () if benched is None else benched.rows)
+        self._known = Knowledge(reader, models, tiers, benched)
         self._wake = asyncio.Event()
         self._stopping = False
         self._fault: BaseException | None = None
-        self._judge = Judging(lambda: self._view)
-        self._policy = Policy(self._judge, self._loading)
+        self._policy = Policy(self._known.judge, self._known.loading)
         self._exclusions = Exclusions(self._policy)
-        self._placing = Placing(
-            self._policy,
-            self._exclusions,
-            lambda job, cards: unplaceable(job, cards, self._view, self._judge),
-        )
+        self._placing = Placing(self._policy, self._exclusions, self._known.unplaceable)
         self._attendance = Attendance()
         self._prospects = Prospects(
             self._policy,
             self._exclusions,
-            self._judge,
+            self._known.judge,
             lambda card: self._watch.gone(card),  # noqa: PLW0108 - the watch is made below
         )
         self._chores: set[asyncio.Task[None]] = set()
@@ -140,8 +132,8 @@ class Scheduler:
             self._policy,
             self._board,
             clock,
-            judge=self._judge,
-            view=lambda: self._view,
+            judge=self._known.judge,
+            view=lambda: self._known.view,
             running=lambda: self._attendance.running,
         )
         self._watch = Watch(
@@ -213,8 +205,7 @@ class Scheduler:
         for attempt in self._reader.live_attempts():
             self._attend(attempt, self._reader.job(attempt.job_id), handed_over=True)
         self._watch.know(nodes, cards)
-        self._lessons.recall(cards)
-        self._view = replace(self._view, bands=bands_of(cards), learned=self._lessons.book)
+        self._known.recall(cards)
 
     # --- intake ---
     def _take_requests(self) -> None:
@@ -235,7 +226,9 @@ class Scheduler:
                 for attendant in self._attendance.of_job(request.job_id):
                     self._chore(attendant.cancel())
             case RequestKind.RETRY:
-                if self._writer.retry(request.job_id, now, from_the_start=self._has_lost_its_clip(request)):
+                if self._writer.retry(
+                    request.job_id, now, from_the_start=has_lost_its_clip(self._desk, request.job_id)
+                ):
                     self._exclusions.forgive(request.job_id)
                     self._queue_again(request.job_id)
             case RequestKind.PRIORITY:
@@ -255,18 +248,10 @@ class Scheduler:
         self._leases.lease_s = settings.lease_s
         if self._retention is not None:
             self._retention.limit(Limits(settings.keep_days, settings.keep_gb))
-        if settings.tiers != self._view.tiers:
-            self._view = replace(self._view, tiers=settings.tiers)
+        if self._known.rule(settings.tiers):
             self._policy.forget_verdicts()
             self._outlook.forget()
             self._placed_with = None  # what could run nowhere may now, and the other way round
-
-    def _has_lost_its_clip(self, request: Request) -> bool:
-        """Whether what the stage before a job's present one left is gone: from the disk, or let go of since the job ended."""
-        job = self._reader.job(request.job_id)
-        before = stage_before(job.settings, job.stage)
-        left = None if before is None else self._reader.stage_artifacts(job.id).get(before)
-        return before is not None and (left is None or not self._desk.artifacts.exists(left.sha256))
 
     def _take_new_jobs(self) -> None:
         for seq, job in self._reader.queued_after(self._last_seq):
@@ -286,41 +271,18 @@ class Scheduler:
             self._board.ended(job_id, JobStatus.QUEUED)
 
     # --- planning ---
-    def _loading(self, model: str, card: Card) -> float:
-        row = self._view.models.get(model)
-        learned = self._view.learned.get((card.id, model), UNLEARNED)
-        return 0.0 if row is None else load_seconds(row) * learned.load
-
     def _assign(self) -> None:
         picks = {pick.job.id: pick for pick in self._policy.decide(self._clock.now())}
         self._board.rather(self._policy.rather, lambda job_id: self._policy.job(job_id) is not None)
         if not picks:
             return
-        assignments = [self._assignment(pick) for pick in picks.values()]
+        assignments = [self._known.assignment(pick) for pick in picks.values()]
         for attempt in self._writer.assign(assignments, self._clock.now()):
             pick = picks.pop(attempt.job_id)
             self._attend(attempt, replace(pick.job, status=JobStatus.RUNNING), handed_over=False)
         for pick in picks.values():  # refused by the store: cancelled meanwhile, or the card is held
             self._queue_again(pick.job.id)
             self._watch.refresh(pick.card.id)
-
-    def _assignment(self, pick: Pick) -> Assignment:
-        learned = learned_for(self._view.learned, pick.job, pick.card.id)
-        span = learned.span(pick.seconds)
-        return Assignment(
-            new_id(),
-            pick.job.id,
-            pick.card.node_id,
-            pick.card.id,
-            pick.card.name,
-            pick.plan,
-            pick.job.stage,
-            predicted_s=pick.seconds,
-            predicted_gib=pick.peak_gib,
-            predicted_low_s=span.low,
-            predicted_high_s=span.high,
-            predicted_basis=learned.basis,
-        )
 
     def _mark_unplaceable(self) -> None:
         """Says of waiting jobs at once when no known card could ever serve them.
@@ -332,9 +294,7 @@ class Scheduler:
         jobs: list[Job] = []
         if stand != self._placed_with:
             self._placed_with = stand
-            bands = bands_of(cards)
-            if bands != self._view.bands:
-                self._view = replace(self._view, bands=bands)
+            if self._known.see(cards):
                 self._policy.forget_verdicts()
             self._wake.set()  # what the last decision did not know may let a card take a job
             jobs = self._placing.anew()
@@ -425,9 +385,7 @@ class Scheduler:
         card = next((card for card in self._policy.cards if card.id == card_id), None)
         if card is None:
             return
-        changed = self._lessons.take(card, name)
-        self._view = replace(self._view, learned=self._lessons.book)
-        if changed:
+        if self._known.learn(card, name):
             self._policy.forget_verdicts(card_id)
             self._placed_with = None  # what fits where may have changed: judge all that wait
 

@@ -12,9 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from statistics import median
 
 import numpy as np
 
+from farm.catalogue.interpolators import interpolator
 from farm.clock import Clock
 from farm.feed import Behind, Expected, Knot, QueueChanged, QueuePlace
 from farm.model import Attempt, Card, Job
@@ -160,6 +162,7 @@ class Outlook:
             why={label: why for label, (why, _) in told.items()},
             behind={label: behind for label, (_, behind) in told.items() if behind is not None},
             apart=_apart(order, kinds, placed),
+            smoothing=round(_smoothing(now.book, able), 3),
         )
 
     def _why(self, cards: list[Card], words: Mapping[str, str], kind: Kind) -> tuple[str, Behind | None]:
@@ -213,6 +216,12 @@ def _paces(now: _Now, kind: Kind, able: set[str]) -> dict[str, Pace]:
             learned = learned_for(now.book, kind.sample, card_id)
             found[card_id] = Pace(seconds, learned.of_card, learned.of_render)
     return found
+
+
+def _smoothing(book: Mapping[tuple[str, str], Learned], able: set[str]) -> float:
+    """By how much a card in the middle takes longer to interpolate than the catalogue says."""
+    name = interpolator().name
+    return median([book.get((card_id, name), UNLEARNED).seconds for card_id in able] or [1.0])
 
 
 def _apart(order: Order, kinds: Sequence[Kind], placed: int) -> dict[str, str]:

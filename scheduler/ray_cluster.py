@@ -29,6 +29,8 @@ NAMESPACE = "farm"
 NODE_LABEL = "farm-node"
 AGENT_CLASS = "node_agent.agent:NodeAgentActor"
 """Named, not imported: Ray too sends an actor's class by its name, and the head's code stays free of the node's."""
+WAKE_S = 25.0
+"""As `node_agent.agent.WAKE_S`, and the way there and back; less than a lease."""
 CALL_S = 10.0
 """How long a short call may take before its node counts as not answering."""
 
@@ -94,9 +96,14 @@ class RayCluster:
     async def start(
         self, node_id: str, card_id: str, order: Order, picture: bytes, checkpoint: bytes | None = None
     ) -> None:
-        """Begins an attempt."""
+        """Begins an attempt. A worker that rests, as on PCs with many cards, is woken for it."""
         given = (order_to_dict(order), picture, checkpoint)
-        holder = await self._ask_worker(node_id, card_id, "start", *given)
+        try:
+            holder = await self._ask_worker(node_id, card_id, "start", *given)
+        except WorkerGoneError:
+            if not await _answer(self._agent(node_id).wake.remote(card_id), patience_s=WAKE_S):
+                raise
+            holder = await self._ask_worker(node_id, card_id, "start", *given)
         if holder is not None:
             raise CardBusyError(holder)
 

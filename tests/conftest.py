@@ -19,17 +19,19 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ.update(QUIET_ENVIRONMENT)
 # The networks in these tests are tiny: a second thread, on a machine that does other things too, makes them several times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Many of these tests are root's, whose directories another user could not enter; test_service.py has a node with a user of its own. Here,
+# since the farms that a file's tests share are started before any test's own environment.
+os.environ["FARM_AS_USER"] = "root"
+KEPT = ("FARM_REQUIRE_NETWORK_TESTS", "FARM_WRITE_DOC_IMAGES", "FARM_AS_USER")
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No test sees the settings or the farm of the person who runs it."""
     for name in list(os.environ):
-        if name.startswith("FARM_") and name not in ("FARM_REQUIRE_NETWORK_TESTS", "FARM_WRITE_DOC_IMAGES"):
+        if name.startswith("FARM_") and name not in KEPT:
             monkeypatch.delenv(name)
     monkeypatch.setenv("FARM_DATA", str(tmp_path / "farm-data"))
-    # Many of these tests are root's, whose directories another user could not enter; test_service.py has a node with a user of its own.
-    monkeypatch.setenv("FARM_AS_USER", "root")
     return
 
 

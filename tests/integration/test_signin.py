@@ -102,6 +102,7 @@ def test_every_route_is_closed_save_the_named_ones(farm: RunningDashboard):
     assert {path for path in described["paths"] if path.startswith("/join/")} == {
         "/join/redeem",
         "/join/farm",
+        "/join/ca.pem",
         "/join/install.sh",
         "/join/install.ps1",
         "/join/wheel",

@@ -193,7 +193,7 @@ class Node:
 
 @contextmanager
 def farm_of(directory: Path, *names: str, **environment: str) -> Iterator[tuple[Head, list[Node]]]:
-    """A farm that is up, and other machines that are not yet in it. `environment` is that of `farm up`."""
+    """A farm that is up, and other machines that are not yet in it. `environment` is that of `farm up`. Ends with the audit."""
     require()
     with Bed(directory, 1 + len(names)) as bed:
         first, *others = bed.machines
@@ -201,5 +201,6 @@ def farm_of(directory: Path, *names: str, **environment: str) -> Iterator[tuple[
         nodes = [Node(machine, head, name) for machine, name in zip(others, names, strict=True)]
         head.start()
         yield head, nodes
+        head.audit()
     for root in (head.data.root, *(node.home for node in nodes)):
         shutil.rmtree(daemons.temp_dir_for(root), ignore_errors=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.network.pair import FARM, PORT, Head, Node
 
 from farm import daemons
 from farm.certificates import fingerprint
 from farm.tls import TlsFiles, trust
 from farm.video import verify
+from tests.network.farms import FARM, PORT, Head, Node
 from tests.network.netbed import Bed, require, wait_until
 from tests.network.test_line import prepared
 from tests.pictures import street
@@ -70,8 +70,8 @@ def tapped(interface: str) -> Iterator[bytearray]:
 def test_a_pc_joins_by_the_line_renders_and_nobody_else_is_heard(tmp_path: Path) -> None:
     require()
     with Bed(tmp_path, 2) as bed:
-        head = SecureHead(bed.machines[0])
-        node = Node(bed.machines[1], head)
+        head = SecureHead(bed.machines[0], {})
+        node = Node(bed.machines[1], head, "attic")
         head.start()
         admin = head.data.admin_token.read_text().strip()
         bearer = {"authorization": f"Bearer {admin}"}

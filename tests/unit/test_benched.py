@@ -118,15 +118,15 @@ def test_a_node_s_bench_changes_the_prediction_at_once(tmp_path: Path) -> None:
         assert scheduler is not None
         (card,) = scheduler._policy.cards
         job = Job("J", JobStatus.QUEUED, SETTINGS, Tier.PREVIEW, "ab", 1.0, draft=True)
-        before = scheduler._judge(job, card).seconds
+        before = scheduler._known.judge(job, card).seconds
         shape = BenchSetting("standard", 512, 512, 16, 1, 1.0)
         row = replace(ROW, card_id=card_id, model="animatic", setting=shape)
         plain = seconds(builtin_models()["animatic"], card, row.settings, MemoryPlan())
         made.cluster.bench["n1"] = (replace(row, total_s=3 * plain),)
         await made.until(lambda: bool(made.benched and made.benched.rows), "the bench arrives")
-        learned = scheduler._view.learned[card_id, "animatic"]
+        learned = scheduler._known.view.learned[card_id, "animatic"]
         assert (learned.benches, learned.basis) == (1, "calibrated")
-        assert scheduler._judge(job, card).seconds == pytest.approx(before * learned.seconds)
+        assert scheduler._known.judge(job, card).seconds == pytest.approx(before * learned.seconds)
         assert 2.0 < learned.seconds < 3.0
 
     async def whole() -> None:

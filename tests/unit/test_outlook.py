@@ -320,6 +320,16 @@ def test_a_job_far_back_that_is_kept_from_a_card_has_its_own_kind(monkeypatch: p
     assert len(told.curves[label]) > 1
 
 
+def test_how_long_interpolation_takes_here_is_told_of_a_card_in_the_middle() -> None:
+    slow = Learned(seconds=3.0, renders=5)
+    desk = Desk({(ONE.id, "mci"): slow, ("GPU-away", "mci"): Learned(seconds=9.0)})
+    desk.card(ONE)
+    assert desk.tell().smoothing == 3.0
+    desk.card(TWO, "busy")
+    assert desk.tell().smoothing == 2.0
+    assert Desk().tell().smoothing == 1.0
+
+
 def test_levels_say_how_far_back_a_priority_stands() -> None:
     desk = Desk()
     desk.card(ONE)

@@ -223,7 +223,7 @@ def test_settings_that_an_admin_changes_hold_without_a_restart(run: Run) -> None
         await bench.start()
         scheduler = bench.scheduler
         assert scheduler is not None
-        await bench.until(lambda: scheduler._view.tiers == "strict", "the change is taken in")
+        await bench.until(lambda: scheduler._known.view.tiers == "strict", "the change is taken in")
         await bench.until(lambda: small in bench.free(), "the card is there")
         job = bench.submit(
             model="i2vgen-xl", width=512, height=512, frames=16, steps=50, prompt="Waves roll in"

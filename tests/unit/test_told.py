@@ -8,12 +8,16 @@ from statistics import median
 
 import pytest
 
+from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import builtin_models
 from farm.clock import Clock
 from farm.feed import Behind, Expected, Knot, LiveCard, QueueChanged, QueuePlace
-from farm.model import Job, JobStatus, RenderSettings, Tier
+from farm.model import Job, JobStatus, RenderSettings, StageKind, Tier
 from farm.planning.eligibility import FarmView
+from farm.planning.interpolation import interpolation_seconds
 from farm.planning.kinds import kind_of
+from farm.planning.learned import PRIOR
+from farm.planning.spans import spread
 from farm.told import Told
 from scheduler import outlook
 from scheduler.board import Board
@@ -77,6 +81,20 @@ def test_times_of_places_are_theirs_and_those_behind_are_read_off_the_curve() ->
     assert TOLD.expected(job(7), 6) == (Expected(1500.0, 1250.0, 2000.0), False)
     assert TOLD.expected(job(8, needs=("studio",)), 7) == (None, False)
     assert TOLD.expected(job(8), None) == (None, False)
+
+
+def test_a_clip_that_will_be_smoothed_is_done_when_that_is() -> None:
+    """It was told to be done with the first of its two stages."""
+    smooth = replace(SETTINGS, smooth=24)
+    told = Told(replace(QUEUE, smoothing=3.0))
+    span = spread(3.0 * interpolation_seconds(interpolator(), smooth), PRIOR)
+    place, exact = told.expected(job(1, settings=smooth), 1)
+    assert place == Expected(1060 + span.likely, 1040 + span.low, 1090 + span.high)
+    assert exact
+    behind, _ = told.expected(job(3, settings=smooth), 4)
+    assert behind == Expected(1200.0 + span.likely, 1100.0 + span.low, 1400.0 + span.high)
+    last = job(1, settings=smooth, stage=StageKind.INTERPOLATE)
+    assert told.expected(last, 1) == (Expected(1060, 1040, 1090), True)
 
 
 def test_the_reason_is_that_of_the_job_s_kind_and_of_its_turn() -> None:
@@ -143,6 +161,9 @@ def test_the_farm_in_virtual_time_ends_each_job_when_it_was_told_to_be_done(
         assert position is not None
         assert done is not None
         assert exact == (position <= 200)
+        why = told.why(jobs[placed.job_id], position)
+        assert why is not None
+        assert why.startswith("Its turn comes next" if position <= 8 else "Waits for")
         positions.append(position)
         off.append(math.log(done.at / placed.end))
     assert sorted(positions) == list(range(1, len(jobs) + 1))

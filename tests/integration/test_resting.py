@@ -1,0 +1,33 @@
+"""A PC with five cards: the workers of idle cards end, their cards still take work, and get their workers back for it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from node_agent.rest import WARM_MOST
+
+pytestmark = pytest.mark.ray
+ROOT = Path(__file__).parents[2]
+
+
+def test_workers_rest_and_are_woken_for_work(tmp_path: Path) -> None:
+    """Eight idle cards took 540 MiB of their PC."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.resting", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    saw = [line for line in done.stdout.splitlines() if line.startswith("SAW ")]
+    assert saw, done.stdout[-2000:] + done.stderr[-4000:]
+    found = json.loads(saw[0].removeprefix("SAW "))
+    print(found)
+    assert (found["most"], found["left"], found["left_after_a_report"]) == (5, WARM_MOST, WARM_MOST)
+    assert found["fit_for_work"] == 5
+    assert found["done"] == 5
+    assert found["at_the_end"] == 5, "a worker that has a model is not sent to rest"

@@ -1,0 +1,109 @@
+"""A PC with five cards whose idle workers rest soon, on real Ray: a driver of its own, since Ray reads its environment once per process.
+
+`python -m tests.resting DIRECTORY` prints what it saw as JSON. As a module it is what Ray imports on the node's side.
+"""
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from farm.ids import new_id
+from farm.model import MemoryPlan, StageKind
+from farm.settings import DataDirectory
+from farm.wire import Order
+from node_agent.rest import WARM_MOST
+
+CARDS = 5
+LIMIT_S = 60.0
+
+
+def quick_agent() -> Any:
+    """The real agent with five cards, whose workers rest after half a second."""
+    import ray
+
+    from benchmarks.fleet import FleetAgent
+    from node_agent.rest import Rests
+
+    class QuickAgent(FleetAgent):
+        def __init__(self) -> None:
+            super().__init__()
+            self._rests = Rests(rest_after_s=0.5)
+
+    remote: Any = ray.remote
+    return remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"io": 4})(QuickAgent)
+
+
+def workers(ray_process: psutil.Process) -> int:
+    """How many card workers run."""
+    found = 0
+    for process in ray_process.children(recursive=True):
+        try:
+            found += any("CardWorker" in part for part in process.cmdline())
+        except psutil.Error:
+            continue
+    return found
+
+
+async def drive(root: Path) -> dict[str, Any]:
+    """Waits until workers rest, then has every card render."""
+    from benchmarks.stress import _png, _ray
+
+    data = DataDirectory(root / "data")
+    for directory in (data.root, data.run, data.secrets):
+        directory.mkdir(parents=True)
+    picture = _png(root)
+    with _ray(data, CARDS) as (address, ray_process):
+        import ray
+
+        try:
+            return await look(address, ray_process, picture)
+        finally:
+            ray.shutdown()  # before its daemons end: it would wait a minute for them
+
+
+async def look(address: str, ray_process: psutil.Process, picture: bytes) -> dict[str, Any]:
+    """What happens there."""
+    from benchmarks.stress import SMALLEST
+    from scheduler import ray_cluster
+
+    ray_cluster.resolve_name = lambda _name: quick_agent()
+    cluster = ray_cluster.RayCluster()
+    cluster.connect(address)
+    (node_id,) = await cluster.nodes()
+    saw: dict[str, Any] = {"most": 0}
+    report = await cluster.report(node_id)
+    end = time.monotonic() + LIMIT_S
+    while saw["most"] < CARDS or workers(ray_process) > WARM_MOST:
+        assert time.monotonic() < end, (saw, workers(ray_process))
+        report = await cluster.report(node_id)
+        saw["most"] = max(saw["most"], workers(ray_process))
+    saw["left"] = workers(ray_process)
+    report = await cluster.report(node_id)
+    saw["fit_for_work"] = sum(one.tested and one.answers and one.trouble is None for one in report.cards)
+    saw["left_after_a_report"] = workers(ray_process)
+    saw["done"] = 0
+    for card in report.cards:
+        attempt = new_id()
+        sha256 = hashlib.sha256(picture).hexdigest()
+        order = Order(attempt, new_id(), StageKind.GENERATE, SMALLEST, MemoryPlan(), sha256, draft=True)
+        began = time.monotonic()
+        await cluster.start(node_id, card.id, order, picture)
+        saw["slowest_start_s"] = max(saw.get("slowest_start_s", 0.0), time.monotonic() - began)
+        after, kinds = 0, set()
+        while not kinds & {"done", "failed"}:
+            events = await cluster.follow(node_id, card.id, attempt, after, 5.0)
+            kinds |= {one.kind for one in events}
+            after = max([after, *(one.seq for one in events)])
+        saw["done"] += "done" in kinds
+    saw["at_the_end"] = workers(ray_process)
+    return saw
+
+
+if __name__ == "__main__":
+    print("SAW", json.dumps(asyncio.run(drive(Path(sys.argv[1])))))
