@@ -7,8 +7,7 @@ from dashboard.frame import Farm, page
 from dashboard.joining.address import head_address
 from dashboard.memory_bar import memory_bar
 from dashboard.views import show_calibration, show_nodes
-from farm.answers import BenchView
-from farm.bench_results import kept_results
+from farm.own_bench import BenchResult
 
 router = APIRouter(include_in_schema=False)
 
@@ -19,9 +18,9 @@ def cards_page(request: Request, farm: Farm) -> Response:
     nodes = show_nodes(farm)
     cards = [card for node in nodes for card in node.cards]
     planned = {attempt.card_id: attempt.predicted_gib for attempt in farm.reader.live_attempts()}
-    benches: dict[str, list[BenchView]] = {card.id: [] for card in cards}
-    for row in kept_results(farm.benches.newest()):
-        benches.get(row.card_id or "", []).append(row)
+    benches: dict[str, list[BenchResult]] = {card.id: [] for card in cards}
+    for row in reversed(farm.benches.newest()):
+        benches.get(row.card_id, []).append(row)
     head, reachable = head_address(request, farm.settings)
     context = {
         "week_of": farm.throughput.window("7d", [card.id for card in cards], farm.now()),

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 
+from dashboard.words import THIN
 from dashboard.work import today
 from farm.catalogue.article import article
 from farm.clock import Clock
@@ -203,6 +204,19 @@ def test_own_results_come_before_the_published_ones_and_only_the_newest_of_each(
     text = day.get("/benchmarks").text
     assert text.index("RTX 3060") < text.index("RTX 2070 Super")
     assert "no memory plan fits this card" in text
+    cards = day.get("/cards").text
+    assert re.findall(r"<dt>Own bench</dt><dd>([^<]*)</dd>", cards) == [
+        f"i2vgen-xl standard: 1{THIN}min 28{THIN}s, peak 7.5{THIN}GiB",
+        "i2vgen-xl standard: no memory plan fits this card",
+    ]
+
+
+def test_a_cards_page_tells_its_week(day: Day) -> None:
+    day.job(NOON - 600)
+    day.job(NOON - 30 * HOUR)
+    day.job(NOON - 500, fails=True)
+    day.job(NOON - 8 * 24 * HOUR)
+    assert ">2 clips</a>, 67 % of its renders came out well</dd>" in day.get("/cards").text
 
 
 def test_models_say_what_their_download_comes_to(day: Day) -> None:

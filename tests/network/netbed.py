@@ -289,12 +289,13 @@ class Machine:
 
     def remove(self) -> None:
         """Ends it for good."""
-        if self._init is not None:
-            self.power_cut()
-        if self._slow is not None:
-            self.mend()
-        _try("ip", "netns", "del", self.name)
-        _try("ip", "link", "del", self._link)
+        with contextlib.ExitStack() as each:
+            each.callback(_try, "ip", "link", "del", self._link)
+            each.callback(_try, "ip", "netns", "del", self.name)
+            if self._slow is not None:
+                each.callback(self.mend)
+            if self._init is not None:
+                each.callback(self.power_cut)
 
     def _init_pid(self) -> int:
         """The init's id on the real PC: `unshare` waits outside for it."""
@@ -351,9 +352,10 @@ class Bed:
         raise AssertionError("no network is free for a bed")
 
     def _remove(self) -> None:
-        for machine in self.machines:
-            machine.remove()
-        _try("ip", "link", "del", self.bridge)
+        with contextlib.ExitStack() as each:  # all of it, also where one will not go
+            each.callback(_try, "ip", "link", "del", self.bridge)
+            for machine in self.machines:
+                each.callback(machine.remove)
 
 
 def wait_until(
