@@ -1,5 +1,6 @@
 """A whole real farm of a test's own: `farm up` in its own directory on random ports, with its real Ray, to be used and to be killed."""
 
+import contextlib
 import json
 import os
 import re
@@ -141,7 +142,8 @@ class FarmProcess:
         self._note_processes()
         everything = [psutil.Process(pid) for pid, born in self._seen.items() if _born(pid) == born]
         for process in everything:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended as those before it were killed
+                process.kill()
         psutil.wait_procs(everything, timeout=10)
         self._process.wait(10)
         self._process = None

@@ -23,6 +23,9 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PROJECT = "/srv/of-the-tests/project"
+"""Where this checkout is seen there."""
+LIBRARIES = [f"/srv/of-the-tests/libraries-{number}" for number in range(4)]
 BOOT_S = 60.0
 _BOOT = """
 set -e
@@ -49,16 +52,17 @@ def why_impossible() -> str | None:
     return None
 
 
-def _elsewhere() -> list[str]:
-    """What the overlay has not: of the project and its Python, that which lies on another file system than `/`."""
-    wanted = [
-        sys.prefix,
-        sys.base_prefix,
-        str(ROOT),
-        *(one for one in sys.path if one.endswith("site-packages")),
-    ]
-    root = Path("/").stat().st_dev
-    return [f"--bind-ro={one}" for one in dict.fromkeys(wanted) if Path(one).stat().st_dev != root]
+def _shown() -> list[str]:
+    """What the copy would not have where it lies: /tmp is another one there, and a unit's is its own; other file systems are left out."""
+    places = {ROOT: PROJECT} | {Path(one): place for one, place in zip(_libraries(), LIBRARIES, strict=False)}
+    base = Path(sys.base_prefix)
+    if base.stat().st_dev != Path("/").stat().st_dev or base.is_relative_to("/tmp"):  # noqa: S108 - nothing is written
+        places[base] = str(base)
+    return [f"--bind-ro={one}:{place}" for one, place in places.items()]
+
+
+def _libraries() -> list[str]:
+    return [one for one in sys.path if one.endswith("site-packages")]
 
 
 class SystemdMachine:
@@ -78,7 +82,7 @@ class SystemdMachine:
         self._place.mkdir()
         with self._log.open("wb") as log:
             self._nspawn = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", _BOOT, "sh", self._place, self._name, *_elsewhere()],
+                ["unshare", "--mount", "sh", "-c", _BOOT, "sh", self._place, self._name, *_shown()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -121,6 +125,16 @@ class SystemdMachine:
         code, said = self.run(command, limit_s, environment)
         assert code == 0, f"{command} ended with {code}:\n{said}"
         return said
+
+    @property
+    def python(self) -> str:
+        """Our Python there, without any libraries but its own."""
+        return os.path.realpath(sys.executable)
+
+    @property
+    def libraries(self) -> list[str]:
+        """Where the libraries of these tests are seen there."""
+        return LIBRARIES[: len(_libraries())]
 
     def processes(self) -> list[psutil.Process]:
         """All that runs there."""

@@ -1,7 +1,6 @@
 """The line pasted by root on a PC with a real, booted systemd: a service of a user who may do nothing else, until it is uninstalled."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from farm.unprivileged import NODE_USER
 from node_agent.uninstall import SYSTEM_UNIT, UNIT
 from tests.farm_process import FarmProcess, wait_until
 from tests.pictures import street
-from tests.systemd_machine import SystemdMachine
+from tests.systemd_machine import PROJECT, SystemdMachine
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -77,9 +76,8 @@ def node_processes(machine: SystemdMachine) -> list[psutil.Process]:
 
 def test_the_line_of_root_makes_a_service_of_an_unprivileged_user(farm: FarmProcess, tmp_path: Path) -> None:
     with SystemdMachine(tmp_path) as machine, farm.client() as client:
-        sites = "\n".join(one for one in sys.path if one.endswith("site-packages"))
         lock = package().lock_sha256("head.txt")
-        machine.must(sys.executable, "-c", PREPARE, PLACE, lock, sites)
+        machine.must(machine.python, "-c", PREPARE, PLACE, lock, "\n".join(machine.libraries))
         said = machine.must("sh", "-c", f"{line_of(farm)} --service --name attic --tag attic", limit_s=120)
         assert f"The node runs as {NODE_USER}" in said
         machine.must("systemd-analyze", "verify", str(SYSTEM_UNIT))
@@ -102,7 +100,9 @@ def test_the_line_of_root_makes_a_service_of_an_unprivileged_user(farm: FarmProc
             assert machine.run(["test", "-e", str(left)])[0] == 1, left
         assert machine.run(["id", NODE_USER])[0] == 1
         assert machine.run(["systemctl", "is-active", UNIT])[0] != 0
-        code, said = machine.run([sys.executable, "-P", "-m", "farm.cli.main", "join", farm.address])
+        paths = {"PYTHONPATH": ":".join([PROJECT, *machine.libraries])}
+        by_hand = [machine.python, "-P", "-m", "farm.cli.main", "join", farm.address]
+        code, said = machine.run(by_hand, environment=paths)
         assert code == 1, "without that user root is not taken instead"
         assert f"there is no user {NODE_USER} here" in said
         assert "useradd" in said
