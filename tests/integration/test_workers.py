@@ -53,6 +53,12 @@ def is_worker(process: psutil.Process, word: str = "CardWorker") -> bool:
         return False
 
 
+def is_under_test(farm: FarmProcess) -> bool:
+    """Whether a worker's tiny render is under way; it takes a second or more."""
+    ray = psutil.Process(farm.pid_of("ray"))
+    return any(is_worker(process, "node_agent.tryout") for process in ray.children(recursive=True))
+
+
 def statuses(farm: FarmProcess, job_id: str) -> list[AttemptStatus]:
     return [attempt.status for attempt in farm.reader().attempts(job_id)]
 
@@ -79,6 +85,9 @@ def test_a_worker_that_hangs_while_idle_is_replaced_and_the_next_job_loses_nothi
     os.kill(former, signal.SIGSTOP)
     wait_until(lambda: client.cards()[0].state == "starting", 30, "its card gets no work")
     job = client.submit(picture, **SMALL)
+    # Ray may end the former process, which is stopped, only after the fresh one has begun.
+    wait_until(lambda: is_under_test(farm), 60, "the fresh worker makes a tiny clip before it gets work")
+    assert client.job(job.id).status == JobStatus.QUEUED
     wait_until(lambda: former not in workers(farm), 60, "its process is ended")
     assert client.wait(job.id).status == JobStatus.FINISHED
     assert statuses(farm, job.id) == [AttemptStatus.FINISHED]
