@@ -9,11 +9,8 @@ from farm.own_bench import BenchResult
 
 
 def kept_results(rows: Iterable[BenchResult]) -> list[BenchView]:
-    """The newest result of each card, model and setting, in the order in which they were measured. `rows` come newest first."""
-    newest: dict[tuple[object, ...], BenchView] = {}
-    for row in rows:
-        newest.setdefault((row.card_id, row.model, row.setting), BenchView.model_validate(asdict(row)))
-    return list(newest.values())[::-1]
+    """In the order in which they were measured. `rows` come newest first, as `farm.store.benches.Benches.newest` has them."""
+    return [BenchView.model_validate(asdict(row)) for row in rows][::-1]
 
 
 def published_results() -> list[BenchView]:

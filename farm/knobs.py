@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from farm.settings import FarmSettings
 
 Value = str | float | None
+Days = Annotated[float, Field(gt=0, le=36_500)]
+GB = Annotated[float, Field(gt=0, le=1_000_000)]
+"""Of 10^9 bytes."""
 
 
 class Knobs(BaseModel):
@@ -18,8 +21,8 @@ class Knobs(BaseModel):
 
     tiers: Literal["soft", "strict", "off"] | None = None
     lease_s: Annotated[float, Field(ge=10, le=3600)] | None = None
-    keep_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
-    keep_gb: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    keep_days: Days | None = None
+    keep_gb: GB | None = None
 
     def named(self) -> dict[str, Value]:
         """Those that were named, None among them."""

@@ -10,15 +10,14 @@ from farm import knobs
 from farm.answers import RetentionView, SettingView
 from farm.auth import Credential
 from farm.errors import ConflictError
-from farm.knobs import Knobs
+from farm.knobs import GB, Days, Knobs
 from farm.retention import Limits
 
 router = APIRouter(tags=["settings"], responses=documented(401))
 
 Farm = Annotated[Parts, Depends(parts)]
 Who = Annotated[Credential, Depends(who)]
-Days = Annotated[float | None, Query(gt=0, le=36_500, allow_inf_nan=False)]
-GB = Annotated[float | None, Query(gt=0, le=1_000_000, allow_inf_nan=False)]
+Finite = Query(allow_inf_nan=False)
 
 
 @router.get("/settings", summary="Say how the farm is set")
@@ -48,7 +47,11 @@ def change(farm: Farm, me: Who, wanted: Knobs) -> list[SettingView]:
     summary="Say what limits of storage would delete",
     responses=documented(401, 422),
 )
-def retention(farm: Farm, keep_days: Days = None, keep_gb: GB = None) -> RetentionView:
+def retention(
+    farm: Farm,
+    keep_days: Annotated[Days | None, Finite] = None,
+    keep_gb: Annotated[GB | None, Finite] = None,
+) -> RetentionView:
     """What these limits would delete now, before they are set. Looks through all jobs: of 100,000 for some seconds."""
     going = farm.retention.going(Limits(keep_days, keep_gb), farm.now())
     return RetentionView(jobs=len(going.job_ids), bytes=going.size)

@@ -154,8 +154,8 @@ def _by_layer(layers: Mapping[int, Sequence[LayerSample]]) -> list[list[LayerSam
 
 def _kept_mib(samples: Samples, weights: float) -> float:
     """What stays handed out whatever the work is, beside the weights, MiB: libraries' workspaces."""
-    (small, large), (first, second) = (work_of(size) for size in samples.sizes), samples.held_mib
-    return max(0.0, first - weights - (second - first) / (large - small) * small)
+    at_no_work, _ = _through_both(samples, samples.held_mib)
+    return max(0.0, at_no_work - weights)
 
 
 def _law(runs: Sequence[LayerSample], always: float, work: float) -> _Layer:
@@ -223,9 +223,15 @@ def _widths(layers: Sequence[_Layer]) -> list[list[float]]:
 
 
 def _step(samples: Samples) -> list[float]:
+    at_no_work, per_work = _through_both(samples, samples.step_seconds)
+    return [round(at_no_work, 5), round(per_work, 6)]
+
+
+def _through_both(samples: Samples, taken: tuple[float, float]) -> tuple[float, float]:
+    """What was measured at the two sizes as a straight line over the work: at no work, and per work."""
     small, large = (work_of(size) for size in samples.sizes)
-    per_work = (samples.step_seconds[1] - samples.step_seconds[0]) / (large - small)
-    return [round(samples.step_seconds[0] - per_work * small, 5), round(per_work, 6)]
+    per_work = (taken[1] - taken[0]) / (large - small)
+    return taken[0] - per_work * small, per_work
 
 
 def _units(samples: Samples) -> list[list[Any]]:
