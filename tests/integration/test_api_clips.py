@@ -31,12 +31,6 @@ def farm(tmp_path: Path) -> Iterator[RunningDashboard]:
         yield running
 
 
-@pytest.fixture
-def http(farm: RunningDashboard) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=30) as client:
-        yield client
-
-
 def picture(colour: tuple[int, int, int] = (9, 99, 200), kind: str = "JPEG") -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (320, 240), colour).save(out, kind)

@@ -24,12 +24,6 @@ def farm(tmp_path: Path) -> Iterator[RunningDashboard]:
         yield running
 
 
-@pytest.fixture
-def http(farm: RunningDashboard) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=20) as client:
-        yield client
-
-
 def test_every_job_has_its_place_and_a_time_with_an_interval(http: httpx.Client, farm: RunningDashboard):
     """Nobody knows how long a clip takes (FramePack#151), or when its turn comes: complaint 11."""
     ids = [send(http, {"preset": "draft"}).json()["id"] for _ in range(4)]

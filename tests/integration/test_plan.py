@@ -34,12 +34,6 @@ def farm(tmp_path: Path) -> Iterator[RunningDashboard]:
         yield running
 
 
-@pytest.fixture
-def http(farm: RunningDashboard) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=20) as client:
-        yield client
-
-
 def test_each_card_is_foreseen_as_the_description_shows_it(http: httpx.Client, farm: RunningDashboard):
     answer = http.post("/plan", json={"preset": "native"})
     assert answer.status_code == 200

@@ -30,12 +30,6 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningDas
         yield running
 
 
-@pytest.fixture
-def http(farm: RunningDashboard) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=20) as client:
-        yield client
-
-
 def look(farm: RunningDashboard) -> list[str]:
     """What the scheduler does every ten minutes, with files that nobody has touched lately."""
     for file in farm.stored_files:

@@ -18,12 +18,6 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningDas
         yield running
 
 
-@pytest.fixture
-def http(farm: RunningDashboard) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=20) as client:
-        yield client
-
-
 def test_a_setting_is_changed_kept_with_who_and_when_and_holds_at_once(
     farm: RunningDashboard, http: httpx.Client
 ) -> None:
