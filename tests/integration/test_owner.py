@@ -24,7 +24,7 @@ from tests.pictures import product
 
 pytestmark = pytest.mark.ray
 
-LONG = {"preset": "draft", "width": 960, "height": 544, "frames": 48, "prompt": "zoom"}
+LONG = {"preset": "draft", "width": 960, "height": 544, "frames": 120, "prompt": "zoom"}
 LIMIT_S = 30.0
 ROOT = Path(__file__).parent.parent.parent
 
