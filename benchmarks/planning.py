@@ -13,7 +13,7 @@ from farm.catalogue.presets import presets
 from farm.model import RenderSettings
 from farm.planning.estimate import room_of
 from farm.planning.foresee import imagined_card
-from farm.planning.memory import best_plan
+from farm.planning.plans import best_plan
 
 FRAMES = (8, 16, 24)
 """Each diffusion preset with each of these, as far as its model takes them."""

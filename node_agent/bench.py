@@ -27,7 +27,7 @@ from farm.catalogue.models import ModelRow, load_models
 from farm.model import Card, CardKind, MemoryPlan, RenderSettings
 from farm.own_bench import BenchResult
 from farm.planning.estimate import room_of
-from farm.planning.memory import Choice, best_plan
+from farm.planning.plans import Choice, best_plan
 from farm.settings import FarmSettings
 from farm.wire import CardReport
 from node_agent.faults import fault_of

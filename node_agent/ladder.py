@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from farm.catalogue.models import ModelRow
 from farm.model import FailureClass, MemoryPlan, RenderSettings
-from farm.planning.memory import CONTEXT_GIB, leaner, peak_gib
+from farm.planning.memory import CONTEXT_GIB, peak_gib
+from farm.planning.plans import leaner
 from node_agent.faults import Fault
 
 TOLERANCE_GIB = 0.25

@@ -8,7 +8,7 @@ from farm.errors import MissingWeightsError
 from farm.model import Card, CardKind, RenderSettings
 from farm.planning.eligibility import without_its_owner
 from farm.planning.estimate import room_of
-from farm.planning.memory import best_plan
+from farm.planning.plans import best_plan
 from farm.weights import Shelf
 from farm.wire import CardReport
 from node_agent.pipelines.weights import check_weights, find_weights

@@ -15,7 +15,8 @@ from farm.model import Card, CardKind, Coming, Job, MemoryPlan, StageKind, Tier
 from farm.planning.estimate import room_of, seconds
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.learned import UNLEARNED, Learned, learned_for
-from farm.planning.memory import Room, best_plan, peak_gib, smallest_peak_gib
+from farm.planning.memory import Room, peak_gib
+from farm.planning.plans import best_plan, smallest_peak_gib
 from farm.planning.rules import precision_for
 from farm.planning.tiers import tier_now
 

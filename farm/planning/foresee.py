@@ -16,7 +16,8 @@ from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSetting
 from farm.planning.eligibility import FarmView, Verdict, check, what_helps
 from farm.planning.estimate import seconds
 from farm.planning.learned import UNLEARNED, Learned
-from farm.planning.memory import BUS_GB_S, CONTEXT_GIB, leanest, peak_gib, peak_range_gib
+from farm.planning.memory import BUS_GB_S, CONTEXT_GIB, peak_gib, peak_range_gib
+from farm.planning.plans import leanest
 from farm.planning.rules import precision_for
 from farm.planning.tiers import band_of, tier_of
 from farm.planning.wording import how

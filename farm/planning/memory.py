@@ -1,4 +1,4 @@
-"""How much of a card's memory a render takes under a plan, and the fastest plan that fits. Pure, without torch, under a millisecond.
+"""How much of a card's memory a render takes under a plan, and how long a step. Pure, without torch. `plans` picks with it.
 
 The law, in MiB (`work` is frames x megapixels x passes in one batch, twice as much for fp32):
 
@@ -13,9 +13,7 @@ a card's `usable_gib` leaves out. The worker lets its allocator reserve no more 
 gives back what it keeps for later rather than take more.
 """
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 from typing import Final, Literal
@@ -40,9 +38,6 @@ LAW_WITHIN: Final = 0.03
 CONTEXT_GIB: Final = 0.6
 """What a CUDA context takes beside the allocator, GiB: 0.3 to 0.6 on a real card (measurements of the render engine)."""
 
-PIECES_MIB: Final = (0, 2048, 1024, 512, 256, 128, 64)
-"""The working sets that are tried for a layer; 0 runs all whole. Half as large a piece makes twice as many launches."""
-
 PIECE_S: Final = 1e-4
 CUT_SHARE: Final = 0.02
 CUT_S: Final = 0.012
@@ -53,12 +48,6 @@ LAUNCH_S: Final = 0.12
 LAUNCH_PIECE_S: Final = 2.0e-3
 """What a pass and each further piece take the host to launch: where that is longer than the card computes, the card waits. Measured at
 512x512x16 with 35 to 235 pieces on one core of a server (0.22 to 0.54 s); an old desktop's is about as quick."""
-SPARE: Final = 1.05
-"""How much slower a plan may be that leaves some of the card free: one that is full to the brim loses time to the allocator."""
-AIR: Final = 0.93
-FOR_NOTHING: Final = 1.005
-"""How full the rest is planned where a step is at most that much slower for it. On an H100, 1280x704x16 under 5.4 GiB: 3.8 times a step the
-allocator gave back at 55 % of the weights on the card, 1.5 times at 42 %, each 3.5 ms."""
 TILES_GIB: Final = 0.3
 """What a VAE's layers in tiles work in, besides what grows with the picture. Measured on an H100 at 0.26 to 0.9 megapixels."""
 IN_TURN: Final = 1.17
@@ -80,15 +69,6 @@ class Room:
     bus_gb_s: float | None = None
     scale: float = 8.7
     precision: Literal["fp16", "fp32"] = "fp16"
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A plan with what it takes: `peak_gib` as history records it, `step_s` seconds per step."""
-
-    plan: MemoryPlan
-    peak_gib: float
-    step_s: float
 
 
 BUS_GB_S: Final = 6.0
@@ -135,12 +115,12 @@ def stage_peaks_gib(
     net = network(law.network)
     wide = FP32 if plan.precision == "fp32" else 1
     parts = {name: gib * 1024 * wide for name, gib in law.parts_gib.items()}
-    denoiser = _weights_mib(net, plan, wide)
-    layers = _layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, _passes(settings, plan))
+    denoiser = weights_mib(net, plan, wide)
+    layers = layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, passes_of(settings, plan))
     stages = {name: mib + net.kept for name, mib in parts.items()}
-    by_vae = (LEAST_KEPT if least else KEPT_BY_VAE) * _vae_mib(law, settings, plan, wide)
+    by_vae = (LEAST_KEPT if least else KEPT_BY_VAE) * vae_mib(law, settings, plan, wide)
     stages["vae"] = parts.get("vae", 0.0) + by_vae + net.kept
-    stages["denoise"] = denoiser + _beside_weights_mib(law, layers, LEAST_KEPT if least else _kept(plan))
+    stages["denoise"] = denoiser + beside_weights_mib(law, layers, LEAST_KEPT if least else kept_of(plan))
     if plan.parts == "resident":
         everything = denoiser + sum(parts.values())
         here = {**parts, "denoise": denoiser}
@@ -156,7 +136,7 @@ def step_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room
     net = network(law.network)
     work = work_of(settings, plan)
     wide = FP32 if plan.precision == "fp32" else 1
-    pieces = _pieces(net, work * wide, plan.piece_mib)
+    pieces = pieces_of(net, work * wide, plan.piece_mib)
     passes = 2 if is_guided(settings) and plan.guidance == "in_turn" else 1
     one = pass_seconds(
         net,
@@ -169,142 +149,16 @@ def step_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room
     return passes * _beside_launching(one + _cutting_s(pieces), pieces)
 
 
-@lru_cache(maxsize=4096)
-def best_plan(row: ModelRow, settings: RenderSettings, room: Room) -> Choice | None:
-    """The fastest plan that fits, or None. Of equally fast ones that with fewer pieces and passes.
-
-    It leaves the allocator as much as it is given (`HELD`), unless a plan that fills the card is faster by `SPARE` or the only one.
-    """
-    if row.memory is None:
-        return Choice(MemoryPlan(), 0.0, 0.0)
-    roomy = _fastest(row, settings, replace(room, usable_gib=room.usable_gib / HELD))
-    everything = MemoryPlan(precision=room.precision)
-    if roomy is not None and roomy.step_s <= SPARE * _least_seconds(row, settings, everything, room):
-        return roomy  # nothing is so much faster
-    return _fastest(row, settings, room, math.inf if roomy is None else roomy.step_s / SPARE) or roomy
-
-
-def _fastest(row: ModelRow, settings: RenderSettings, room: Room, limit_s: float = math.inf) -> Choice | None:
-    """The fastest plan that fills the room, if a step takes less than `limit_s`."""
-    bounded = sorted(
-        (
-            (_least_seconds(row, settings, plan, room), number, plan)
-            for number, plan in enumerate(_fitting(row, settings, room))
-        ),
-        key=lambda found: found[:2],
-    )
-    best: tuple[float, MemoryPlan] | None = None
-    for least, _, plan in bounded:
-        if least >= (limit_s if best is None else best[0]):
-            break
-        seconds = step_seconds(row, settings, plan, room)
-        if seconds < (limit_s if best is None else best[0]):
-            best = (seconds, plan)
-    if best is None:
-        return None
-    seconds, plan = _airier(row, settings, best[1], best[0], room)
-    return Choice(plan, peak_gib(row, settings, plan), seconds)
-
-
-def _airier(
-    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, seconds: float, room: Room
-) -> tuple[float, MemoryPlan]:
-    """The plan with fewer weights on the card where that costs nothing, and its seconds: with `AIR` left the allocator is at rest."""
-    if plan.weights_on_card >= 1.0 or not plan.piece_mib:
-        return seconds, plan
-    assert row.memory is not None  # noqa: S101 - asked before
-    net = network(row.memory.network)
-    wide = FP32 if plan.precision == "fp32" else 1
-    layers = _layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, _passes(settings, plan))
-    beside = _beside_weights_mib(row.memory, layers, _kept(plan))
-    less = _with_weights(net, plan, AIR * room.usable_gib * 1024 - beside, room, wide)
-    if less is None:
-        return seconds, plan
-    slower = step_seconds(row, settings, less, room)
-    return (seconds, plan) if slower > seconds * FOR_NOTHING else (slower, less)
-
-
-def leaner(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> MemoryPlan | None:
-    """The fastest plan that takes a tenth less than `plan`, in the same precision, for a render that ran out; None if there is none."""
-    if row.memory is None:
-        return None
-    found = best_plan(row, settings, Room(0.9 * peak_gib(row, settings, plan), precision=plan.precision))
-    return None if found is None else found.plan
-
-
-def leanest(row: ModelRow, precision: Literal["fp16", "fp32"] = "fp16") -> MemoryPlan:
-    """The plan that takes the least in this precision, however slow."""
-    if row.memory is None:
-        return MemoryPlan()
-    ring = ring_mib(network(row.memory.network), 0.0)
-    return MemoryPlan("by_stage", "in_turn", 0.0, ring, PIECES_MIB[-1], "tiles", precision)
-
-
-def smallest_peak_gib(
-    row: ModelRow, settings: RenderSettings, precision: Literal["fp16", "fp32"] = "fp16"
-) -> float:
-    """The peak of the plan that takes the least, GiB."""
-    return peak_gib(row, settings, leanest(row, precision))
-
-
-def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[MemoryPlan]:
-    """For each way to cut layers, the plan that fills the card: as many weights on it as fit, the other parts too if they do."""
-    law = row.memory
-    assert law is not None  # noqa: S101 - asked before
-    net = network(law.network)
-    usable = room.usable_gib * 1024
-    wide = FP32 if room.precision == "fp32" else 1
-    decode = _decode_way(law, settings, usable - net.kept, wide)
-    if decode is None or any(gib * 1024 * wide + net.kept > usable for gib in law.parts_gib.values()):
-        return
-    for guidance in ("together", "in_turn") if is_guided(settings) else ("together",):
-        base = MemoryPlan("by_stage", guidance, 1.0, 0, 0, decode, room.precision)
-        former = -1
-        for piece_mib in PIECES_MIB:
-            work = work_of(settings, base) * wide
-            pieces = _pieces(net, work, piece_mib)
-            if pieces == former:
-                continue  # the same as the plan before: no layer is that wide
-            former = pieces
-            layers = _layers_mib(net, work, piece_mib, _passes(settings, base))
-            cut = replace(base, piece_mib=piece_mib)
-            plan = _with_weights(net, cut, usable - _beside_weights_mib(law, layers, _kept(cut)), room, wide)
-            if plan is None:
-                continue
-            resident = replace(plan, parts="resident")
-            yield resident if peak_gib(row, settings, resident) <= room.usable_gib else plan
-
-
-def _with_weights(
-    net: Network, plan: MemoryPlan, left_mib: float, room: Room, wide: int
-) -> MemoryPlan | None:
-    """The plan with as many weights on the card as `left_mib` holds; None if not even the ring fits, or the host cannot hold the rest."""
-    if left_mib >= net.mib * wide:
-        return plan
-    most = int(min(0.99, left_mib / (net.mib * wide)) * 100)
-    taken = _taken_mib(
-        net, wide
-    )  # not quite rising with the share: what the ring needs follows from what streams
-    percent = next((percent for percent in range(most, -1, -1) if taken[percent] <= left_mib), None)
-    if percent is None:
-        return None
-    share = percent / 100
-    streamed = net.mib - _staying_mib(net, share)
-    if room.ram_gib is not None and streamed / 1024 > room.ram_gib:
-        return None
-    return replace(plan, weights_on_card=share, ring_mib=ring_mib(net, share))
-
-
-def _least_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room: Room) -> float:
+def least_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room: Room) -> float:
     """A bound that a step cannot be under, quicker to find than its seconds."""
     assert row.memory is not None  # noqa: S101 - asked before
     net = network(row.memory.network)
     work = work_of(settings, plan)
     wide = FP32 if plan.precision == "fp32" else 1
-    pieces = _pieces(net, work * wide, plan.piece_mib)
+    pieces = pieces_of(net, work * wide, plan.piece_mib)
     passes = 2 if is_guided(settings) and plan.guidance == "in_turn" else 1
     compute = net.step_seconds(work, room.scale * _dearer(pieces, passes))
-    streamed = net.mib - _staying_mib(net, plan.weights_on_card)
+    streamed = net.mib - staying_mib(net, plan.weights_on_card)
     copying = streamed * 1024**2 / ((room.bus_gb_s or BUS_GB_S) * 1e9)
     return passes * _beside_launching(max(compute, copying - CUT_S) + _cutting_s(pieces), pieces)
 
@@ -325,22 +179,24 @@ def _dearer(pieces: int, passes: int) -> float:
 
 
 @lru_cache(maxsize=512)
-def _staying_mib(net: Network, share: float) -> float:
+def staying_mib(net: Network, share: float) -> float:
+    """What stays on the card of a network when `share` of its weights does, MiB of what is stored."""
     stay = staying(net, share)
     return sum(unit.mib for unit in net.units if unit.name in stay)
 
 
-def _weights_mib(net: Network, plan: MemoryPlan, wide: int) -> float:
+def weights_mib(net: Network, plan: MemoryPlan, wide: int) -> float:
+    """What the denoiser's weights take on the card, ring included, MiB; `wide` is 2 where fp16 is computed with in fp32."""
     if plan.weights_on_card >= 1.0:
         return net.mib * wide
-    return _staying_mib(net, plan.weights_on_card) * wide + _ring_mib_on_card(_ring_mib(net, plan), wide)
+    return staying_mib(net, plan.weights_on_card) * wide + ring_mib_on_card(_ring_mib(net, plan), wide)
 
 
 @lru_cache(maxsize=16)
-def _taken_mib(net: Network, wide: int) -> tuple[float, ...]:
+def taken_mib(net: Network, wide: int) -> tuple[float, ...]:
     """What weights and ring take on the card for each percent of the weights that stays, 0 to 99."""
     plans = (MemoryPlan(weights_on_card=percent / 100) for percent in range(100))
-    return tuple(_weights_mib(net, plan, wide) for plan in plans)
+    return tuple(weights_mib(net, plan, wide) for plan in plans)
 
 
 def _ring_mib(net: Network, plan: MemoryPlan) -> int:
@@ -348,21 +204,23 @@ def _ring_mib(net: Network, plan: MemoryPlan) -> int:
     return max(plan.ring_mib, ring_mib(net, plan.weights_on_card))
 
 
-def _ring_mib_on_card(ring_mib: float, wide: int) -> float:
+def ring_mib_on_card(ring_mib: float, wide: int) -> float:
     """The ring in what is computed in, and, where that is wider than what is stored, the place where the stored bytes arrive."""
     return ring_mib * (1 if wide == 1 else wide + 1)
 
 
-def _beside_weights_mib(law: MemoryCoefficients, layers_mib: float, kept: float) -> float:
+def beside_weights_mib(law: MemoryCoefficients, layers_mib: float, kept: float) -> float:
     """What the allocator holds in a step beside the weights."""
     return kept * layers_mib + network(law.network).kept + law.beside_gib * 1024
 
 
-def _kept(plan: MemoryPlan) -> float:
+def kept_of(plan: MemoryPlan) -> float:
+    """What the allocator reserves for each byte that it hands out to layers."""
     return KEPT_IN_PIECES if plan.piece_mib else KEPT_WHOLE
 
 
-def _layers_mib(net: Network, work: float, piece_mib: int, passes: int) -> float:
+def layers_mib(net: Network, work: float, piece_mib: int, passes: int) -> float:
+    """What the hungriest layer is handed, MiB, with all that lies beside it; `passes` are in one batch."""
     most = net.between
     for layer in net.layers:
         pieces = _cut(layer.working * work, piece_mib)
@@ -374,12 +232,12 @@ def _layers_mib(net: Network, work: float, piece_mib: int, passes: int) -> float
     return most * work
 
 
-def _pieces(net: Network, work: float, piece_mib: int) -> int:
+def pieces_of(net: Network, work: float, piece_mib: int) -> int:
     """How many pieces more than layers."""
     return sum(count * (_cut(width * work, piece_mib) - 1) for width, count in net.widths)
 
 
-def _passes(settings: RenderSettings, plan: MemoryPlan) -> int:
+def passes_of(settings: RenderSettings, plan: MemoryPlan) -> int:
     """How many passes one batch holds."""
     return 2 if is_guided(settings) and plan.guidance == "together" else 1
 
@@ -388,20 +246,10 @@ def _cut(working_mib: float, piece_mib: int) -> int:
     return 1 if piece_mib <= 0 or working_mib <= piece_mib else ceil(working_mib / piece_mib)
 
 
-def _vae_mib(law: MemoryCoefficients, settings: RenderSettings, plan: MemoryPlan, wide: int) -> float:
+def vae_mib(law: MemoryCoefficients, settings: RenderSettings, plan: MemoryPlan, wide: int) -> float:
+    """What the VAE's layers are handed beside its weights, MiB."""
     in_tiles = plan.decode == "tiles"
     per_megapixel = law.tiles_gib_per_megapixel if in_tiles else law.frame_gib_per_megapixel
     frames = max(law.decode_frames * wide, FP32 if law.encodes_in_fp32 else wide)
     grows = per_megapixel * settings.width * settings.height / 1e6 * frames
     return (grows + (TILES_GIB if in_tiles else 0.0)) * 1024
-
-
-def _decode_way(
-    law: MemoryCoefficients, settings: RenderSettings, usable_mib: float, wide: int
-) -> Literal["frame", "tiles"] | None:
-    """Whole frames where they fit, else tiles, else None."""
-    for way in ("frame", "tiles"):
-        vae = law.parts_gib.get("vae", 0.0) * 1024 * (FP32 if law.encodes_in_fp32 else wide)
-        if vae + KEPT_BY_VAE * _vae_mib(law, settings, MemoryPlan(decode=way), wide) <= usable_mib:
-            return way
-    return None

@@ -17,7 +17,8 @@ from farm import events  # noqa: E402
 from farm.catalogue.models import builtin_models  # noqa: E402
 from farm.clock import SystemClock  # noqa: E402
 from farm.model import MemoryPlan, RenderSettings, StageKind  # noqa: E402
-from farm.planning.memory import HELD, Room, best_plan, smallest_peak_gib  # noqa: E402
+from farm.planning.memory import HELD, Room  # noqa: E402
+from farm.planning.plans import best_plan, smallest_peak_gib  # noqa: E402
 from farm.video import verify  # noqa: E402
 from farm.wire import Order  # noqa: E402
 from node_agent import attempt  # noqa: E402

@@ -19,7 +19,8 @@ from farm.planning.eligibility import (
     without_its_owner,
 )
 from farm.planning.interpolation import interpolation_seconds
-from farm.planning.memory import peak_gib, smallest_peak_gib
+from farm.planning.memory import peak_gib
+from farm.planning.plans import smallest_peak_gib
 from farm.planning.tiers import band_of, tier_now, tier_of
 from farm.planning.waiting import why_waiting
 

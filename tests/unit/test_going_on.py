@@ -15,7 +15,7 @@ from farm.catalogue.models import builtin_models
 from farm.errors import BrokenPictureError, StaleCheckpointError
 from farm.events import Event
 from farm.model import FailureClass, MemoryPlan
-from farm.planning.memory import leaner
+from farm.planning.plans import leaner
 from farm.wire import order_from_dict, order_to_dict
 from node_agent import attempt as attempt_module
 from node_agent.pipelines.base import Frame, RenderRequest, Report

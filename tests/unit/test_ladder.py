@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from farm.catalogue.models import builtin_models
 from farm.model import FailureClass, MemoryPlan, RenderSettings
-from farm.planning.memory import leaner, peak_gib, smallest_peak_gib
+from farm.planning.memory import peak_gib
+from farm.planning.plans import leaner, smallest_peak_gib
 from node_agent.faults import Fault
 from node_agent.ladder import (
     MemoryReading,

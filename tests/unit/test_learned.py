@@ -44,7 +44,8 @@ from farm.planning.learned import (
     worked_by,
 )
 from farm.planning.loading import load_seconds
-from farm.planning.memory import best_plan, peak_gib, smallest_peak_gib
+from farm.planning.memory import peak_gib
+from farm.planning.plans import best_plan, smallest_peak_gib
 
 MODELS = builtin_models()
 I2VGEN = MODELS["i2vgen-xl"]

@@ -13,16 +13,9 @@ from farm.catalogue.models import builtin_models
 from farm.catalogue.networks import network, network_from_dict
 from farm.errors import ConfigurationError
 from farm.model import MemoryPlan, RenderSettings
-from farm.planning import memory
-from farm.planning.memory import (
-    Room,
-    best_plan,
-    leaner,
-    peak_gib,
-    smallest_peak_gib,
-    stage_peaks_gib,
-    step_seconds,
-)
+from farm.planning import memory, plans
+from farm.planning.memory import Room, peak_gib, stage_peaks_gib, step_seconds
+from farm.planning.plans import best_plan, leaner, smallest_peak_gib
 from farm.planning.residency import SMALL_MIB, ring_mib, staying
 from farm.planning.stepping import pass_seconds
 
@@ -51,7 +44,7 @@ def allocated(name: str, width: int, height: int, frames: int, piece_mib: int) -
     """GiB that one guided step with all weights on the card takes, without what the allocator keeps for itself."""
     net = network(name)
     work = 2 * frames * width * height / 1e6
-    return (net.mib + memory._layers_mib(net, work, piece_mib, 2)) / 1024
+    return (net.mib + memory.layers_mib(net, work, piece_mib, 2)) / 1024
 
 
 @pytest.mark.parametrize(
@@ -198,9 +191,9 @@ def test_more_memory_is_never_slower(settings: RenderSettings, room: Room, more:
 
 @given(SETTINGS, ROOMS)
 def test_the_bound_that_ends_the_search_holds(settings: RenderSettings, room: Room) -> None:
-    for plan in memory._fitting(I2VGEN, settings, room):
+    for plan in plans._fitting(I2VGEN, settings, room):
         assert (
-            memory._least_seconds(I2VGEN, settings, plan, room)
+            memory.least_seconds(I2VGEN, settings, plan, room)
             <= step_seconds(I2VGEN, settings, plan, room) + 1e-9
         )
 
@@ -233,7 +226,7 @@ def test_leaner_takes_a_tenth_less() -> None:
 
 def test_the_head_plans_without_torch() -> None:
     """A head has no torch, and planning must not cost it the import of numpy."""
-    code = "import farm.planning.memory, farm.planning.eligibility, sys; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import farm.planning.plans, farm.planning.eligibility, sys; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -16,7 +16,7 @@ from farm.catalogue.models import ModelRow, builtin_models
 from farm.errors import BrokenPictureError
 from farm.events import Event
 from farm.model import FailureClass, MemoryPlan, RenderSettings
-from farm.planning.memory import leaner
+from farm.planning.plans import leaner
 from node_agent import attempt as attempt_module
 from node_agent.ladder import Program
 from node_agent.pipelines.base import RenderRequest, Report
