@@ -34,14 +34,15 @@ from safetensors.torch import save_file
 
 from farm.catalogue.models import builtin_models
 from farm.model import MemoryPlan, RenderSettings
-from farm.planning.memory import HELD, Room, best_plan, peak_gib, step_seconds
+from farm.planning.memory import HELD, Room, peak_gib, step_seconds
+from farm.planning.plans import best_plan
 from node_agent.engine import allocator
 from node_agent.pipelines.base import RenderRequest, Unheard
 from node_agent.pipelines.diffusion import model as where
 from tests import checkpoints as small
 
 GIB, MIB = 1024**3, 1024**2
-STEPS = 6
+STEPS = 10
 DEVICE = torch.device("cuda", 0)
 I2VGEN = RenderSettings(
     "i2vgen-xl", 512, 512, 16, STEPS, 9.0, 8, seed=7, prompt="A person walking forward naturally"
