@@ -34,8 +34,10 @@ from farm.planning.memory import (
 )
 from farm.planning.residency import ring_mib
 
-PIECES_MIB: Final = (0, 2048, 1024, 512, 256, 128, 64)
-"""The working sets that are tried for a layer; 0 runs all whole. Half as large a piece makes twice as many launches."""
+PIECES_MIB: Final = (0, 1024, 512, 256, 128, 64)
+"""The working sets that are tried for a layer; 0 runs all whole. Half as large a piece makes twice as many launches. None of 2048: the holes
+that they leave are as large. On an H200 1280x704x16 under 5.4 GiB took 1.053 of the resident step with them, the allocator giving back what it
+kept 4.2 times a step, and 1.025 with 1024 (0.1 times)."""
 
 SPARE: Final = 1.05
 """How much slower a plan may be that leaves some of the card free: one that is full to the brim loses time to the allocator."""
