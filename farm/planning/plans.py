@@ -34,10 +34,14 @@ from farm.planning.memory import (
 )
 from farm.planning.residency import ring_mib
 
-PIECES_MIB: Final = (0, 1024, 512, 256, 128, 64)
-"""The working sets that are tried for a layer; 0 runs all whole. Half as large a piece makes twice as many launches. None of 2048: the holes
-that they leave are as large. On an H200 1280x704x16 under 5.4 GiB took 1.053 of the resident step with them, the allocator giving back what it
-kept 4.2 times a step, and 1.025 with 1024 (0.1 times)."""
+PIECES_MIB: Final = (0, 2048, 1024, 512, 256, 128, 64)
+"""The working sets that are tried for a layer; 0 runs all whole. Half as large a piece makes twice as many launches."""
+LARGE_MIB: Final = 2048
+FEW: Final = 10
+"""Pieces this large are taken where they are at most this few: the holes that they leave in the allocator's memory are as
+large. On an H200 1280x704x16 under 5.4 GiB took 1.053 of the resident step with 34 of them, the allocator giving back what it
+kept 4.2 times a step, and 1.025 with 90 of 1024 (0.1 times); 512x512x16 under 3.4 GiB took 1.00 with one of them, and 1.03 to
+1.07 with layers whole and less to stay."""
 
 SPARE: Final = 1.05
 """How much slower a plan may be that leaves some of the card free: one that is full to the brim loses time to the allocator."""
@@ -150,8 +154,8 @@ def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[Me
         for piece_mib in PIECES_MIB:
             work = work_of(settings, base) * wide
             pieces = pieces_of(net, work, piece_mib)
-            if pieces == former:
-                continue  # the same as the plan before: no layer is that wide
+            if pieces == former or (piece_mib == LARGE_MIB and pieces > FEW):
+                continue  # no layer is that wide: the same as the plan before
             former = pieces
             layers = layers_mib(net, work, piece_mib, passes_of(settings, base))
             cut = replace(base, piece_mib=piece_mib)
