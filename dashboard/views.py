@@ -319,6 +319,7 @@ def node_view(node: Node, cards: list[CardView]) -> NodeView:
         drained_at=node.drained_at,
         fetching=list(dict.fromkeys(line for card in cards for line in card.fetching)),
         kept_out=node.kept_out,
+        owner_rules=node.owner_rules,
     )
 
 

@@ -234,6 +234,7 @@ class NodeView(Answer):
 
     `fetching` has a line for each model that it gets from the head, as "i2vgen-xl 43 %, 1.9 GB to go", or why it cannot. `kept_out` is
     why the PC asks to join and cannot, such as a firewall or another version of the farm, with what helps.
+    `owner_rules` is what its owner set, as "only while nobody uses the PC; hours 22:00-08:00"; empty where nothing is set.
     """
 
     id: str
@@ -247,6 +248,7 @@ class NodeView(Answer):
     drained_at: float | None = None
     fetching: list[str] = []
     kept_out: str | None = None
+    owner_rules: str = ""
 
 
 class CardForecast(Answer):

@@ -195,7 +195,7 @@ class Node:
     """A PC of the farm. `ram_gib` is all its memory, `ram_free_gib` what was to be had when it was last heard.
 
     `drained_at` is since when a person wants no new work for it, None where it takes work. `kept_out` is why it asks to join and cannot,
-    with what helps.
+    with what helps. `owner_rules` is when and for what its owner lets it work, for people; empty where it always may.
     """
 
     id: str
@@ -207,6 +207,7 @@ class Node:
     ram_free_gib: float | None = None
     drained_at: float | None = None
     kept_out: str | None = None
+    owner_rules: str = ""
 
 
 @dataclass(frozen=True, slots=True)

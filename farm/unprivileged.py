@@ -1,7 +1,7 @@
 """A node renders as a user who may do nothing else: started by root, `farm join` becomes that user before it does anything.
 
-Ray lets whoever holds its token run code on a node as the user of its daemons (docs/threat-model.md), and a decoder of pictures may have
-faults: neither shall have the PC.
+`farm up` becomes the one that it is told. Ray lets whoever holds its token run code on a node as the user of its daemons
+(docs/threat-model.md), and a decoder of pictures may have faults: neither shall have the PC.
 """
 
 import os
@@ -37,12 +37,13 @@ def step_down(name: str, say: Callable[[str], object]) -> None:
         entry = pwd.getpwnam(user)
     except KeyError:
         raise ConfigurationError(
-            f"`farm join` renders as a user who may do nothing else, and root started it; there is no user {user} here.",
+            f"Renders run as a user who may do nothing else, and root started this; there is no user {user} here.",
             f"Start it as an ordinary user, or make one: {_MAKE.format(name=user)} && sudo usermod -a -G video {user}",
         ) from None
     if entry.pw_uid == 0:
         say(
-            "This node runs as root: whoever knows Ray's token may do anything to this PC. Leave --as-user out to change that."
+            "What this PC renders runs as root: whoever knows Ray's token may do anything to it. "
+            "Name another user in --as-user to change that."
         )
         return
     _become(entry)

@@ -69,7 +69,8 @@ class CardReport:
 class NodeReport:
     """What a node says of itself. `spooled` are the attempts that have a directory on its disk; `at` is its wall time in seconds.
 
-    `bench` is what `farm bench` last measured of its cards; None in a report for which nobody has looked.
+    `owner_rules` are the words of `node_agent.owner.OwnerRules`, empty where its owner set none. `bench` is what
+    `farm bench` last measured of its cards; None in a report for which nobody has looked.
     """
 
     node_id: str
@@ -82,6 +83,7 @@ class NodeReport:
     ram_gib: float | None = None
     ram_free_gib: float | None = None
     bench: tuple[BenchResult, ...] | None = None
+    owner_rules: str = ""
 
 
 @dataclass(frozen=True, slots=True)

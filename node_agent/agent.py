@@ -113,6 +113,7 @@ class NodeAgent:
                 ram_gib=ram_gib,
                 ram_free_gib=ram_free_gib,
                 bench=bench,
+                owner_rules=str(self._guard.rules),
             )
         )
 

@@ -48,7 +48,7 @@ class OwnerRules:
     FILE = "owner.json"
 
     def __str__(self) -> str:
-        """For people: "only while idle, hours 22:00-08:00"."""
+        """For people: "only while nobody uses the PC; hours 22:00-08:00"; empty where nothing is set."""
         said = [
             "only while nobody uses the PC" if self.only_idle else "",
             f"hours {self.hours}" if self.hours is not None else "",
@@ -59,7 +59,7 @@ class OwnerRules:
             f"tagged {', '.join(self.tags)}" if self.tags else "",
             f"kept to {self.tier} work" if self.tier is not None else "",
         ]
-        return "; ".join(part for part in said if part) or "none"
+        return "; ".join(part for part in said if part)
 
     @classmethod
     def load(cls, home: Path) -> "OwnerRules":

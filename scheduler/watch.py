@@ -241,7 +241,7 @@ class Watch:
         now = self._clock.now()
         cards = [_card(report.node_id, said) for said in report.cards]
         self._node_names[report.node_id] = report.name
-        seen = (report.name, report.address, tuple(cards))
+        seen = (report.name, report.address, report.owner_rules, tuple(cards))
         before = self._stored.get(report.node_id)
         if before is not None and before[0] == seen:
             if now - before[1] > STORE_EVERY_S:
@@ -258,6 +258,7 @@ class Watch:
                 report.versions,
                 report.ram_gib,
                 report.ram_free_gib,
+                owner_rules=report.owner_rules,
             )
             self._registry.see_node(node, cards, now)
             self._stored[report.node_id] = (seen, now)

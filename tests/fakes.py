@@ -58,6 +58,7 @@ class FakeCluster:
     stubborn: set[str] = field(default_factory=set)
     replaced: list[str] = field(default_factory=list)
     bench: dict[str, tuple[BenchResult, ...]] = field(default_factory=dict)
+    owner_rules: dict[str, str] = field(default_factory=dict)
     on_start: Callable[[str, Order], None] = lambda _card, _order: None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _owed: dict[str, list[list[str]]] = field(default_factory=dict)
@@ -153,6 +154,7 @@ class FakeCluster:
             cards,
             tuple(sorted(spooled)),
             bench=self.bench.get(node_id),
+            owner_rules=self.owner_rules.get(node_id, ""),
         )
 
     def _heard(self, card: CardReport) -> CardReport:

@@ -40,6 +40,8 @@ def nodes(head: Head = None, token: Token = None, as_json: Json = False) -> None
         for node in found:
             if node.kept_out:
                 typer.echo(f"{node.name} asks to join and cannot: {node.kept_out}")
+            if node.owner_rules:
+                typer.echo(f"{node.name}'s owner lets it work so: {node.owner_rules}")
 
 
 def cards(head: Head = None, token: Token = None, as_json: Json = False) -> None:

@@ -35,6 +35,12 @@ def up(
     no_local_node: Annotated[
         bool, typer.Option("--no-local-node", help="Render nothing on this PC.")
     ] = False,
+    as_user: Annotated[
+        str,
+        typer.Option(
+            help="Started by root: the user that the farm runs as, whose the data then is. FARM_AS_USER."
+        ),
+    ] = "",
 ) -> None:
     """Starts the farm on this PC: Ray, scheduler, dashboard and this PC's own cards. Ctrl-C ends it."""
     import os
@@ -48,9 +54,12 @@ def up(
     from farm.settings import DataDirectory, FarmSettings
     from farm.single import only_one
     from farm.supervise import Bell
+    from farm.unprivileged import step_down
 
     settings = FarmSettings()
     console = Console(highlight=False, soft_wrap=True, markup=False)  # paths may hold brackets
+    if user := as_user or settings.as_user:
+        step_down(user, console.print)
     directory = DataDirectory((data or settings.data).expanduser().absolute())
     with (
         only_one(
@@ -131,7 +140,8 @@ def _greet(console: "Console", options: "HeadOptions", sign_in: str) -> None:
         console.print(f"  sudo ufw deny proto tcp to any port {options.port},{first}:{last}")
     if os.geteuid() == 0 and options.node_id is not None:
         console.print(
-            "It runs as root, and so does what this PC renders: start it as an ordinary user, or with --no-local-node.",
+            "It runs as root, and so does what this PC renders: start it as an ordinary user, with --as-user NAME, "
+            "or with --no-local-node.",
             style="yellow",
         )
     console.print("Ctrl-C ends the farm.")

@@ -35,6 +35,7 @@ class Registry:
                     "last_seen": now,
                     "ram_gib": node.ram_gib,
                     "ram_free_gib": node.ram_free_gib,
+                    "owner_rules": node.owner_rules,
                     "forgotten_at": None,  # whoever speaks is there
                 },
                 keep=("joined_at",),

@@ -128,6 +128,7 @@ def node_from_row(row: RowMapping) -> Node:
         ram_free_gib=row["ram_free_gib"],
         drained_at=row["drained_at"],
         kept_out=row["kept_out"],
+        owner_rules=row["owner_rules"],
     )
 
 

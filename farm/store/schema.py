@@ -94,6 +94,8 @@ nodes = sa.Table(
     sa.Column("forgotten_at", sa.Float),
     # Why it cannot join, and what helps; NULL while nothing is in its way.
     sa.Column("kept_out", sa.Text),
+    # When and for what its owner lets it work, in words; empty where it always may.
+    sa.Column("owner_rules", sa.Text, nullable=False, default="", server_default=""),
 )
 
 cards = sa.Table(

@@ -39,7 +39,13 @@ from tests.pictures import person, product, street
 
 NODES = (
     Node("node-attic", "attic", "192.168.1.20", versions={"python": "3.11.9", "ray": "2.60.0"}),
-    Node("node-desk", "desk", "192.168.1.31", versions={"python": "3.11.2", "ray": "2.60.0"}),
+    Node(
+        "node-desk",
+        "desk",
+        "192.168.1.31",
+        versions={"python": "3.11.2", "ray": "2.60.0"},
+        owner_rules="only while nobody uses the PC; hours 22:00-08:00",
+    ),
 )
 RTX_2060 = Card(
     id="GPU-5f2b0c1e-2060",

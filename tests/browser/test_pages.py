@@ -260,6 +260,9 @@ def test_a_card_tells_in_words_what_decides_over_its_work(shown: Furnished, brow
             "0 % of its renders came out well",
         ):
             expect(card).to_contain_text(said)
+        desk = visit.page.locator("#node-node-desk .owner-rules")
+        expect(desk).to_have_text("Its owner's rules: only while nobody uses the PC; hours 22:00-08:00.")
+        expect(visit.page.locator("#node-node-attic .owner-rules")).to_have_count(0)
 
 
 def test_pages_can_be_read_without_javascript(shown: Furnished, browser: Browser) -> None:

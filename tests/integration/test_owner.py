@@ -119,6 +119,8 @@ def test_a_pc_that_leaves_takes_its_credential_with_it(
         with farm.client() as client:
             wait_until(lambda: "attic" in states(client), 90, "its card joins")
             wait_until(lambda: states(client)["attic"] == "idle", 90, "its card is ready")
+            rules = {node.name: node.owner_rules for node in client.nodes()}
+            assert rules["attic"] == "hours all"
             node_token = json.loads((home / "farm.json").read_text())["node_token"]
             left = verb("leave", "--home", str(home))
             assert left.returncode == 0, left.stderr

@@ -172,9 +172,9 @@ class Machine:
         """Ends all its processes with SIGKILL at once."""
         assert self._init is not None
         os.kill(self._init_pid(), signal.SIGKILL)  # the kernel ends a PID namespace with its init
-        self._init.wait(10.0)
+        self._init.wait(60.0)  # on a busy machine the kernel takes its time with all of Ray
         for running in self._started:
-            running.wait(10.0)
+            running.wait(60.0)
         if self._init.stdout is not None:
             self._init.stdout.close()
         self._init = None
@@ -224,12 +224,14 @@ class Machine:
         """Stops all that runs there, as the lid of a laptop does."""
         self._asleep = self.processes()
         for process in self._asleep:
-            process.send_signal(signal.SIGSTOP)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it was ending
+                process.send_signal(signal.SIGSTOP)
 
     def wake(self) -> None:
         """Lets it go on. So do the `nsenter`s outside, which stop with what they have entered."""
         for process in self._asleep:
-            process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
         for running in self._started:
             running.wake_outside()
 

@@ -71,6 +71,10 @@ def test_rules_are_kept_in_the_node_s_home(tmp_path: Path) -> None:
     rules = OwnerRules(only_idle=True, hours="23:30-07:00", max_temperature_c=82.0, cards=("GPU-1",))
     rules.save(tmp_path)
     assert OwnerRules.load(tmp_path) == rules
+    assert str(rules) == (
+        "only while nobody uses the PC; hours 23:30-07:00; no new work above 82 \N{DEGREE SIGN}C; only the cards GPU-1"
+    )
+    assert str(OwnerRules()) == ""
 
 
 @pytest.mark.parametrize(

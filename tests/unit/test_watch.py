@@ -91,6 +91,16 @@ def test_reported_cards_are_free_shown_and_stored(post: Post) -> None:
     assert post.changes
 
 
+def test_what_its_owner_set_is_stored_and_changed_with_the_next_report(post: Post) -> None:
+    post.cluster.add_node("n1")
+    told = []
+    for rules in ("", "hours 22:00-08:00", "only while nobody uses the PC", ""):
+        post.cluster.owner_rules["n1"] = rules
+        post.round()
+        told.append(post.store.reader.node("n1").owner_rules)
+    assert told == ["", "hours 22:00-08:00", "only while nobody uses the PC", ""]
+
+
 def test_how_a_card_is_goes_out_with_each_report_that_says_something_new(post: Post) -> None:
     """Only the history had what nodes read; a reading that differs in its time alone would wake every page every two seconds."""
     (card,) = post.cluster.add_node("n1")
