@@ -234,14 +234,18 @@ def test_a_pc_that_joins_is_found_and_said_what_it_takes(furnished: Furnished, v
     visit.mark()
     page.get_by_role("button", name="Make a join code").click()
     expect(page.locator("#join-waits")).to_have_text("Waiting for it to appear…")
-    new = replace(RTX_2060, id="GPU-new", node_id="node-cellar")
+    new = replace(
+        RTX_2060, id="GPU-new", node_id="node-cellar", name="GTX 1650 Super", vram_gib=4.0, usable_gib=3.4
+    )
     furnished.farm.registry.see_node(Node("node-cellar", "cellar", "192.168.1.44"), [new], time.time())
     furnished.scheduler.publish(
         CardChanged(LiveCard(RTX_3060.id, "node-desk", "desk", "RTX 3060", "idle")),
-        CardChanged(LiveCard("GPU-new", "node-cellar", "cellar", "RTX 2060", "idle")),
+        CardChanged(LiveCard("GPU-new", "node-cellar", "cellar", "GTX 1650 Super", "idle")),
     )
     found = page.locator("#join-found li")
-    expect(found).to_have_text("Found RTX 2060, 6 GB, on cellar: takes preview, post and, streamed, quality")
+    expect(found).to_have_text(
+        "Found GTX 1650 Super, 4 GB, on cellar: takes post and, streamed, preview and quality"
+    )
     expect(page.locator("#join-waits")).to_have_text("It is in the farm.")
     expect(page.locator("#nodes")).to_contain_text("cellar")
     expect(page.locator("#line-bare")).to_be_visible()

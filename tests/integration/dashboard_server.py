@@ -23,10 +23,11 @@ from farm.auth import TokenKind, new_token
 from farm.clock import Clock, SystemClock
 from farm.feed import FeedMessage, Snapshot, to_line
 from farm.settings import DataDirectory, FarmSettings
-from farm.store.engine import migrate, open_engine
+from farm.store.engine import open_engine
 from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.writer import Writer
+from tests.storage import lay_database
 
 
 def wait_until(true: Callable[[], object], limit_s: float = 10.0, what: str = "the condition") -> None:
@@ -85,7 +86,7 @@ def running_dashboard(
     data = DataDirectory(tmp_path / "farm")
     for folder in (data.root, data.secrets, data.run, data.previews, data.logs):
         folder.mkdir(parents=True, exist_ok=True)
-    migrate(data.database_url)
+    lay_database(data.database)
     settings = FarmSettings(data=data.root, max_upload_mib=max_upload_mib)
     engine = open_engine(data.database_url, writes=True)
     reading = open_engine(data.database_url, writes=False)
