@@ -11,10 +11,11 @@ from benchmarks.record import percentile, record
 from farm.ids import new_id
 from farm.model import Artifact, Card, CardKind, MemoryPlan, Node, RenderSettings, Tier
 from farm.store import schema
+from farm.store.claims import Assignment
 from farm.store.engine import migrate, open_engine
 from farm.store.registry import Registry
 from farm.store.requests import NewJob, Requests
-from farm.store.writer import Assignment, Writer
+from farm.store.writer import Writer
 
 CARDS = 1_000
 JOBS = 20_000

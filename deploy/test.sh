@@ -26,9 +26,9 @@ fi
 # Hundreds of processes start in these tests; where bytecode may not be written, each would compile the farm for itself.
 unset PYTHONDONTWRITEBYTECODE
 
-# All of it: in four processes, file by file, those with a whole farm first (tests/conftest.py). Much of it is waiting for leases and
-# silences, so four keep two cores busy.
+# All of it: in three processes, file by file, those with a whole farm first (tests/conftest.py). Much of it is waiting for leases and
+# silences, so three keep two cores busy; four are no quicker.
 if [ "$#" = 0 ]; then
-    exec .venv/bin/python -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder
+    exec .venv/bin/python -m pytest tests -n 3 --dist loadfile --no-loadscope-reorder
 fi
 exec .venv/bin/python -m pytest "$@"

@@ -122,6 +122,8 @@ def ray_environment(
     # Ray waits up to 30 s for actors to move away before it ends. Ours never do, and a node that is killed while it waits has not signed
     # off: the head took it for alive for 13 s more.
     found["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"
+    # Ray starts a Python process for each core ahead of tasks that may come, 50 to 70 MB each. The farm has no tasks, and few actors.
+    found |= {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
     found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PYTHONUNBUFFERED": "1"}
     found |= ray_variables(tls)
     if node_home is not None:

@@ -9,8 +9,8 @@ from farm.model import Card, Job
 from farm.planning.eligibility import FarmView, TiersMode, bands_of, unplaceable
 from farm.planning.learned import UNLEARNED, learned_for
 from farm.planning.loading import load_seconds
+from farm.store.claims import Assignment
 from farm.store.reader import Reader
-from farm.store.writer import Assignment
 from scheduler.benched import Benched
 from scheduler.judging import Judging
 from scheduler.lessons import Lessons

@@ -9,24 +9,11 @@ from sqlalchemy.engine import Engine
 
 from farm.auth import Credential
 from farm.errors import NotFoundError
-from farm.model import (
-    Artifact,
-    Attempt,
-    AttemptStatus,
-    Card,
-    FailureClass,
-    Job,
-    JobStatus,
-    Node,
-    RenderSettings,
-    StageKind,
-)
-from farm.planning.calibration import Foretold
-from farm.planning.learned import seconds_taken
-from farm.planning.spans import Span
+from farm.model import Attempt, Card, Job, JobStatus, Node
 from farm.store import schema
+from farm.store.attempt_reader import AttemptReader
 from farm.store.registry import find_token
-from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row, settings_from_json
+from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row
 from farm.store.taught import TaughtReader
 from farm.store.telemetry import TelemetryReader
 
@@ -52,11 +39,11 @@ class Page:
     cursor: int | None
 
 
-class Reader:
+class Reader(AttemptReader):
     """Questions to the store."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self.telemetry = TelemetryReader(engine)
         self.taught = TaughtReader(engine)
 
@@ -230,151 +217,6 @@ class Reader:
             rows = connection.execute(statement.group_by(jobs.c.status)).all()
         found = {JobStatus(status): int(number) for status, number in rows}
         return {status: found.get(status, 0) for status in of}
-
-    def attempts(self, job_id: str) -> list[Attempt]:
-        """A job's attempts, first to last."""
-        attempts = schema.attempts
-        with self._engine.connect() as connection:
-            rows = (
-                connection.execute(
-                    sa.select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
-                )
-                .mappings()
-                .all()
-            )
-        return [attempt_from_row(row) for row in rows]
-
-    def live_attempts(self) -> list[Attempt]:
-        """All attempts that hold a card."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(schema.attempts).where(schema.LIVE)).mappings().all()
-        return [attempt_from_row(row) for row in rows]
-
-    def stage_artifacts(self, job_id: str) -> dict[StageKind, Artifact]:
-        """What the finished stages of a job left for the next ones; none of its last stage, whose clip is the job's."""
-        table = schema.stage_artifacts
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(table).where(table.c.job_id == job_id)).all()
-        return {StageKind(row.stage): Artifact(row.sha256, row.media_type, row.size) for row in rows}
-
-    def tries(self, job_id: str) -> list[Attempt]:
-        """The attempts that count for or against a job: those of its present stage since a person last asked for a new try."""
-        return self._tries(schema.jobs.c.id == job_id)
-
-    def tries_of_open_jobs(self) -> dict[str, list[Attempt]]:
-        """The attempts that count, of each queued or running job that has any."""
-        found: dict[str, list[Attempt]] = {}
-        for attempt in self._tries(schema.jobs.c.status.in_((JobStatus.QUEUED, JobStatus.RUNNING))):
-            found.setdefault(attempt.job_id, []).append(attempt)
-        return found
-
-    def _tries(self, of_jobs: sa.ColumnElement[bool]) -> list[Attempt]:
-        jobs, attempts = schema.jobs, schema.attempts
-        with self._engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(attempts)
-                .join(jobs, attempts.c.job_id == jobs.c.id)
-                .where(of_jobs, attempts.c.number > jobs.c.retried_after, attempts.c.stage == jobs.c.stage)
-                .order_by(jobs.c.seq, attempts.c.number)
-            ).mappings()
-            return [attempt_from_row(row) for row in rows]
-
-    def ended_on(self, card_id: str, limit: int = 50) -> list[Attempt]:
-        """The last attempts that ended on a card since it was last cleared of what had failed on it, newest first."""
-        attempts, cards = schema.attempts, schema.cards
-        cleared = sa.func.coalesce(cards.c.cleared_at, 0.0)
-        statement = (
-            sa.select(attempts)
-            .join(cards, cards.c.id == attempts.c.card_id)
-            .where(attempts.c.card_id == card_id, attempts.c.finished_at > cleared)
-            .order_by(attempts.c.finished_at.desc())
-            .limit(limit)
-        )
-        with self._engine.connect() as connection:
-            return [attempt_from_row(row) for row in connection.execute(statement).mappings()]
-
-    def attempts_of_ids(self, attempt_ids: Collection[str]) -> list[Attempt]:
-        """Those of these attempts that there are."""
-        attempts = schema.attempts
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(attempts).where(attempts.c.id.in_(attempt_ids))).mappings()
-            return [attempt_from_row(row) for row in rows]
-
-    def attempts_of(self, job_ids: Collection[str]) -> dict[str, list[Attempt]]:
-        """The attempts of each of these jobs that has any, first to last."""
-        attempts = schema.attempts
-        statement = sa.select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.number)
-        found: dict[str, list[Attempt]] = {}
-        with self._engine.connect() as connection:
-            for row in connection.execute(statement).mappings():
-                found.setdefault(row["job_id"], []).append(attempt_from_row(row))
-        return found
-
-    def instructive_attempts(
-        self, card_id: str, model: str, limit: int
-    ) -> list[tuple[Attempt, RenderSettings]]:
-        """The last attempts of a model on a card from which something can be learned, newest first, each with its job's settings.
-
-        Only of the stage that runs the model: what interpolates its clip says nothing of it. Nor do those that went on from a checkpoint,
-        and made only a part of their render.
-        """
-        attempts, jobs = schema.attempts, schema.jobs
-        ran_out = sa.and_(
-            attempts.c.status == AttemptStatus.FAILED,
-            attempts.c.failure_class == FailureClass.OUT_OF_MEMORY,
-        )
-        statement = (
-            sa.select(attempts, jobs.c.settings)
-            .join(jobs, jobs.c.id == attempts.c.job_id)
-            .where(
-                attempts.c.card_id == card_id,
-                attempts.c.stage == StageKind.GENERATE,
-                jobs.c.model == model,
-                attempts.c.disturbed.is_(False),
-                sa.or_(
-                    sa.and_(attempts.c.status == AttemptStatus.FINISHED, attempts.c.resumed_step.is_(None)),
-                    ran_out,
-                ),
-            )
-            .order_by(attempts.c.finished_at.desc())
-            .limit(limit)
-        )
-        with self._engine.connect() as connection:
-            rows = connection.execute(statement).mappings().all()
-        return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
-
-    def last_foretold(self) -> str | None:
-        """The newest attempt that `foretold` would tell of: while it is the same one, so is all that `foretold` says."""
-        attempts = schema.attempts
-        statement = sa.select(attempts.c.id).where(schema.FORETOLD).order_by(attempts.c.finished_at.desc())
-        with self._engine.connect() as connection:
-            return connection.scalar(statement.limit(1))
-
-    def foretold(self, limit: int) -> list[Foretold]:
-        """What was foretold of the last finished attempts and what they took, newest first.
-
-        Only of whole renders that nothing else had its hand in: what failed or was lost ended early, what was resumed began late.
-        """
-        attempts = schema.attempts
-        statement = (
-            sa.select(
-                attempts.c.predicted_low_s,
-                attempts.c.predicted_s,
-                attempts.c.predicted_high_s,
-                attempts.c.predicted_basis,
-                attempts.c.stage_seconds,
-            )
-            .where(schema.FORETOLD)
-            .order_by(attempts.c.finished_at.desc())
-            .limit(limit)
-        )
-        with self._engine.connect() as connection:
-            rows = connection.execute(statement).all()
-        told = [
-            Foretold(Span(low, likely, high), seconds_taken(spent), basis)
-            for low, likely, high, basis, spent in rows
-        ]
-        return [one for one in told if one.took > 0]
 
     def story(self, job_id: str) -> list[StoryLine]:
         """What happened to a job, first to last."""

@@ -30,9 +30,10 @@ from farm.model import (
 )
 from farm.planning.tiers import tier_of
 from farm.states import AttemptMove, JobMove
+from farm.store.claims import Assignment
 from farm.store.engine import open_engine
 from farm.store.requests import NewJob, RequestKind, Requests
-from farm.store.writer import Assignment, Result
+from farm.store.writer import Result
 from farm.vitals import Vitals
 from tests.integration.dashboard_server import RunningDashboard
 from tests.pictures import person, product, street

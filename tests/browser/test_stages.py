@@ -10,7 +10,8 @@ from farm.feed import JobChanged, LiveJob
 from farm.ids import new_id
 from farm.model import Artifact, Attempt, Job, MemoryPlan, StageKind
 from farm.states import AttemptMove
-from farm.store.writer import Assignment, StageResult
+from farm.store.claims import Assignment
+from farm.store.writer import StageResult
 from tests.browser.conftest import Furnished, Visit
 from tests.browser.farm_in_use import CPU, RTX_2060, picture
 

@@ -19,10 +19,11 @@ from farm.feed import CardChanged, JobChanged, LiveCard, LiveJob, Snapshot
 from farm.ids import new_id
 from farm.model import Card, CardKind, FailureClass, Job, MemoryPlan, Node
 from farm.states import AttemptMove, JobMove
+from farm.store.claims import Assignment
 from farm.store.engine import open_engine
 from farm.store.requests import RequestKind, Requests
 from farm.store.telemetry import Figures, Row
-from farm.store.writer import Assignment, Result
+from farm.store.writer import Result
 from farm.vitals import CardFacts
 from tests.integration.dashboard_server import (
     FakeScheduler,

@@ -16,7 +16,8 @@ from farm.artifacts import ArtifactStore
 from farm.ids import new_id
 from farm.model import Card, CardKind, MemoryPlan, Node
 from farm.states import AttemptMove
-from farm.store.writer import Assignment, Result
+from farm.store.claims import Assignment
+from farm.store.writer import Result
 from node_agent.encode import encode
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 from tests.pictures import street

@@ -20,9 +20,10 @@ from farm.model import Artifact, Card, CardKind, FailureClass, MemoryPlan, Node,
 from farm.own_bench import BenchResult
 from farm.states import JobMove
 from farm.store.benches import Benches
+from farm.store.claims import Assignment
 from farm.store.engine import open_engine
 from farm.store.requests import NewJob, Requests
-from farm.store.writer import Assignment, Result
+from farm.store.writer import Result
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
 from tests.integration.test_cli_client import run
 from tests.storage import SETTINGS

@@ -17,7 +17,8 @@ from PIL import Image
 from farm.again import describe
 from farm.feed import JobChanged, LiveJob
 from farm.model import Artifact, Card, CardKind, MemoryPlan, Node, RenderSettings, StageKind
-from farm.store.writer import Assignment, StageResult
+from farm.store.claims import Assignment
+from farm.store.writer import StageResult
 from farm.video import Metadata
 from node_agent.encode import encode
 from tests.integration.dashboard_server import (

@@ -26,7 +26,8 @@ from farm.errors import (
 from farm.ids import new_id
 from farm.model import Card, CardKind, MemoryPlan, Node
 from farm.states import AttemptMove
-from farm.store.writer import Assignment, Result
+from farm.store.claims import Assignment
+from farm.store.writer import Result
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 
 CARD = Card("CPU-n1", "n1", CardKind.CPU, "CPU of attic", models=frozenset({"animatic"}))

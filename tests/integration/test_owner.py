@@ -109,7 +109,7 @@ def test_a_pc_that_leaves_takes_its_credential_with_it(
                 "--ray-port",
                 str(free_ray_port() + 480),
                 "--hours",
-                "all",
+                "mon-sun all",
             ],
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -120,7 +120,7 @@ def test_a_pc_that_leaves_takes_its_credential_with_it(
             wait_until(lambda: "attic" in states(client), 90, "its card joins")
             wait_until(lambda: states(client)["attic"] == "idle", 90, "its card is ready")
             rules = {node.name: node.owner_rules for node in client.nodes()}
-            assert rules["attic"] == "hours all"
+            assert rules["attic"] == "hours mon-sun all"
             node_token = json.loads((home / "farm.json").read_text())["node_token"]
             left = verb("leave", "--home", str(home))
             assert left.returncode == 0, left.stderr

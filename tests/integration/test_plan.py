@@ -15,7 +15,8 @@ from farm.ids import new_id
 from farm.model import Card, CardKind, MemoryPlan, Node
 from farm.planning.foresee import imagined_card
 from farm.states import AttemptMove
-from farm.store.writer import Assignment, Result
+from farm.store.claims import Assignment
+from farm.store.writer import Result
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 from tests.integration.test_api import send
 from tests.integration.test_cli_client import run

@@ -12,8 +12,9 @@ from farm.ids import new_id
 from farm.model import Artifact, AttemptStatus, FailureClass, JobStatus, MemoryPlan, StageKind
 from farm.states import LIVE_ATTEMPTS, AttemptMove, JobMove
 from farm.store import schema
+from farm.store.claims import Assignment
 from farm.store.requests import RequestKind
-from farm.store.writer import Assignment, Result, StageResult
+from farm.store.writer import Result, StageResult
 from tests.storage import Storage, open_storage
 
 CARDS = 3

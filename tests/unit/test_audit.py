@@ -10,7 +10,8 @@ from farm.artifacts import ArtifactStore
 from farm.model import FailureClass, MemoryPlan, Node
 from farm.states import JobMove
 from farm.store.audit import audit
-from farm.store.writer import Assignment, Result
+from farm.store.claims import Assignment
+from farm.store.writer import Result
 from tests.storage import Storage, open_storage
 from tests.unit.test_scheduler import clip
 

@@ -14,7 +14,8 @@ from farm.model import FailureClass, MemoryPlan
 from farm.planning.calibration import Calibration, Foretold, calibration
 from farm.planning.spans import SHARE, Span, Z, spread
 from farm.states import AttemptMove, JobMove
-from farm.store.writer import Assignment, Result
+from farm.store.claims import Assignment
+from farm.store.writer import Result
 from tests.storage import Storage, open_storage
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from farm.errors import NotFoundError
 from farm.model import JobStatus, MemoryPlan, Tier
+from farm.store.claims import Assignment
 from farm.store.requests import NewJob
-from farm.store.writer import Assignment
 from tests.storage import PICTURE, SETTINGS, open_storage
 
 PROMPTS = ("Waves roll in", 'He says "stop"', "50 % of it_all", "Über die Brücke", "back\\slash", "")

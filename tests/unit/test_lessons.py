@@ -12,7 +12,8 @@ from farm.planning.interpolation import interpolation_seconds
 from farm.planning.learned import UNLEARNED, learn_load
 from farm.planning.loading import load_seconds
 from farm.states import AttemptMove, JobMove
-from farm.store.writer import Assignment, Result, StageResult
+from farm.store.claims import Assignment
+from farm.store.writer import Result, StageResult
 from scheduler.lessons import Lessons
 from tests.storage import SETTINGS, Storage, open_storage
 

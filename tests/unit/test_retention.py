@@ -14,10 +14,11 @@ from farm.model import Artifact, FailureClass, Job, JobStatus, MemoryPlan, Stage
 from farm.retention import DAY_S, GB, Going, Kept, Limits, going
 from farm.states import JobMove
 from farm.store.audit import audit
+from farm.store.claims import Assignment
 from farm.store.leftovers import KEPT_S, Leftovers
 from farm.store.requests import RequestKind
 from farm.store.retention import RetentionReader
-from farm.store.writer import Assignment, Result, StageResult
+from farm.store.writer import Result, StageResult
 from scheduler.retention import EVERY_S, SOON_S, Retention
 from tests.storage import SETTINGS, Storage, open_storage
 

@@ -25,9 +25,10 @@ from farm.model import (
 )
 from farm.states import AttemptMove, JobMove
 from farm.store import schema
+from farm.store.claims import Assignment
 from farm.store.engine import migrate, open_engine
 from farm.store.requests import KeyReusedError, NewJob, Requests
-from farm.store.writer import Assignment, Result, StageResult
+from farm.store.writer import Result, StageResult
 from tests.storage import PICTURE, SETTINGS, Storage, open_storage
 
 

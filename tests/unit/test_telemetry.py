@@ -7,8 +7,8 @@ import sqlalchemy as sa
 
 from farm.model import Attempt, CardKind, MemoryPlan
 from farm.store import schema
+from farm.store.claims import Assignment
 from farm.store.telemetry import FINE_S, SPANS, Figures, Row
-from farm.store.writer import Assignment
 from farm.vitals import Vitals
 from farm.wire import CardReport, NodeReport
 from scheduler.telemetry import IDLE_EVERY_S, Telemetry

@@ -12,9 +12,10 @@ from farm.answers import Throughput
 from farm.model import FailureClass, MemoryPlan
 from farm.states import LIVE_ATTEMPTS, JobMove
 from farm.store import schema
+from farm.store.claims import Assignment
 from farm.store.engine import open_engine
 from farm.store.throughput import Done, ThroughputReader
-from farm.store.writer import Assignment, Result
+from farm.store.writer import Result
 from tests.storage import SETTINGS, Storage, open_storage
 
 HOUR = 3600.0
