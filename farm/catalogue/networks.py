@@ -5,7 +5,7 @@ memory and time of these networks are proportional to it, apart from what `fixed
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -61,6 +61,7 @@ class Network:
     the MiB that libraries keep for themselves, whatever the work is.
     `widths` are the working sets of all layers that can be cut (MiB per work) with how many layers have each: from them follows how many
     pieces a plan makes. `measured` says on which card, with which versions, by which command; `counted` needs no card.
+    `mib` are all weights in fp16.
     """
 
     name: str
@@ -73,11 +74,11 @@ class Network:
     between: float
     widths: tuple[tuple[float, int], ...]
     kept: float
+    mib: float = field(init=False)
 
-    @property
-    def mib(self) -> float:
-        """All weights in fp16."""
-        return sum(unit.mib for unit in self.units)
+    def __post_init__(self) -> None:
+        """Adds up the weights once: the planner asks for them hundreds of times a plan."""
+        object.__setattr__(self, "mib", sum(unit.mib for unit in self.units))  # frozen
 
     def step_seconds(self, work: float, scale: float = 1.0) -> float:
         """A step with everything on the card and whole, on one that takes `scale` times the measured card's seconds.

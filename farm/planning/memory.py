@@ -221,6 +221,7 @@ def kept_of(plan: MemoryPlan) -> float:
     return KEPT_IN_PIECES if plan.piece_mib else KEPT_WHOLE
 
 
+@lru_cache(maxsize=512)
 def layers_mib(net: Network, work: float, piece_mib: int, passes: int) -> float:
     """What the hungriest layer is handed, MiB, with all that lies beside it; `passes` are in one batch."""
     most = net.between
@@ -234,6 +235,7 @@ def layers_mib(net: Network, work: float, piece_mib: int, passes: int) -> float:
     return most * work
 
 
+@lru_cache(maxsize=512)
 def pieces_of(net: Network, work: float, piece_mib: int) -> int:
     """How many pieces more than layers."""
     return sum(count * (_cut(width * work, piece_mib) - 1) for width, count in net.widths)

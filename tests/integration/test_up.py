@@ -98,9 +98,10 @@ class Up:
         return self.process.wait(40), time.monotonic() - began
 
 
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    found = Up(tmp_path)
+@pytest.fixture(scope="module")
+def one_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """What these tests start, kill and start again: each start takes ten seconds of a core."""
+    found = Up(tmp_path_factory.mktemp("farm"))
     yield found
     if found.process is not None and found.process.poll() is None:
         found.end()
@@ -111,33 +112,19 @@ def up(tmp_path: Path) -> Iterator[Up]:
     assert left == [], "the farm left processes behind"
 
 
+@pytest.fixture
+def up(one_farm: Up) -> Up:
+    """The farm, running."""
+    if one_farm.process is None or one_farm.process.poll() is not None:
+        one_farm.start()
+    return one_farm
+
+
 def farm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*FARM, *arguments], capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_up_and_down(up):
-    up.start()
-    assert up.healthy()
-    link = re.search(r"http://127\.0\.0\.1:\d+/signin\?token=\S+", up.said())
-    assert link is not None
-    assert httpx.get(link.group()).status_code in (302, 303, 307)
-    for secret in (up.data.ray_token, up.data.admin_token):
-        assert secret.stat().st_mode & 0o777 == 0o600
-    assert up.facts() == {
-        "address": f"{daemons.LOOPBACK_NODE}:{up.ray_port}",
-        "epoch": json.loads((up.data.root / "ray" / "epoch.json").read_text())["epoch"],
-    }
-    code, took = up.end(signal.SIGTERM)
-    assert code == 0, up.said()
-    assert took < 8.0
-    print(f"down after {took:.1f} s")
-    assert up.alive() == []
-    assert not up.data.ray_facts.exists()
-    assert "Traceback" not in up.said()
-
-
 def test_a_second_farm_on_the_same_directory_and_one_on_the_same_port_are_refused(up, tmp_path):
-    up.start()
     same = farm("up", "--data", str(up.data.root))
     assert same.returncode == 1
     assert f"A farm already runs on {up.data.root} (process {up.process.pid})" in same.stderr
@@ -157,7 +144,6 @@ def test_a_second_farm_on_the_same_directory_and_one_on_the_same_port_are_refuse
 
 
 def test_parts_that_are_killed_come_back(up):
-    up.start()
     for part in ("scheduler", "dashboard"):
         killed = up.pid_of(part)
         os.kill(killed, signal.SIGKILL)
@@ -174,17 +160,14 @@ def test_parts_that_are_killed_come_back(up):
 
 
 def test_kill_9_of_the_supervisor_and_a_new_start(up):
-    up.start()
     up.process.kill()
     up.process.wait()
     assert up.start() < 60
     assert up.healthy()
-    assert up.end()[0] == 0
 
 
 def test_a_broken_state_of_ray_costs_the_nodes_a_new_join_and_nothing_else(up):
     """Ray gives up with "Failed to start GCS" for ever when the files of its state are damaged, as by a full disk."""
-    up.start()
     first = up.facts()
     assert up.end()[0] == 0
     for manifest in (up.data.root / "ray" / "gcs").rglob("MANIFEST*"):
@@ -193,6 +176,26 @@ def test_a_broken_state_of_ray_costs_the_nodes_a_new_join_and_nothing_else(up):
     assert "begins anew" in up.said()
     assert up.facts()["epoch"] != first["epoch"]
     assert list((up.data.root / "ray" / "gcs.broken").rglob("MANIFEST*"))
+
+
+def test_up_and_down(up):
+    assert up.healthy()
+    link = re.search(r"http://127\.0\.0\.1:\d+/signin\?token=\S+", up.said())
+    assert link is not None
+    assert httpx.get(link.group()).status_code in (302, 303, 307)
+    for secret in (up.data.ray_token, up.data.admin_token):
+        assert secret.stat().st_mode & 0o777 == 0o600
+    assert up.facts() == {
+        "address": f"{daemons.LOOPBACK_NODE}:{up.ray_port}",
+        "epoch": json.loads((up.data.root / "ray" / "epoch.json").read_text())["epoch"],
+    }
+    code, took = up.end(signal.SIGTERM)
+    assert code == 0, up.said()
+    assert took < 8.0
+    print(f"down after {took:.1f} s")
+    assert up.alive() == []
+    assert not up.data.ray_facts.exists()
+    assert "Traceback" not in up.said()
 
 
 def run_token(data: Path, *arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
