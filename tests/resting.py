@@ -20,7 +20,7 @@ from farm.wire import Order
 from node_agent.rest import WARM_MOST
 
 CARDS = 5
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 def quick_agent() -> Any:

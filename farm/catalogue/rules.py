@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Literal
 
@@ -113,6 +113,7 @@ def rules() -> Rules:
 _MAKER = re.compile(r"^(?:nvidia\s+)?(?:geforce\s+|tesla\s+)?", re.IGNORECASE)
 
 
+@lru_cache(maxsize=1024)
 def precision_rule(capability: Capability, name: str) -> PrecisionRule | None:
     """The rule that keeps a card from half precision, or None for a card that computes in it well."""
     bare = _MAKER.sub("", name)

@@ -298,10 +298,13 @@ def unplaceable(
     `cards` are all that the farm knows, also those that are away, busy, drained or kept for their owners: those may come back. `judge`
     is who remembers what `check` says with this view.
     """
-    found = [(card, judge(job, card) if judge is not None else check(job, card, view)) for card in cards]
-    if not found or any(verdict.able for _, verdict in found):
-        return None
-    return _nobody(job, found, view)
+    found: list[tuple[Card, Verdict]] = []
+    for card in cards:
+        verdict = judge(job, card) if judge is not None else check(job, card, view)
+        if verdict.able:
+            return None  # mostly one of the first: the others need not be asked
+        found.append((card, verdict))
+    return _nobody(job, found, view) if found else None
 
 
 def without_its_owner(card: Card) -> Card:

@@ -9,7 +9,7 @@ import pytest
 
 from node_agent.rest import WARM_MOST
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
 
 
@@ -20,7 +20,7 @@ def test_workers_rest_and_are_woken_for_work(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=240,
         check=False,
     )
     saw = [line for line in done.stdout.splitlines() if line.startswith("SAW ")]
