@@ -22,6 +22,25 @@ def test_root_is_not_taken_where_that_user_is_missing() -> None:
 
 
 @only_root
+def test_farm_up_becomes_the_user_that_it_is_told_or_says_why_not(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "farm.cli.main",
+        "up",
+        "--as-user",
+        "nobody-here",
+        "--data",
+        str(tmp_path / "data"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert done.returncode == 1
+    assert "there is no user nobody-here" in done.stderr
+    assert "useradd --system" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@only_root
 def test_root_goes_on_as_root_only_when_told_and_is_told_what_that_means() -> None:
     said: list[str] = []
     step_down("root", said.append)
