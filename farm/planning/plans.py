@@ -34,11 +34,11 @@ from farm.planning.memory import (
 )
 from farm.planning.residency import ring_mib
 
-PIECES_MIB: Final = (0, 2048, 1024, 512, 256, 128, 64)
-"""The working sets that are tried for a layer; 0 runs all whole. Half as large a piece makes twice as many launches."""
 LARGE_MIB: Final = 2048
+PIECES_MIB: Final = (0, LARGE_MIB, 1024, 512, 256, 128, 64)
+"""The working sets that are tried for a layer; 0 runs all whole. Half as large a piece makes twice as many launches."""
 FEW: Final = 10
-"""Pieces this large are taken where they are at most this few: the holes that they leave in the allocator's memory are as
+"""Pieces of `LARGE_MIB` are taken where they are at most this few: the holes that they leave in the allocator's memory are as
 large. On an H200 1280x704x16 under 5.4 GiB took 1.053 of the resident step with 34 of them, the allocator giving back what it
 kept 4.2 times a step, and 1.025 with 90 of 1024 (0.1 times); 512x512x16 under 3.4 GiB took 1.00 with one of them, and 1.03 to
 1.07 with layers whole and less to stay."""

@@ -10,7 +10,8 @@ from farm.planning.calibration import Foretold
 from farm.planning.learned import seconds_taken
 from farm.planning.spans import Span
 from farm.store import schema
-from farm.store.rows import attempt_from_row, settings_from_json
+from farm.store.rows import attempt_from_row
+from farm.store.taught import newest_with_settings
 
 
 class AttemptReader:
@@ -111,25 +112,16 @@ class AttemptReader:
             attempts.c.status == AttemptStatus.FAILED,
             attempts.c.failure_class == FailureClass.OUT_OF_MEMORY,
         )
-        statement = (
-            sa.select(attempts, jobs.c.settings)
-            .join(jobs, jobs.c.id == attempts.c.job_id)
-            .where(
-                attempts.c.card_id == card_id,
-                attempts.c.stage == StageKind.GENERATE,
-                jobs.c.model == model,
-                attempts.c.disturbed.is_(False),
-                sa.or_(
-                    sa.and_(attempts.c.status == AttemptStatus.FINISHED, attempts.c.resumed_step.is_(None)),
-                    ran_out,
-                ),
-            )
-            .order_by(attempts.c.finished_at.desc())
-            .limit(limit)
+        whole = sa.and_(attempts.c.status == AttemptStatus.FINISHED, attempts.c.resumed_step.is_(None))
+        return newest_with_settings(
+            self._engine,
+            limit,
+            attempts.c.card_id == card_id,
+            attempts.c.stage == StageKind.GENERATE,
+            jobs.c.model == model,
+            attempts.c.disturbed.is_(False),
+            sa.or_(whole, ran_out),
         )
-        with self._engine.connect() as connection:
-            rows = connection.execute(statement).mappings().all()
-        return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
 
     def last_foretold(self) -> str | None:
         """The newest attempt that `foretold` would tell of: while it is the same one, so is all that `foretold` says."""

@@ -13,6 +13,23 @@ LOADS_AMONG = 100
 """Among so many of a card's last renders its loads are looked for."""
 
 
+def newest_with_settings(
+    engine: Engine, limit: int, *which: sa.ColumnElement[bool]
+) -> list[tuple[Attempt, RenderSettings]]:
+    """The last attempts of which all of this holds, by their end, newest first, each with its job's settings."""
+    attempts, jobs = schema.attempts, schema.jobs
+    statement = (
+        sa.select(attempts, jobs.c.settings)
+        .join(jobs, jobs.c.id == attempts.c.job_id)
+        .where(*which)
+        .order_by(attempts.c.finished_at.desc())
+        .limit(limit)
+    )
+    with engine.connect() as connection:
+        rows = connection.execute(statement).mappings().all()
+    return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
+
+
 class TaughtReader:
     """On an engine opened with `writes=False`."""
 
@@ -21,22 +38,15 @@ class TaughtReader:
 
     def interpolations(self, card_id: str, limit: int) -> list[tuple[Attempt, RenderSettings]]:
         """The last interpolations on a card that were finished and left alone, newest first, each with its job's settings."""
-        attempts, jobs = schema.attempts, schema.jobs
-        statement = (
-            sa.select(attempts, jobs.c.settings)
-            .join(jobs, jobs.c.id == attempts.c.job_id)
-            .where(
-                attempts.c.card_id == card_id,
-                attempts.c.stage == StageKind.INTERPOLATE,
-                attempts.c.status == AttemptStatus.FINISHED,
-                attempts.c.disturbed.is_(False),
-            )
-            .order_by(attempts.c.finished_at.desc())
-            .limit(limit)
+        attempts = schema.attempts
+        return newest_with_settings(
+            self._engine,
+            limit,
+            attempts.c.card_id == card_id,
+            attempts.c.stage == StageKind.INTERPOLATE,
+            attempts.c.status == AttemptStatus.FINISHED,
+            attempts.c.disturbed.is_(False),
         )
-        with self._engine.connect() as connection:
-            rows = connection.execute(statement).mappings().all()
-        return [(attempt_from_row(row), settings_from_json(row["settings"])) for row in rows]
 
     def loads(self, card_id: str, model: str) -> list[float]:
         """Seconds from the order to the first step of the last renders for which a card had to load the model, newest first.
