@@ -164,6 +164,7 @@ def test_kill_9_of_the_supervisor_and_a_new_start(up):
     up.process.wait()
     assert up.start() < 60
     assert up.healthy()
+    assert up.end()[0] == 0
 
 
 def test_a_broken_state_of_ray_costs_the_nodes_a_new_join_and_nothing_else(up):

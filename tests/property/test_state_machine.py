@@ -236,12 +236,6 @@ class Farm(RuleBasedStateMachine):
         with self.store.reader._engine.connect() as connection:
             jobs = {row.id: row for row in connection.execute(sa.select(schema.jobs))}
             attempts = {row.id: row for row in connection.execute(sa.select(schema.attempts))}
-            left: dict[str, set[StageKind]] = {job: set() for job in jobs}
-            for row in connection.execute(sa.select(schema.stage_artifacts)):
-                left[row.job_id].add(StageKind(row.stage))
-        counted: dict[str, set[str]] = {job: set() for job in jobs}
-        for attempt in self.store.reader._tries(sa.true()):  # what `tries` says of each, in one question
-            counted[attempt.job_id].add(attempt.id)
         assert {job: JobStatus(row.status) for job, row in jobs.items()} == self.job_status
         assert {name: AttemptStatus(row.status) for name, row in attempts.items()} == self.attempt_status
         assert {job for job, row in jobs.items() if row.cancel_requested} == self.cancel_asked
@@ -253,15 +247,17 @@ class Farm(RuleBasedStateMachine):
         )
         for job, row in jobs.items():
             assert row.stage == self.stage[job]
-            assert left[job] == ({StageKind.GENERATE} if self.stage[job] is StageKind.INTERPOLATE else set())
+            left = self.store.reader.stage_artifacts(job)
+            assert set(left) == ({StageKind.GENERATE} if self.stage[job] is StageKind.INTERPOLATE else set())
             if row.status == JobStatus.FINISHED:
                 assert row.video_sha256 == f"video-{self.results[job]}"
             assert (row.finished_at is None) == (row.status in (JobStatus.QUEUED, JobStatus.RUNNING))
         for job in jobs:
             numbers = sorted(row.number for row in attempts.values() if row.job_id == job)
             assert numbers == list(range(1, len(numbers) + 1))
+            counted = {attempt.id for attempt in self.store.reader.tries(job)}
             made = {row.id for row in attempts.values() if row.job_id == job and row.stage == self.stage[job]}
-            assert counted[job] == made - self.before_retry.get(job, set()), "a retry begins to count anew"
+            assert counted == made - self.before_retry.get(job, set()), "a retry begins to count anew"
 
 
 Farm.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
