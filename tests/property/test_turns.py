@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, Tier
 from farm.planning.eligibility import Verdict
-from scheduler.lanes import AGEING_S, BURST
+from scheduler.lanes import AGEING_S
 from scheduler.policy import Policy
 from tests.storage import SETTINGS
 
@@ -19,15 +19,18 @@ JOB = Job("", JobStatus.QUEUED, SETTINGS, Tier.PREVIEW, "ab", NOW)
 @given(
     own=st.integers(10, 400),
     others=st.lists(st.tuples(st.integers(5, 100), st.none() | st.integers(0, 300)), max_size=4),
-    waiting=st.integers(1, BURST - 1),
+    waiting=st.integers(1, 40),
 )
+@example(own=81, others=[(5, 0), (5, 87)], waiting=16)
+@example(own=81, others=[(5, 0), (6, 81)], waiting=16)
 def test_a_free_card_takes_the_first_job_that_the_others_would_not_finish_sooner(
     own: int, others: list[tuple[int, int | None]], waiting: int
 ) -> None:
     """`others` are busy cards: seconds of a job, and when they are free; None if nobody knows. All whole seconds, counted one by one.
 
-    So many alike as make a batch go by another rule: with 16 for a card of 81 s beside two of 5 s, free now and in 87, it takes one, done
-    a second after the others were, since the linear program has cards alike as one that is free in between.
+    So many alike as make a batch too, which goes by a linear program that has cards alike as one. With 16 for a card of 81 s it took one,
+    done a second after the others were: two of 5 s, free now and in 87, counted as free in between; and one of 6 s, free in 81, held up the
+    end of all although nobody needed it.
     """
     speeds = {"own": own, **{f"other{index}": seconds for index, (seconds, _) in enumerate(others)}}
     policy = Policy(lambda _job, card: Verdict(True, (), MemoryPlan(), float(speeds[card.id])))

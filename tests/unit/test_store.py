@@ -181,7 +181,34 @@ def test_one_transaction_assigns_many_and_leaves_out_what_lost_its_race(tmp_path
         Assignment(f"A{index}", job.id, "n1", card.id, card.name, MemoryPlan())
         for index, (job, card) in enumerate(zip(jobs, cards, strict=True))
     ]
-    assert [attempt.id for attempt in store.writer.assign(asked, 3.0)] == ["A0", "A2"]
+    won = store.writer.assign(asked, 3.0)
+    assert [attempt.id for attempt in won] == ["A0", "A2"]
+    assert store.reader.attempts_of_ids(["A0", "A2"]) == won, "what is told is what was stored"
+
+
+def test_jobs_of_different_stages_are_assigned_together_and_their_tries_counted(tmp_path: Path) -> None:
+    """One transaction takes every stage's jobs, each only at its own stage; the number of a try goes on from the job's last."""
+    store = open_storage(tmp_path)
+    one, two, three = store.add_cards(3)
+    again, later, other = store.submit(), store.submit(), store.submit()
+
+    def order(name: str, job: Job, card: Card, stage: StageKind = StageKind.GENERATE) -> Assignment:
+        return Assignment(name, job.id, "n1", card.id, card.name, MemoryPlan(), stage, predicted_s=9.0)
+
+    store.writer.assign([order("A1", again, one)], 2.0)
+    store.writer.withdraw("A1", "The card was busy.", 3.0)
+    with store.writer._engine.begin() as connection:
+        connection.execute(sa.update(schema.jobs).where(schema.jobs.c.id == later.id).values(stage="encode"))
+    asked = [
+        order("A3", again, one),
+        order("A4", later, two, StageKind.ENCODE),
+        order("A5", other, three, StageKind.ENCODE),
+    ]
+    won = store.writer.assign(asked, 5.0)
+    assert [(attempt.id, attempt.number, attempt.stage) for attempt in won] == [
+        ("A3", 2, StageKind.GENERATE),
+        ("A4", 1, StageKind.ENCODE),
+    ]
 
 
 def test_assigning_reads_no_cards_history(tmp_path: Path) -> None:
