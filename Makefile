@@ -12,13 +12,13 @@ help:
 demo: ## a farm on this PC renders one sample picture and keeps serving (ONCE=1 stops after the video)
 	@sh deploy/demo.sh
 
-test: ## the whole test suite, real Ray, real Chromium, network namespaces included
+test: ## the test suite: real Ray, real ffmpeg, real Chromium
 	@sh deploy/test.sh
 
 test-unit: ## the tests that take seconds
 	@sh deploy/test.sh tests/unit tests/property
 
-test-network: ## only the tests in network namespaces (root); a skip is a failure
+test-network: ## the slow tests in network namespaces (root): cut cables, killed PCs; a skip is a failure
 	@sh deploy/test.sh --network
 
 lint: ## ruff, mypy --strict, import-linter

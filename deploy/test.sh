@@ -1,6 +1,6 @@
 #!/bin/sh
-# The test suite. `sh deploy/test.sh` runs all of it; paths or pytest's options narrow it; `--network` runs only the tests in
-# network namespaces, where a skip is a failure.
+# The test suite. `sh deploy/test.sh` runs all of it but the slow tests in network namespaces; `--network` runs those, where a skip is a
+# failure; paths or pytest's options narrow it.
 set -eu
 cd "$(dirname "$0")/.."
 sh deploy/setup.sh dev
@@ -19,16 +19,19 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     fi
 fi
 
-if [ "${1:-}" = "--network" ]; then
-    shift
-    FARM_REQUIRE_NETWORK_TESTS=1 exec .venv/bin/python -m pytest tests/network "$@"
-fi
 # Hundreds of processes start in these tests; where bytecode may not be written, each would compile the farm for itself.
 unset PYTHONDONTWRITEBYTECODE
 
-# All of it: in three processes, file by file, those with a whole farm first (tests/conftest.py). Much of it is waiting for leases and
-# silences, so three keep two cores busy; four are no quicker.
+# In three processes, file by file, those with a whole farm first (tests/conftest.py). Much of it is waiting for leases and silences, so three
+# keep two cores busy; four are no quicker.
+side_by_side="-n 3 --dist loadfile --no-loadscope-reorder"
+if [ "${1:-}" = "--network" ]; then
+    shift
+    # shellcheck disable=SC2086
+    FARM_REQUIRE_NETWORK_TESTS=1 exec .venv/bin/python -m pytest tests/network $side_by_side "$@"
+fi
 if [ "$#" = 0 ]; then
-    exec .venv/bin/python -m pytest tests -n 3 --dist loadfile --no-loadscope-reorder
+    # shellcheck disable=SC2086
+    exec .venv/bin/python -m pytest tests --ignore tests/network $side_by_side
 fi
 exec .venv/bin/python -m pytest "$@"

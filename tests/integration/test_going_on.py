@@ -16,7 +16,7 @@ from tests.pictures import street
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch]
 
-STEPS = 24
+STEPS = 14
 CLIP = {
     "model": "i2vgen-xl-small", "width": 128, "height": 128, "frames": 8, "steps": STEPS, "guidance": 7.5, "fps": 4,
     "seed": 3, "prompt": "A person walking forward naturally",
