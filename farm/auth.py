@@ -122,7 +122,7 @@ def judge(credential: Credential | None, accepts: frozenset[TokenKind], now: flo
     if credential.kind not in accepts:
         kinds = " or ".join(sorted(accepts))
         raise SignInError(
-            f"This is a {credential.kind} token; a {kinds} token is needed here.",
+            f"The token is of the kind {credential.kind}; one of the kind {kinds} is needed here.",
             "Make one with `farm token`.",
         )
     return credential

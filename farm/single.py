@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from farm.errors import ConfigurationError
 
@@ -27,10 +29,9 @@ def only_one(lock: Path, message: str, remedy: str) -> Iterator[None]:
     """Holds the lock for as long as the block runs; `{pid}` in the texts is the other process.
 
     Raises:
-        ConfigurationError: another process holds it.
+        ConfigurationError: another process holds it, or who runs this may not write there.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+") as file:
+    with _opened(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -41,3 +42,16 @@ def only_one(lock: Path, message: str, remedy: str) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _opened(lock: Path) -> IO[str]:
+    """The lock's file, made with its directory where there is none; it is the first thing that a program writes there."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return lock.open("a+")
+    except OSError as error:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        raise ConfigurationError(
+            f"{user} cannot write in {lock.parent}: {error.strerror}.",
+            f"Give it to that user (`sudo chown -R {user} {lock.parent}`), or choose another directory.",
+        ) from error

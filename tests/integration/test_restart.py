@@ -12,7 +12,7 @@ from tests.pictures import product
 pytestmark = pytest.mark.ray
 
 SMALL = {"preset": "draft", "width": 256, "height": 192, "frames": 8, "prompt": "zoom"}
-LONG = {**SMALL, "width": 960, "height": 544, "frames": 120}
+LONG = {**SMALL, "width": 960, "height": 544, "frames": 80}
 """Some seconds of rendering: time enough to pull plugs."""
 
 

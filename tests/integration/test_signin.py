@@ -133,7 +133,7 @@ def test_a_node_token_opens_one_door_only(farm: RunningDashboard, clock: MovedCl
     assert get(farm, token=token).status_code == 401
     assert get(farm, "/openapi.json", token).status_code == 401
     refused = httpx.post(f"{farm.base_url}/api/v1/nodes/hello", headers=farm.headers, json={})
-    assert "node token is needed" in refused.json()["detail"]
+    assert "one of the kind node is needed" in refused.json()["detail"]
 
 
 def test_the_link_signs_a_browser_in_and_the_cookie_is_kept_from_scripts(farm: RunningDashboard):

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,16 @@ except ConfigurationError as error: print(error)
     admitted = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert refused.strip() == f"taken by {os.getpid()} kill {os.getpid()}"
     assert admitted.strip() == "in"
+
+
+def test_a_directory_where_nothing_can_be_written_is_named_with_the_remedy():
+    """`farm up --as-user` on a directory of root's ended with an error of the program."""
+    with (
+        pytest.raises(ConfigurationError, match="cannot write in /proc: ") as caught,
+        only_one(Path("/proc/lock"), "", ""),
+    ):
+        pass
+    assert "sudo chown -R" in caught.value.remedy
 
 
 def test_ray_s_state_keeps_its_epoch_from_start_to_start(tmp_path):

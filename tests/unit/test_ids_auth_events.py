@@ -71,7 +71,7 @@ def test_a_token_is_good_for_its_own_kind_of_use_only(kind: TokenKind, accepted:
     if kind is accepted:
         assert judge(credential, frozenset({accepted}), NOW) is credential
     else:
-        with pytest.raises(SignInError, match=f"This is a {kind} token; a {accepted} token is needed"):
+        with pytest.raises(SignInError, match=f"of the kind {kind}; one of the kind {accepted} is needed"):
             judge(credential, frozenset({accepted}), NOW)
 
 

@@ -138,7 +138,7 @@ def test_new_frames_lie_between_their_neighbours_and_near_what_the_model_renders
 
 
 def test_a_cancel_is_heard_while_ffmpeg_works_and_leaves_no_process(tmp_path: Path) -> None:
-    settings = replace(SMALL, width=1280, height=704, frames=4, fps=8, smooth=60)
+    settings = replace(SMALL, width=960, height=544, frames=4, fps=8, smooth=60)
     asked = request(tmp_path, settings, rendered(settings))
     before = children()
     heard = Heard(stop_at=2)

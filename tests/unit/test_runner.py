@@ -495,7 +495,7 @@ def test_an_interpolation_that_cannot_read_its_clip_fails_with_the_words_of_ffmp
 def test_a_cancel_stops_an_interpolation_within_a_second(
     runner: Runner, spool: Spool, picture: bytes
 ) -> None:
-    wide = {"width": 1280, "height": 704, "frames": 8, "smooth": 60}
+    wide = {"width": 960, "height": 544, "frames": 8, "smooth": 60}
     runner.start(order(picture, **wide), picture)
     assert isinstance(ended(spool)[-1], events.Done)
     between = spool.read("A1", "video.mp4")
