@@ -21,6 +21,7 @@ from farm.settings import DataDirectory
 from farm.store.audit import audit
 from farm.store.engine import open_engine
 from farm.store.reader import Reader
+from tests.waiting import pauses
 
 READY_S = 60.0
 
@@ -45,9 +46,11 @@ def free_ray_port(span: int = 120) -> int:
 def wait_until(holds: Callable[[], bool], limit_s: float, what: str) -> None:
     """Waits for a condition, with a limit."""
     end = time.monotonic() + limit_s
-    while not holds():
+    for pause in pauses():
+        if holds():
+            return
         assert time.monotonic() < end, f"did not come about in {limit_s} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def steps_done(client: Farm, job_id: str) -> int:

@@ -28,16 +28,19 @@ from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.writer import Writer
 from tests.storage import lay_database
+from tests.waiting import pauses
 
 
 def wait_until(true: Callable[[], object], limit_s: float = 10.0, what: str = "the condition") -> None:
     """Waits until `true()` holds; fails with `what` after `limit_s`."""
     until = time.monotonic() + limit_s
-    while not true():
+    for pause in pauses():
+        if true():
+            return
         if time.monotonic() > until:
             message = f"Waited {limit_s:g} s for {what}."
             raise AssertionError(message)
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 @dataclass

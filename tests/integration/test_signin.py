@@ -92,7 +92,7 @@ def test_each_kind_of_bad_token_has_its_own_sentence(farm: RunningDashboard, clo
     assert "not one of this farm's" in said["wrong"]
     assert "expired" in said["expired"]
     assert "revoked" in said["revoked"]
-    assert "join token" in said["join"]
+    assert "of the kind join" in said["join"]
     assert "session" in said["session"]
 
 
@@ -340,7 +340,7 @@ def test_each_bad_code_has_its_own_sentence(farm: RunningDashboard, clock: Moved
         ("", "needed"),
         ("nonsense", "not one of this farm's"),
         (old, "expired"),
-        (farm.admin_token, "admin token"),
+        (farm.admin_token, "of the kind admin"),
     ):
         answer = redeem(farm, code=sent)
         assert (answer.status_code, word in answer.json()["detail"]) == (401, True), answer.text

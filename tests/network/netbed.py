@@ -33,6 +33,8 @@ from typing import Self
 import psutil
 import pytest
 
+from tests.waiting import pauses
+
 _SLOW_LINE = Path(__file__).with_name("slow_line.py")
 # An init that lets the kernel reap orphans: a machine whose dead stay visible would look alive to Ray and to us.
 _INIT = "import signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nprint('up', flush=True)\nwhile True: time.sleep(3600)"
@@ -368,11 +370,13 @@ def wait_until(
 ) -> float:
     """Waits for a condition; returns the seconds it took."""
     began = time.monotonic()
-    while not condition():
+    for pause in pauses():
+        if condition():
+            break
         waited = time.monotonic() - began
         if waited > limit_s or give_up():
             raise AssertionError(f"waited {waited:.1f} s in vain for {what()}")
-        time.sleep(0.05)
+        time.sleep(pause)
     return time.monotonic() - began
 
 
