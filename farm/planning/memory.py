@@ -58,6 +58,11 @@ FP32: Final = 2
 """Bytes of fp32 against fp16."""
 
 
+def width_of(precision: str) -> int:
+    """How many times the bytes of fp16 each number takes."""
+    return FP32 if precision == "fp32" else 1
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """What a card and its PC have: `usable_gib` for the allocator, `ram_gib` for weights in host memory, the bus, and the card's speed.
@@ -115,7 +120,7 @@ def stage_peaks_gib(
     if law is None:
         return {}
     net = network(law.network)
-    wide = FP32 if plan.precision == "fp32" else 1
+    wide = width_of(plan.precision)
     parts = {name: gib * 1024 * wide for name, gib in law.parts_gib.items()}
     denoiser = weights_mib(net, plan, wide)
     layers = layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, passes_of(settings, plan))
@@ -137,7 +142,7 @@ def step_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room
         return 0.0
     net = network(law.network)
     work = work_of(settings, plan)
-    wide = FP32 if plan.precision == "fp32" else 1
+    wide = width_of(plan.precision)
     pieces = pieces_of(net, work * wide, plan.piece_mib)
     passes = 2 if is_guided(settings) and plan.guidance == "in_turn" else 1
     one = pass_seconds(
@@ -156,7 +161,7 @@ def least_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, roo
     assert row.memory is not None  # noqa: S101 - asked before
     net = network(row.memory.network)
     work = work_of(settings, plan)
-    wide = FP32 if plan.precision == "fp32" else 1
+    wide = width_of(plan.precision)
     pieces = pieces_of(net, work * wide, plan.piece_mib)
     passes = 2 if is_guided(settings) and plan.guidance == "in_turn" else 1
     compute = net.step_seconds(work, room.scale * _dearer(pieces, passes))

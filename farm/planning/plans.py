@@ -30,6 +30,7 @@ from farm.planning.memory import (
     step_seconds,
     taken_mib,
     vae_mib,
+    width_of,
     work_of,
 )
 from farm.planning.residency import ring_mib
@@ -105,7 +106,7 @@ def _airier(
         return seconds, plan
     assert row.memory is not None  # noqa: S101 - asked before
     net = network(row.memory.network)
-    wide = FP32 if plan.precision == "fp32" else 1
+    wide = width_of(plan.precision)
     layers = layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, passes_of(settings, plan))
     beside = beside_weights_mib(row.memory, layers, kept_of(plan))
     less = _with_weights(net, plan, AIR * room.usable_gib * 1024 - beside, room, wide)
@@ -144,7 +145,7 @@ def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[Me
     assert law is not None  # noqa: S101 - asked before
     net = network(law.network)
     usable = room.usable_gib * 1024
-    wide = FP32 if room.precision == "fp32" else 1
+    wide = width_of(room.precision)
     decode = _decode_way(law, settings, usable - net.kept, wide)
     if decode is None or any(gib * 1024 * wide + net.kept > usable for gib in law.parts_gib.values()):
         return

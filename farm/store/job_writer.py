@@ -24,16 +24,22 @@ class JobWriter:
 
     def cancel_queued(self, job_id: str, now: float) -> bool:
         """Ends a job that no card has begun."""
+        values: dict[str, object] = {"finished_at": now, "cancel_requested": False}
+        return self._move_queued(job_id, JobMove.CANCEL, values, now, "cancelled", "before it began")
+
+    def _move_queued(
+        self, job_id: str, move: JobMove, values: dict[str, object], now: float, what: str, detail: str
+    ) -> bool:
+        """Moves a job that waits, sets `values` and tells it; False where it waits no longer: that move may begin elsewhere too."""
+        jobs = schema.jobs
         with self._engine.begin() as connection:
             moved = connection.execute(
-                sa.update(schema.jobs)
-                .where(schema.jobs.c.id == job_id, schema.jobs.c.status == JobStatus.QUEUED)
-                .values(
-                    status=after(JobStatus.QUEUED, JobMove.CANCEL), finished_at=now, cancel_requested=False
-                )
+                sa.update(jobs)
+                .where(jobs.c.id == job_id, jobs.c.status == JobStatus.QUEUED)
+                .values(status=after(JobStatus.QUEUED, move), **values)
             ).rowcount
             if moved:
-                tell(connection, job_id, None, now, "cancelled", "before it began")
+                tell(connection, job_id, None, now, what, detail)
             return bool(moved)
 
     def note_stock(self, stock: Stock) -> None:
@@ -94,15 +100,8 @@ class JobWriter:
 
     def give_up_queued(self, job_id: str, reason: str, now: float) -> bool:
         """Fails a job that waits, for a reason that waiting will not mend."""
-        with self._engine.begin() as connection:
-            moved = connection.execute(
-                sa.update(schema.jobs)
-                .where(schema.jobs.c.id == job_id, schema.jobs.c.status == JobStatus.QUEUED)
-                .values(status=after(JobStatus.QUEUED, JobMove.GIVE_UP), finished_at=now, failure=reason)
-            ).rowcount
-            if moved:
-                tell(connection, job_id, None, now, "failed", reason)
-            return bool(moved)
+        values: dict[str, object] = {"finished_at": now, "failure": reason}
+        return self._move_queued(job_id, JobMove.GIVE_UP, values, now, "failed", reason)
 
     def mark_unplaceable(self, reasons: dict[str, str | None]) -> None:
         """Notes on queued jobs why no known card could ever serve them; None takes the note away."""
