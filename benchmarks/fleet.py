@@ -10,7 +10,7 @@ import ray
 from farm.catalogue.models import ModelRow
 from farm.wire import CardReport
 from node_agent import probe
-from node_agent.agent import NodeAgent
+from node_agent.agent import CONCURRENCY, NodeAgent
 
 _cards = probe.cards
 _remote: Any = ray.remote
@@ -31,6 +31,6 @@ class FleetAgent(NodeAgent):
         super().__init__()
 
 
-FleetAgentActor: Any = _remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"io": 4})(
-    FleetAgent
-)
+FleetAgentActor: Any = _remote(
+    num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups=CONCURRENCY
+)(FleetAgent)

@@ -1,9 +1,9 @@
 """What the heartbeats of 200 PCs cost the head, over the transports of production, with no Ray daemon on any sender.
 
 A PC has two. `farm join` greets the head's web server every 10 s: 200 of them do so here, with the node's own client, payload and
-credentials, against a real `farm up`. And the scheduler asks each PC's agent for its report every 2 s, through Ray: the real scheduler
-asks for 200 PCs here, each with a card of its own, and a few actors beside the head's own Ray answer for all. Processor time is the
-kernel's account of the head's processes.
+credentials, against a real `farm up`. And the scheduler asks each PC's agent for its report, through Ray, which answers at once when there
+is news and else after some seconds: the real scheduler asks for 200 PCs here, each with a card of its own, and a few actors beside the
+head's own Ray answer for all, by the agent's own rule. Processor time is the kernel's account of the head's processes.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from benchmarks.record import record
-from benchmarks.senders import NODES, Spokesman, node_id
+from benchmarks.senders import NODES, STAYS_S, WITH_MODELS, WITH_OWNERS, Spokesman, node_id
 from benchmarks.stress import _ray, _scheduler
 from farm.artifacts import ArtifactStore
 from farm.auth import TokenKind, new_token
@@ -25,11 +25,10 @@ from farm.settings import DataDirectory
 from farm.store.engine import migrate, open_engine
 from farm.store.reader import Reader
 from farm.store.registry import Registry
-from farm.wire import NodeReport, report_from_dict
+from farm.wire import NodeReport
 from node_agent.head_line import HeadLine
 from node_agent.join import HELLO_EVERY_S
-from scheduler.cluster import NodeGoneError
-from scheduler.watch import EVERY_S
+from scheduler.watch import HOLD_S
 from tests.farm_process import FarmProcess, wait_until
 
 SPOKESMEN = 2
@@ -50,8 +49,9 @@ def run(root: Path) -> None:
         "heartbeats",
         f"## The heartbeats of {NODES} PCs\n\nProcessor time of the head's processes over {MEASURE_S:.0f} s, by the kernel's account: "
         f"{NODES} senders without Ray daemons of their own greet the real dashboard every {HELLO_EVERY_S:.0f} s, with the node's own "
-        f"client, and the real scheduler asks {NODES} agents through Ray every {EVERY_S:.0f} s (`benchmarks/heartbeats.py`). "
-        f"Must: {MOST:.0%} of a core.\n\n"
+        f"client, and the real scheduler asks {NODES} agents through Ray, which hold their answers for {HOLD_S:g} s at most "
+        f"(`benchmarks/heartbeats.py`). Of every {WITH_OWNERS}th PC the owner comes or goes every {STAYS_S:.0f} s, every {WITH_MODELS}th "
+        f"fetches a model. Must: {MOST:.0%} of a core.\n\n"
         "| heartbeat | a second | head's process | of a core |\n|---|---|---|---|\n"
         f"| `farm join` greets, HTTP | {per_s[0]:.0f} | dashboard | {greeted:.1%} |\n"
         f"| the agent reports, Ray | {per_s[1]:.0f} | scheduler | {asked:.1%} |\n"
@@ -131,7 +131,7 @@ async def _reports(root: Path) -> tuple[float, int]:
     with _ray(data) as (address, _):
         import ray  # noqa: PLC0415 - it reads its environment when it is imported
 
-        from scheduler.ray_cluster import RayCluster, _answer  # noqa: PLC0415
+        from scheduler.ray_cluster import RayCluster  # noqa: PLC0415
 
         class ManyNodes(RayCluster):
             """The real cluster, save who is there and who answers."""
@@ -143,20 +143,21 @@ async def _reports(root: Path) -> tuple[float, int]:
                 await super().nodes()  # it costs what it costs
                 return {node_id(number) for number in range(NODES)}
 
-            async def report(self, node_id: str) -> NodeReport:
-                number = int(node_id.removeprefix("pc"))
-                try:
-                    spokesman = self.spokesmen[number % SPOKESMEN]
-                    report = report_from_dict(await _answer(spokesman.report.remote(number)))
-                except Exception as error:
-                    raise NodeGoneError(node_id) from error
+            async def report(self, node_id: str, hold_s: float = 0.0) -> NodeReport:
+                report = await super().report(node_id, hold_s)
                 self.taken += 1
                 return report
+
+            def _agent(self, node_id: str) -> Any:
+                number = int(node_id.removeprefix("pc"))
+                return _Agent(self.spokesmen[number % SPOKESMEN], number)
 
         cluster = ManyNodes()
         cluster.connect(address)
         actor: Any = ray.remote(Spokesman)
-        cluster.spokesmen = [actor.options(num_cpus=0).remote() for _ in range(SPOKESMEN)]
+        cluster.spokesmen = [
+            actor.options(num_cpus=0, max_concurrency=NODES).remote() for _ in range(SPOKESMEN)
+        ]
         async with _scheduler(data, cluster, reader, ArtifactStore(data.artifacts)):
             end = time.monotonic() + 60
             while len(reader.cards()) < NODES:
@@ -168,6 +169,18 @@ async def _reports(root: Path) -> tuple[float, int]:
             taken = cluster.taken - before
         ray.shutdown()  # before its daemons end: it would wait a minute for them
     return busy, taken
+
+
+class _Agent:
+    """The handle of a PC's agent: `report.remote` asks who answers for the PC."""
+
+    def __init__(self, spokesman: Any, number: int) -> None:
+        self.report = self
+        self._spokesman, self._number = spokesman, number
+
+    def remote(self, known: str, hold_s: float) -> Any:
+        """As Ray's."""
+        return self._spokesman.report.remote(self._number, known, hold_s)
 
 
 def _share(process: psutil.Process) -> float:

@@ -2,14 +2,21 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from typing import Any
 
-from farm.model import CardKind, PcieLink
+from farm.clock import SystemClock
+from farm.model import CardKind, Coming, PcieLink
 from farm.vitals import CardFacts, Vitals
-from farm.wire import CardReport, NodeReport, report_to_dict
+from farm.wire import CardReport, NodeReport
+from node_agent.telling import Telling
 
 NODES = 200
+WITH_OWNERS, STAYS_S = 10, 15.0
+"""Of every tenth PC the owner takes the card, and lets it go again, every so many seconds: real ones do so a few times a day."""
+WITH_MODELS = 50
+"""Every fiftieth PC fetches a model, and has something new to say of that at every look."""
 _CARD = CardReport(
     id="",
     kind=CardKind.CUDA,
@@ -32,21 +39,34 @@ def node_id(number: int) -> str:
 
 
 class Spokesman:
-    """Says of a PC what its agent would say."""
+    """Says of PCs what their agents would say, each when it would: with the agent's own rule, and a thread for each PC as the agent has."""
 
-    def report(self, number: int) -> dict[str, Any]:
-        """As `node_agent.agent.NodeAgent.report`; the card's readings change from one to the next, as they do."""
-        now = time.time()
-        vitals = Vitals(now, 0.0, 0.4 + now % 1 / 10, 38.0 + now % 3, 12.0 + now % 2, 210, 405, 1, 16)
-        return report_to_dict(
-            NodeReport(
-                node_id=node_id(number),
-                name=node_id(number),
-                address=f"10.0.{number // 250}.{number % 250}",
-                at=now,
-                versions={"farm": "0.1.0", "ray": metadata.version("ray"), "python": "3.11.7"},
-                cards=(replace(_CARD, id=f"GPU-{number:032x}", vitals=vitals),),
-                ram_gib=15.5,
-                ram_free_gib=11.0,
-            )
-        )
+    def __init__(self) -> None:
+        clock = SystemClock()
+        self._telling = [Telling(partial(_report, number), clock) for number in range(NODES)]
+
+    def report(self, number: int, known: str, hold_s: float) -> dict[str, Any]:
+        """As `node_agent.agent.NodeAgent.report`."""
+        return self._telling[number].answer(known, hold_s)
+
+
+def _report(number: int) -> NodeReport:
+    """What a PC's agent sees at a look. The card's readings change from one to the next, as they do."""
+    now = time.time()
+    vitals = Vitals(now, 0.0, 0.4 + now % 1 / 10, 38.0 + now % 3, 12.0 + now % 2, 210, 405, 1, 16)
+    card = replace(_CARD, id=f"GPU-{number:032x}", vitals=vitals)
+    if number % WITH_OWNERS == 0 and (now + number) % (2 * STAYS_S) < STAYS_S:
+        card = replace(card, usable_gib=6.95, others_gib=4.25, kept="space.x86_64 uses the card")
+    if number % WITH_MODELS == 1:
+        card = replace(card, coming=(Coming("svd-xt", int(now % 1000 * 2e6), 4_200_000_000),))
+    return NodeReport(
+        node_id=node_id(number),
+        name=node_id(number),
+        address=f"10.0.{number // 250}.{number % 250}",
+        at=now,
+        versions={"farm": "0.1.0", "ray": metadata.version("ray"), "python": "3.11.7"},
+        cards=(card,),
+        ram_gib=15.5,
+        ram_free_gib=11.0 + now % 1,
+        bench=(),
+    )

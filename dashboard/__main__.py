@@ -18,6 +18,10 @@ from farm.tls import TlsFiles
 GRACE_S = 3
 """What open answers may still take after a request to stop; streams end at once."""
 
+KEEP_S = 30
+"""How long a connection that says nothing is kept: PCs greet every ten seconds, and with TLS a new one costs more than the greeting.
+Longer than they keep it themselves (`node_agent.head_line.KEEP_S`), so that none closes under a greeting that is on its way."""
+
 
 class Server(uvicorn.Server):
     """uvicorn, with two more habits.
@@ -80,6 +84,7 @@ def main() -> None:
         access_log=False,  # a sign-in link holds a token, and an access log would keep it
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=KEEP_S,
         proxy_headers=False,
         ssl_certfile=files.certificate if files is not None else None,
         ssl_keyfile=files.key if files is not None else None,

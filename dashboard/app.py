@@ -30,6 +30,7 @@ from dashboard.headers import SecurityHeaders
 from dashboard.limits import BodyLimit
 from dashboard.openapi import describe
 from dashboard.parts import make_parts
+from dashboard.repeats import RepeatedGreetings
 from dashboard.signin import SignedIn
 from farm import __version__
 from farm.clock import Clock
@@ -90,6 +91,7 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     describe(app)
     app.add_middleware(BodyLimit, limit_bytes=int(settings.max_upload_mib * 2**20))
     app.add_middleware(SignedIn)
+    app.add_middleware(RepeatedGreetings)
     app.add_middleware(problems.LastResort)
     app.add_middleware(SecurityHeaders)  # added last, so it is outermost: refusals carry the headers too
     return app

@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from dashboard.animations import Animations
 from dashboard.calibrated import Calibrated
+from dashboard.greetings import Greetings
 from dashboard.reasons import Reasons
 from dashboard.stream import Live
 from dashboard.tries import Tries
@@ -43,8 +44,8 @@ class Parts:
 
     `settings` are those that the process was started with; `in_force` has those that an admin changed since.
 
-    `intake` bounds the threads that decode and store uploads, `hashing` those that look at passwords. `greeted` is what each PC said when
-    its greeting was last written down, and when that was.
+    `intake` bounds the threads that decode and store uploads, `hashing` those that look at passwords. `greeted` knows what each PC
+    said when it last greeted.
     """
 
     data: DataDirectory
@@ -70,7 +71,7 @@ class Parts:
     reasons: Reasons
     intake: CapacityLimiter
     hashing: CapacityLimiter
-    greeted: dict[str, tuple[object, float]] = field(default_factory=dict)
+    greeted: Greetings = field(default_factory=Greetings)
 
     @cached_property
     def farm_id(self) -> str:

@@ -33,7 +33,7 @@ OPEN = ("/healthz", "/signin", "/join/")
 NODE_PATHS = ("/api/v1/nodes/hello", "/api/v1/nodes/bye", "/api/v1/nodes/reach")
 """With those of `dashboard.api.weights` the only place where a node's own token is good."""
 _PEOPLE = frozenset({TokenKind.ADMIN, TokenKind.API, TokenKind.SESSION})
-_NODES = frozenset({TokenKind.NODE})
+NODES = frozenset({TokenKind.NODE})
 _SIGNS_IN = frozenset({TokenKind.SIGN_IN, TokenKind.ADMIN})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -71,16 +71,16 @@ class SignedIn:
     async def _refused(self, scope: Scope) -> Response | None:
         connection = HTTPConnection(scope)
         headers = connection.headers
-        bearer = _bearer(headers)
-        token = bearer if bearer is not None else connection.cookies.get(COOKIE, "")
+        sent = bearer(headers)
+        token = sent if sent is not None else connection.cookies.get(COOKIE, "")
         path = scope["path"]
-        accepts = _NODES if path in NODE_PATHS or FOR_NODES.fullmatch(path) else _PEOPLE
+        accepts = NODES if path in NODE_PATHS or FOR_NODES.fullmatch(path) else _PEOPLE
         try:
             credential = await to_thread.run_sync(check, parts_of(connection), token, accepts)
-            if credential.kind == TokenKind.SESSION and bearer is not None:
+            if credential.kind == TokenKind.SESSION and sent is not None:
                 raise SignInError("A browser's session is not a bearer token.", "Make one with `farm token`.")
         except SignInError as error:
-            if bearer is None and _navigates(scope, headers):
+            if sent is None and _navigates(scope, headers):
                 where = scope["path"] + (
                     f"?{scope['query_string'].decode()}" if scope["query_string"] else ""
                 )
@@ -91,14 +91,14 @@ class SignedIn:
                 error.remedy,
                 headers={"www-authenticate": 'Bearer realm="farm"', "connection": "close"},
             )
-        if bearer is None and scope["method"] not in _SAFE and not same_origin(headers):
+        if sent is None and scope["method"] not in _SAFE and not same_origin(headers):
             return problem(
                 403,
                 "The request comes from another site's page.",
                 "Use the farm's own pages, or a bearer token from a program.",
                 headers={"connection": "close"},
             )
-        if accepts is not _NODES:
+        if accepts is not NODES:
             try:
                 demand(credential, needed(scope["method"], scope["path"]))
             except ForbiddenError as error:
@@ -113,7 +113,8 @@ def _is_open(path: str) -> bool:
     )
 
 
-def _bearer(headers: Headers) -> str | None:
+def bearer(headers: Headers) -> str | None:
+    """The bearer token that was sent, None where none was."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
 

@@ -70,7 +70,7 @@ class NodeReport:
     """What a node says of itself. `spooled` are the attempts that have a directory on its disk; `at` is its wall time in seconds.
 
     `owner_rules` are the words of `node_agent.owner.OwnerRules`, empty where its owner set none. `bench` is what
-    `farm bench` last measured of its cards; None in a report for which nobody has looked.
+    `farm bench` last measured of its cards; None where it is as it was.
     """
 
     node_id: str
@@ -133,7 +133,6 @@ class Reach:
 
 
 _ORDER: TypeAdapter[Order] = TypeAdapter(Order)
-_REPORT: TypeAdapter[NodeReport] = TypeAdapter(NodeReport)
 _TICKET: TypeAdapter[JoinTicket] = TypeAdapter(JoinTicket)
 _REACH: TypeAdapter[Reach] = TypeAdapter(Reach)
 
@@ -147,17 +146,6 @@ def order_to_dict(order: Order) -> dict[str, Any]:
 def order_from_dict(data: dict[str, Any]) -> Order:
     """The order again."""
     return _ORDER.validate_python(data)
-
-
-def report_to_dict(report: NodeReport) -> dict[str, Any]:
-    """The report as plain JSON values."""
-    found: dict[str, Any] = _REPORT.dump_python(report, mode="json")
-    return found
-
-
-def report_from_dict(data: dict[str, Any]) -> NodeReport:
-    """The report again."""
-    return _REPORT.validate_python(data)
 
 
 def ticket_to_dict(ticket: JoinTicket) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -17,10 +18,11 @@ from farm.catalogue.models import ModelRow, load_models
 from farm.clock import SystemClock
 from farm.events import to_dict
 from farm.model import CardKind
+from farm.own_bench import BenchResult
 from farm.settings import DataDirectory, FarmSettings
 from farm.tls import CA_FILE
 from farm.weights import Shelf
-from farm.wire import CardReport, NodeReport, report_to_dict, worker_name
+from farm.wire import CardReport, NodeReport, worker_name
 from node_agent import probe
 from node_agent.benched import Benched
 from node_agent.fetcher import Fetcher, allowed_pace
@@ -32,12 +34,15 @@ from node_agent.presence import CpuShare, FarmProcesses, at_keyboard, processor_
 from node_agent.rest import Rests
 from node_agent.spool import Spool
 from node_agent.standing import Standing, WorkerWord
+from node_agent.telling import Telling
 from node_agent.wanted import wanted_models
 from node_agent.worker import CardWorkerActor, node_home, spool_root
 
 _ray: Any = ray  # some of its functions have no types
 log = logging.getLogger(__name__)
 
+CONCURRENCY = {"io": 4, "telling": 2}
+"""Threads of the agent, by what they do. A question that a killed head has left waits in one while its successor asks in the other."""
 PROBE_EVERY_S = 10.0
 """Reading the cards takes milliseconds and files of weights may come and go; more often would only warm the PC."""
 WAY_S = 5.0
@@ -65,12 +70,15 @@ class NodeAgent:
         self._resting: set[str] = set()
         self._cards: tuple[CardReport, ...] = ()
         self._probed = float("-inf")
+        self._bench: tuple[BenchResult, ...] = ()
         self._nvml = probe.Held()
         senses = Senses(
             probe.readings, at_keyboard, CpuShare(processor_times, time.monotonic).of_others, FarmProcesses()
         )
         self._guard = Guard(home, self._spool, senses, self, SystemClock())
         self._guard.watch()
+        self._looking = threading.Lock()
+        self._telling = Telling(self._look, SystemClock())
         self._home = home
         # Where `farm bench` writes: the directory of who runs it, or the one that was named.
         self._benched = Benched(
@@ -84,37 +92,43 @@ class NodeAgent:
         )
         self._fetcher.watch()
 
-    def report(self) -> dict[str, Any]:
-        """What this PC has, with a worker started for each card that had none. As `farm.wire.NodeReport`."""
+    @ray.method(concurrency_group="telling")
+    def report(self, known: str, hold_s: float) -> dict[str, Any]:
+        """What this PC has, as `farm.news.Told`; at once if the head knows something else by the mark `known` (`node_agent.telling`)."""
+        return self._telling.answer(known, hold_s)
+
+    def _look(self) -> NodeReport:
+        """What this PC has now, with a worker started for each card that had none."""
+        with self._looking:
+            return self._seen()
+
+    def _seen(self) -> NodeReport:
         # Before the probe: a model that has just come is told of as coming or as here, never as neither.
         coming = self._fetcher.coming
-        bench = None
         if time.monotonic() - self._probed > PROBE_EVERY_S:
             self._probe()
-            bench = self._benched.of(self._cards)
+            self._bench = self._benched.of(self._cards)
         self._guard.guard([card.id for card in self._cards])
         self._let_rest()
         cards = tuple(replace(card, coming=coming) for card in self._ask_workers(self._cards))
         self._at_work = any(card.attempt_id is not None for card in cards)
         ram_gib, ram_free_gib = probe.ram()
-        return report_to_dict(
-            NodeReport(
-                node_id=self._identity.node_id,
-                name=self._identity.name,
-                address=str(_ray.util.get_node_ip_address()),
-                at=time.time(),
-                versions={
-                    "farm": build(),
-                    "ray": ray.__version__,
-                    "python": platform.python_version(),
-                },
-                cards=cards,
-                spooled=self._spool.attempts(),
-                ram_gib=ram_gib,
-                ram_free_gib=ram_free_gib,
-                bench=bench,
-                owner_rules=str(self._guard.rules),
-            )
+        return NodeReport(
+            node_id=self._identity.node_id,
+            name=self._identity.name,
+            address=str(_ray.util.get_node_ip_address()),
+            at=time.time(),
+            versions={
+                "farm": build(),
+                "ray": ray.__version__,
+                "python": platform.python_version(),
+            },
+            cards=cards,
+            spooled=self._spool.attempts(),
+            ram_gib=ram_gib,
+            ram_free_gib=ram_free_gib,
+            bench=self._bench,
+            owner_rules=str(self._guard.rules),
         )
 
     def _probe(self) -> None:
@@ -256,9 +270,10 @@ class NodeAgent:
 
     def replace_worker(self, card_id: str) -> None:
         """Ends a card's worker, whatever it is at. The next report starts another, which tests the card before it gets work."""
-        self._failed.add(card_id)
-        log.warning("the worker of %s is replaced, as the head asked", card_id)
-        self._end_worker(card_id)
+        with self._looking:  # a look that runs meanwhile would hear the worker that is being ended
+            self._failed.add(card_id)
+            log.warning("the worker of %s is replaced, as the head asked", card_id)
+            self._end_worker(card_id)
 
     # --- what the guard does to workers, from its own thread ---
     def worker(self, card_id: str) -> WorkerSeen | None:
@@ -339,5 +354,5 @@ class NodeAgent:
 
 
 NodeAgentActor: Any = _ray.remote(
-    num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"io": 4}
+    num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups=CONCURRENCY
 )(NodeAgent)

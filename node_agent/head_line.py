@@ -16,6 +16,9 @@ from farm.tls import trust
 from farm.wire import JoinTicket, Reach, reach_from_dict, ticket_from_dict
 
 CALL_LIMIT_S = 5.0
+KEEP_S = 20.0
+"""How long the connection is kept between two calls: two greetings fit in, and the head's side keeps it longer
+(`dashboard.__main__.KEEP_S`)."""
 
 
 class HeadSilentError(FarmError):
@@ -29,7 +32,11 @@ class HeadLine:
         self.head = head
         # No proxy from the environment: a head on the LAN is not behind one.
         self._http = httpx.Client(
-            base_url=head, timeout=CALL_LIMIT_S, trust_env=False, verify=trust(head, ca)
+            base_url=head,
+            timeout=CALL_LIMIT_S,
+            trust_env=False,
+            verify=trust(head, ca),
+            limits=httpx.Limits(keepalive_expiry=KEEP_S),
         )
 
     def redeem(self, code: str, name: str, node_id: str | None) -> JoinTicket:

@@ -33,8 +33,11 @@ class Cluster(Protocol):
         """The ids of the nodes that are connected now."""
         ...
 
-    async def report(self, node_id: str) -> NodeReport:
-        """What a node says of itself; starts its agent where there is none."""
+    async def report(self, node_id: str, hold_s: float = 0.0) -> NodeReport:
+        """What a node says of itself; starts its agent where there is none.
+
+        A node that has nothing to say that it did not say before, and no work, may take `hold_s` with its answer.
+        """
         ...
 
     async def start(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 SILENT_AFTER_S = 8.0
 """A node unheard for this long is shown as "not answering": with the second until the next look that is within ten. One that answers is
-heard every 5 s at the least: a pause of 2 s, and 3 s for workers that are slow to say how they are."""
+heard every 7.1 s at the least: it may hold its answer for 6 s, and workers that are slow to say how they are may make that 7.1 s."""
 
 
 @dataclass(slots=True)

@@ -326,7 +326,7 @@ class Scheduler:
         attendant = Attendant(self._desk, attempt, job, handed_over=handed_over)
         self._attendance.begin(attendant)
         self._telemetry.begin(attempt, handed_over=handed_over)
-        self._watch.refresh(attempt.card_id)
+        self._watch.begin(attempt)
         task = asyncio.create_task(self._see_through(attendant))
         task.add_done_callback(self._attended)
         self._attendance.see(attempt.id, task)

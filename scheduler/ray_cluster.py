@@ -19,7 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from farm.clock import Clock, SystemClock
 from farm.events import Event, from_dict
-from farm.wire import NodeReport, Order, agent_name, order_to_dict, report_from_dict, worker_name
+from farm.news import told_from_dict, understood
+from farm.wire import NodeReport, Order, agent_name, order_to_dict, worker_name
 from scheduler.clocks import NodeClocks
 from scheduler.cluster import CardBusyError, NodeGoneError, UnknownAttemptError, WorkerGoneError
 
@@ -32,7 +33,7 @@ AGENT_CLASS = "node_agent.agent:NodeAgentActor"
 WAKE_S = 25.0
 """As `node_agent.agent.WAKE_S`, and the way there and back; less than a lease."""
 CALL_S = 10.0
-"""How long a short call may take before its node counts as not answering."""
+"""How long a short call may take before its node counts as not answering; with the time for which it may hold a question."""
 
 
 class RayCluster:
@@ -44,6 +45,7 @@ class RayCluster:
         self._ray_ids: dict[str, str] = {}
         self._agents: dict[str, ActorHandle[Any]] = {}
         self._workers: dict[str, ActorHandle[Any]] = {}
+        self._told: dict[str, tuple[str, NodeReport]] = {}
         self._silent: set[str] = set()
         self._listed: set[str] = set()
 
@@ -76,20 +78,24 @@ class RayCluster:
             self._ray_ids[node_id] = ray_id
         for node_id in set(self._ray_ids) - set(alive):
             del self._ray_ids[node_id]
+            self._told.pop(node_id, None)
         self._listed = {ray_id for ray_ids in alive.values() for ray_id in ray_ids}
         self._silent &= self._listed
         return set(alive)
 
-    async def report(self, node_id: str) -> NodeReport:
+    async def report(self, node_id: str, hold_s: float = 0.0) -> NodeReport:
         """What a node says of itself; starts its agent where there is none."""
         ray_id = self._ray_ids.get(node_id, "")
+        mark, known = self._told.get(node_id, ("", None))
         try:
-            report = report_from_dict(await _answer(self._agent(node_id).report.remote()))
+            said = told_from_dict(await _answer(self._agent(node_id).report.remote(mark, hold_s)))
         except (NodeGoneError, WorkerGoneError):
             self._agents.pop(node_id, None)
             self._silent.add(ray_id)
             raise NodeGoneError(node_id) from None
         self._silent.discard(ray_id)
+        report = understood(said, known)
+        self._told[node_id] = (said.mark, report)
         self._clocks.hear(node_id, report.at, self._clock.now())
         return report
 

@@ -17,7 +17,7 @@ from scheduler.energy import EnergyBook
 log = logging.getLogger(__name__)
 
 IDLE_EVERY_S = 10.0
-"""How often an idle card's reading is kept; one at work is read with every report, every two seconds."""
+"""Of an idle card one reading is kept in each such span, so that none is left out; one at work is read every two seconds."""
 WRITE_EVERY_S = 10.0
 THIN_EVERY_S = 300.0
 
@@ -81,7 +81,9 @@ class Telemetry:
         if vitals.power_w is not None:
             self._energy.read(card_id, at, vitals.power_w)
         heard = self._heard.get(card_id)
-        if heard is not None and (at <= heard or (not self._busy(card_id) and at - heard < IDLE_EVERY_S)):
+        if heard is not None and (
+            at <= heard or (not self._busy(card_id) and at // IDLE_EVERY_S == heard // IDLE_EVERY_S)
+        ):
             return
         self._heard[card_id] = at
         start = at // FINE_S * FINE_S

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from farm.clock import Clock
 from farm.feed import CardState, LiveCard
-from farm.model import Card, Node
+from farm.model import Attempt, Card, Node
 from farm.planning.tiers import band_of
 from farm.standing import DRAINED
 from farm.store.registry import Registry
@@ -20,6 +20,7 @@ from scheduler.board import Board
 from scheduler.cluster import Cluster, NodeGoneError, WorkerGoneError
 from scheduler.doubts import PROBED, Doubt, Doubts, Remedy
 from scheduler.leases import Leases
+from scheduler.nodebook import NodeBook
 from scheduler.pauses import Pauses
 from scheduler.policy import Policy
 
@@ -27,9 +28,10 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 """Pause between two rounds, and the longest that a round waits: a node that takes longer is heard when it answers."""
+HOLD_S = 6.0
+"""How long a node without work and news may hold its answer. With workers that are slow to say how they are it takes 7.1 s at the most
+(`node_agent.telling`), less than `scheduler.leases.SILENT_AFTER_S`."""
 LOOK_EVERY_S = 1.0
-STORE_EVERY_S = 10.0
-"""How often an unchanged node's `last_seen` is written."""
 GONE_AFTER_S = 7 * 86400.0
 """A PC that is on only at weekends is heard from within a week; nobody waits for one that was not."""
 NO_LONGER_THERE = "its PC no longer has it"
@@ -77,12 +79,20 @@ class Watch:
         self._changed = changed
         self._cards: dict[str, Card] = {}
         self._vitals: dict[str, Vitals | None] = {}
+        self._reported: dict[str, frozenset[str]] = {}
         self._node_names: dict[str, str] = {}
-        self._stored: dict[str, tuple[object, float]] = {}
+        self._book = NodeBook(registry)
         self._doubts = Doubts(lambda: leases.lease_s)
         self._pauses = Pauses()
         self._drained: set[str] = set()
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._begun: dict[str, set[str]] = {}
+        """The attempts that have begun on each node since it was asked for the report that it owes."""
+        self._nodes: set[str] = set()
+        self._calm: set[str] = set()
+        """The cards of nodes that answered when the card was last looked at."""
+        self._stands: dict[str, object] = {}
+        """How each card stands, as policy was last told."""
 
     def know(self, nodes: list[Node], cards: list[Card]) -> None:
         """What the store remembers from earlier: these cards exist, though nobody has heard from them yet."""
@@ -110,13 +120,22 @@ class Watch:
         """The node is struck from the lists; its cards count for nothing any more."""
         self._drained.discard(node_id)
         self._node_names.pop(node_id, None)
-        self._stored.pop(node_id, None)
+        self._book.forget(node_id)
+        self._reported.pop(node_id, None)
         for card in self._cards_of(node_id):
             del self._cards[card.id]
             self._vitals.pop(card.id, None)
+            self._stands.pop(card.id, None)
+            self._calm.discard(card.id)
             self._pauses.end(card.id)
             self._policy.remove_card(card.id)
             self._board.remove_card(card.id)
+
+    def begin(self, attempt: Attempt) -> None:
+        """An attempt holds its card from now on."""
+        if attempt.node_id in self._begun:
+            self._begun[attempt.node_id].add(attempt.id)
+        self.refresh(attempt.card_id)
 
     def pause(self, card_id: str, why: str) -> None:
         """The card gets no work until it has passed a test. Outlives this process."""
@@ -165,32 +184,57 @@ class Watch:
         """Beside the rounds, which may take seconds: a node that vanished is shown in time, whatever the others do."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            for card_id in list(self._cards):
-                self.refresh(card_id)
+            self._look()
+
+    def _look(self) -> None:
+        """Looks at the cards that may stand otherwise although nothing was heard: of silent nodes, and at work, whose end is foreseen."""
+        now = self._clock.monotonic()
+        for card in list(self._cards.values()):
+            calm = card.id in self._calm and self._leases.answering(card.node_id, now)
+            if not calm or self._holder(card.id) is not None:
+                self.refresh(card.id)
 
     async def round(self) -> None:
         """Asks every connected node that does not still owe an answer. One that hangs keeps none of the others waiting."""
-        for node_id in sorted(await self._cluster.nodes()):
+        self._nodes = await self._cluster.nodes()
+        for node_id in sorted(self._nodes):
             if node_id not in self._asking:
-                self._asking[node_id] = asyncio.create_task(self._ask(node_id))
+                self._asking[node_id] = asyncio.create_task(self._follow(node_id))
         if self._asking:
             await asyncio.wait(self._asking.values(), timeout=EVERY_S)
-        for card_id in list(self._cards):
-            self.refresh(card_id)
+        self._look()
+        self._book.write(self._clock.now())
         self._changed()
 
-    async def _ask(self, node_id: str) -> None:
-        standing, attended = self._doubts.standing(), self._attended()
+    async def _follow(self, node_id: str) -> None:
+        """Asks, and again at once for as long as the node holds its answers; one that does not is asked in the next round."""
         try:
-            report = await self._cluster.report(node_id)
+            held = True
+            while held and node_id in self._nodes:
+                began = self._clock.monotonic()
+                await self._ask(node_id, HOLD_S if self._may_hold(node_id) else 0.0)
+                held = self._clock.monotonic() - began > EVERY_S / 2
+        finally:
+            del self._asking[node_id]
+
+    def _may_hold(self, node_id: str) -> bool:
+        """A node with a doubted card may not: what its report says of the worker is waited for."""
+        cards = (self._cards.get(card_id) for card_id in self._doubts.standing())
+        return all(card is None or card.node_id != node_id for card in cards)
+
+    async def _ask(self, node_id: str, hold_s: float) -> None:
+        standing, attended = self._doubts.standing(), self._attended()
+        begun = self._begun[node_id] = set()
+        try:
+            report = await self._cluster.report(node_id, hold_s)
             self._leases.heard(node_id, self._clock.monotonic())
             self._take(report)
-            remedies = self._hear_workers(report, standing, attended)
+            remedies = self._hear_workers(report, standing, attended | begun)
             remedies += self._hear_paused(report)
             self._spooled(report)
-            for said in report.cards:
-                self.refresh(said.id)
-            self._changed()  # the round may have ended without waiting for this node
+            stands = [self._refresh(said.id) for said in report.cards]
+            if any(stands):  # the round may have ended without waiting for this node
+                self._changed()
             for remedy in remedies:
                 await self._apply(node_id, remedy)
         except NodeGoneError:
@@ -198,7 +242,7 @@ class Watch:
         except Exception:  # one node's surprise, such as another version's report, must not stop the others
             log.exception("the report of node %s cannot be used", node_id)
         finally:
-            del self._asking[node_id]
+            del self._begun[node_id]
 
     def _hear_workers(
         self, report: NodeReport, standing: dict[str, Doubt], attended: frozenset[str]
@@ -241,34 +285,17 @@ class Watch:
         now = self._clock.now()
         cards = [_card(report.node_id, said) for said in report.cards]
         self._node_names[report.node_id] = report.name
-        seen = (report.name, report.address, report.owner_rules, tuple(cards))
-        before = self._stored.get(report.node_id)
-        if before is not None and before[0] == seen:
-            if now - before[1] > STORE_EVERY_S:
-                self._registry.hear_node(
-                    report.node_id, [card.id for card in cards], now, report.ram_free_gib
-                )
-                self._stored[report.node_id] = (seen, now)
-        else:
-            node = Node(
-                report.node_id,
-                report.name,
-                report.address,
-                now,
-                report.versions,
-                report.ram_gib,
-                report.ram_free_gib,
-                owner_rules=report.owner_rules,
-            )
-            self._registry.see_node(node, cards, now)
-            self._stored[report.node_id] = (seen, now)
+        self._book.take(report, cards, now)
         for card in cards:
             self._cards[card.id] = card
         self._vitals |= {said.id: said.vitals for said in report.cards}
-        reported = {card.id for card in cards}
-        for card in list(self._cards.values()):
-            if card.node_id == report.node_id and card.id not in reported:
-                self._cards[card.id] = replace(card, trouble=NO_LONGER_THERE)
+        reported = frozenset(card.id for card in cards)
+        if self._reported.get(report.node_id) != reported:
+            self._reported[report.node_id] = reported
+            for card in self._cards_of(report.node_id):
+                if card.id not in reported:
+                    self._cards[card.id] = replace(card, trouble=NO_LONGER_THERE)
+                    self.refresh(card.id)
 
     def doubt(self, card_id: str, why: str) -> None:
         """The card's worker may be gone or busy: no work for it until its node has reported that it is idle."""
@@ -281,9 +308,13 @@ class Watch:
 
     def refresh(self, card_id: str) -> None:
         """Tells policy and board how a card stands now."""
+        self._refresh(card_id)
+
+    def _refresh(self, card_id: str) -> bool:
+        """As `refresh`; whether the card stands otherwise than it stood."""
         card = self._cards.get(card_id)
         if card is None:
-            return
+            return False
         now = self._clock.monotonic()
         answering = self._leases.answering(card.node_id, now)
         silence = self._leases.silence(card.node_id, now)
@@ -293,12 +324,14 @@ class Watch:
         kept_from_work = card.trouble is not None or card.kept is not None or paused is not None or drained
         free = answering and doubt is None and job_id is None and not kept_from_work
         work = self._work(card_id) if answering and not kept_from_work else None
+        (self._calm.add if answering else self._calm.discard)(card_id)
         self._policy.set_card(
             card,
             free=free,
             busy_until=work.ends_at if work is not None else None,
             model=work.model if work is not None else None,
         )
+        before, self._stands[card_id] = self._stands.get(card_id), (card, free, work)
         state: CardState = "idle"
         why = None
         if not answering:
@@ -329,6 +362,7 @@ class Watch:
         if answering and card.trouble != NO_LONGER_THERE:
             live = replace(live, vitals=self._vitals.get(card.id), others_gib=card.others_gib)
         self._board.card(live)
+        return before != self._stands[card_id]
 
 
 def _card(node_id: str, said: CardReport) -> Card:

@@ -136,7 +136,7 @@ class FakeCluster:
     async def nodes(self) -> set[str]:
         return set(self.cards) - self.gone
 
-    async def report(self, node_id: str) -> NodeReport:
+    async def report(self, node_id: str, hold_s: float = 0.0) -> NodeReport:
         if node_id in self.gone:
             raise NodeGoneError(node_id)
         for attempts in self._owed.pop(node_id, []):

@@ -29,6 +29,7 @@ def quick_agent() -> Any:
     import ray
 
     from benchmarks.fleet import FleetAgent
+    from node_agent.agent import CONCURRENCY
     from node_agent.rest import Rests
 
     class QuickAgent(FleetAgent):
@@ -37,7 +38,7 @@ def quick_agent() -> Any:
             self._rests = Rests(rest_after_s=0.5)
 
     remote: Any = ray.remote
-    return remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"io": 4})(QuickAgent)
+    return remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups=CONCURRENCY)(QuickAgent)
 
 
 def workers(ray_process: psutil.Process) -> int:

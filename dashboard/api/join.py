@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from dashboard.api.install import mending_line, ray_version, script
+from dashboard.greetings import Said
 from dashboard.joining.address import head_address
 from dashboard.joining.lines import linux_line, windows_line, windows_script
 from dashboard.parts import Parts, parts, who
@@ -21,6 +22,7 @@ from farm.certificates import sign_request
 from farm.errors import ConflictError, FarmError, SignInError
 from farm.ids import new_id
 from farm.model import Node
+from farm.store.registry import Heard
 from farm.wire import JoinTicket, ticket_to_dict
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ open_router = APIRouter(tags=["joining"])
 
 Farm = Annotated[Parts, Depends(parts)]
 NOTE_EVERY_S = 15.0
-"""How often the greetings of a PC that says what it said before are written down: each is a write that is synced to the disk."""
+"""How often the greetings of PCs that say what they said before are written down, all at once: a write is synced to the disk."""
 _JOINS = frozenset({TokenKind.JOIN})
 OURS = build()
 """What runs here, not what may lie in its place later."""
@@ -76,6 +78,15 @@ class RayFacts:
     token: str
 
 
+@dataclass(frozen=True, slots=True)
+class Repeatable:
+    """What a greeting's answer depended on, for `dashboard.repeats`: `said` is the very object that `Parts.greeted` has of the PC."""
+
+    node_id: str
+    said: Said
+    ray: RayFacts
+
+
 @open_router.post(
     "/join/redeem",
     summary="Join with a code",
@@ -116,21 +127,30 @@ def hello(
     except ConflictError as error:
         why = f"{error.message} {error.remedy}".replace("This PC", wish.name).replace("this PC", wish.name)
         farm.registry.keep_out(me.node_id, why)
-        farm.greeted.pop(me.node_id, None)
+        farm.greeted.forget(me.node_id)
         raise
     ray = ray_facts(farm)
-    said, now = (wish.model_dump(exclude={"csr"}), request.client.host if request.client else ""), farm.now()
-    before = farm.greeted.get(me.node_id)
-    if before is None or before[0] != said:
+    said = (wish.model_dump(exclude={"csr"}), request.client.host if request.client else "")
+    before = farm.greeted.said(me.node_id)
+    if before == said:
+        said = before
+        hear_again(farm, me.node_id)
+    else:
         _see(farm, request, me.node_id, wish)
-        farm.greeted[me.node_id] = (said, now)
-    elif now - before[1] >= NOTE_EVERY_S:
-        farm.registry.hear_node(me.node_id, (), now)
-        farm.greeted[me.node_id] = (said, now)
+        farm.greeted.written(me.node_id, said)
     certificate = ""
     if wish.csr is not None and farm.settings.tls:
         certificate = sign_request(farm.data.tls, wish.csr, wish.name, said[1])
+    if wish.csr is None:
+        request.state.repeatable = Repeatable(me.node_id, said, ray)
     return _ticket(farm, me.node_id, "", ray, certificate)
+
+
+def hear_again(farm: Parts, node_id: str) -> None:
+    """A PC has said what it said before."""
+    heard = farm.greeted.hear(node_id, farm.now(), NOTE_EVERY_S)
+    if heard:
+        farm.registry.hear_nodes([Heard(one, at) for one, at in heard.items()])
 
 
 @router.post("/nodes/bye", status_code=204, summary="Leave the farm", responses=documented(401))

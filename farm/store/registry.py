@@ -1,7 +1,7 @@
 """The farm's machines and credentials: nodes, cards, tokens and facts."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -12,6 +12,16 @@ from farm.ids import new_id
 from farm.model import Card, Node
 from farm.store import schema
 from farm.store.users import no_user
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A node was heard `at` (wall seconds), with these cards; `ram_free_gib` is None where it did not say."""
+
+    node_id: str
+    at: float
+    card_ids: tuple[str, ...] = ()
+    ram_free_gib: float | None = None
 
 
 class Registry:
@@ -81,16 +91,25 @@ class Registry:
             )  # a PC asks again and again, and is mostly told the same
             connection.execute(sa.update(nodes).where(nodes.c.id == node_id, changed).values(kept_out=why))
 
-    def hear_node(
-        self, node_id: str, card_ids: Sequence[str], now: float, ram_free_gib: float | None = None
-    ) -> None:
-        """Notes that a node says what it said before: a quarter of the work of `see_node`, hundreds of times a minute."""
+    def hear_nodes(self, heard: Sequence[Heard]) -> None:
+        """Notes that nodes say what they said before, all in one transaction: of 200 PCs there are twenty a second."""
         nodes, cards = schema.nodes, schema.cards
-        values = {"last_seen": now} | ({} if ram_free_gib is None else {"ram_free_gib": ram_free_gib})
+        free: sa.ColumnElement[float] = sa.func.coalesce(sa.bindparam("free_gib"), nodes.c.ram_free_gib)
         with self._engine.begin() as connection:
-            connection.execute(sa.update(nodes).where(nodes.c.id == node_id).values(values))
-            if card_ids:
-                connection.execute(sa.update(cards).where(cards.c.id.in_(card_ids)).values(last_seen=now))
+            connection.execute(
+                sa.update(nodes)
+                .where(nodes.c.id == sa.bindparam("node_id"))
+                .values(last_seen=sa.bindparam("at"), ram_free_gib=free),
+                [{"node_id": one.node_id, "at": one.at, "free_gib": one.ram_free_gib} for one in heard],
+            )
+            seen = [{"card_id": card_id, "at": one.at} for one in heard for card_id in one.card_ids]
+            if seen:
+                connection.execute(
+                    sa.update(cards)
+                    .where(cards.c.id == sa.bindparam("card_id"))
+                    .values(last_seen=sa.bindparam("at")),
+                    seen,
+                )
 
     def pause_card(self, card_id: str, reason: str, now: float) -> None:
         """Notes why the farm gives a card no work until it has passed a test."""

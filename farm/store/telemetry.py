@@ -58,15 +58,24 @@ class TelemetryWriter:
         with self._engine.begin() as connection:
             ids = {row.card_id for row in rows}
             known = set(connection.scalars(sa.select(cards.c.id).where(cards.c.id.in_(ids))))
-            for row in (row for row in rows if row.card_id in known):
-                here = sa.and_(
-                    table.c.card_id == row.card_id, table.c.span_s == row.span_s, table.c.at == row.at
-                )
-                connection.execute(sa.delete(table).where(here))
-                values = {name: getattr(row.figures, name) for name in FIGURES}
-                connection.execute(
-                    sa.insert(table).values(card_id=row.card_id, span_s=row.span_s, at=row.at, **values)
-                )
+            last = {(row.card_id, row.span_s, row.at): row.figures for row in rows if row.card_id in known}
+            if not last:
+                return
+            kept = [
+                {"card_id": card_id, "span_s": span_s, "at": at}
+                | {name: getattr(figures, name) for name in FIGURES}
+                for (card_id, span_s, at), figures in last.items()
+            ]
+            here = [{f"this_{name}": row[name] for name in ("card_id", "span_s", "at")} for row in kept]
+            connection.execute(
+                sa.delete(table).where(
+                    table.c.card_id == sa.bindparam("this_card_id"),
+                    table.c.span_s == sa.bindparam("this_span_s"),
+                    table.c.at == sa.bindparam("this_at"),
+                ),
+                here,
+            )
+            connection.execute(sa.insert(table), kept)
 
     def thin(self, now: float) -> None:
         """Makes the coarser rows of what is over, and drops what is too old. Doing it twice changes nothing."""

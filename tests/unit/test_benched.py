@@ -10,10 +10,11 @@ import pytest
 from farm.catalogue.article import BenchSetting
 from farm.catalogue.models import builtin_models
 from farm.model import CardKind, Job, JobStatus, MemoryPlan, Tier
+from farm.news import Told, told_from_dict, told_to_dict
 from farm.own_bench import BenchResult
 from farm.planning.estimate import seconds
 from farm.store.benches import Benches
-from farm.wire import CardReport, NodeReport, report_from_dict, report_to_dict
+from farm.wire import CardReport, NodeReport
 from node_agent.benched import LOCAL
 from node_agent.benched import Benched as NodeBenched
 from scheduler.benched import LOOK_EVERY_S, Benched
@@ -61,10 +62,10 @@ def test_a_file_is_read_again_only_when_it_has_changed(
 
 def test_a_report_carries_the_rows_over_the_wire_and_an_older_node_s_has_none() -> None:
     report = NodeReport("n1", "attic", "10.0.0.2", 1.0, {}, (GPU,), bench=(ROW,))
-    sent = json.loads(json.dumps(report_to_dict(report)))
-    assert report_from_dict(sent) == report
-    del sent["bench"]
-    assert report_from_dict(sent).bench is None
+    sent = json.loads(json.dumps(told_to_dict(Told("m", report))))
+    assert told_from_dict(sent).report == report
+    del sent["report"]["bench"]
+    assert told_from_dict(sent).report == replace(report, bench=None)
 
 
 # --- on the head ---

@@ -9,11 +9,12 @@ from farm.catalogue.models import builtin_models
 from farm.catalogue.presets import presets
 from farm.errors import BadInputError, BadSettingsError
 from farm.model import Card, CardKind, Job, JobStatus, Node, Tier
+from farm.news import Told, told_from_dict, told_to_dict
 from farm.planning.eligibility import FarmView, check, unplaceable
 from farm.store.requests import NewJob
 from farm.submit import parse_settings
 from farm.tags import MOST, read_tags
-from farm.wire import CardReport, NodeReport, report_from_dict, report_to_dict
+from farm.wire import CardReport, NodeReport
 from node_agent.owner import OwnerRules
 from scheduler.policy import requirements
 from scheduler.watch import _card
@@ -82,7 +83,7 @@ def test_the_owner_s_words_are_kept_in_the_node_s_home(tmp_path: Path) -> None:
 def test_tags_and_pins_travel_and_are_stored(tmp_path: Path) -> None:
     said = CardReport("C1", CardKind.CPU, "Ryzen", tags=("quiet",), pinned=Tier.QUALITY)
     report = NodeReport("n1", "attic", "10.0.0.2", 1.0, {}, (said,))
-    assert report_from_dict(report_to_dict(report)) == report
+    assert told_from_dict(told_to_dict(Told("m", report))).report == report
 
     storage = open_storage(tmp_path)
     try:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import ray
 
-from farm.wire import NodeReport, report_to_dict
+from farm.news import Told, told_to_dict
+from farm.wire import NodeReport
 from scheduler import ray_cluster
 from scheduler.cluster import NodeGoneError
 from scheduler.ray_cluster import NODE_LABEL, RayCluster
@@ -34,7 +35,7 @@ class Agents:
         self.asked.append(life)
         if life not in self.alive:
             raise NodeGoneError(life)
-        return report_to_dict(NodeReport("attic", "attic", "10.0.0.2", 1.0, {}, ()))
+        return told_to_dict(Told("m", NodeReport("attic", "attic", "10.0.0.2", 1.0, {}, ())))
 
     def round(self, *listed: str) -> str:
         """One round of watching; returns the life that was asked."""
@@ -56,7 +57,7 @@ class Agent:
         self.report = self
         self._life = life
 
-    def remote(self) -> str:
+    def remote(self, _mark: str, _hold_s: float) -> str:
         return self._life
 
 

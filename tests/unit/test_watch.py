@@ -255,7 +255,7 @@ def test_a_report_that_was_asked_for_before_the_doubt_does_not_take_it_away(post
     post.round()
     original = post.cluster.report
 
-    async def report(node_id: str) -> NodeReport:
+    async def report(node_id: str, hold_s: float = 0.0) -> NodeReport:
         said = await original(node_id)
         post.watch.doubt(card, ENDED)
         return said
@@ -274,7 +274,7 @@ def test_an_attempt_that_ended_while_the_report_was_under_way_is_no_stray(post: 
     post.attended.add("A1")
     original = post.cluster.report
 
-    async def report(node_id: str) -> NodeReport:
+    async def report(node_id: str, hold_s: float = 0.0) -> NodeReport:
         said = await original(node_id)
         post.attended.clear()
         return said
@@ -293,7 +293,7 @@ def test_a_node_that_hangs_does_not_silence_the_others(post: Post, monkeypatch: 
     original = post.cluster.report
     asked: list[str] = []
 
-    async def report(node_id: str) -> NodeReport:
+    async def report(node_id: str, hold_s: float = 0.0) -> NodeReport:
         asked.append(node_id)
         if node_id == "hangs":
             await asyncio.Event().wait()
@@ -319,7 +319,7 @@ def test_a_late_answer_counts_when_it_comes(post: Post, monkeypatch: pytest.Monk
     async def story() -> None:
         answer = asyncio.Event()
 
-        async def report(node_id: str) -> NodeReport:
+        async def report(node_id: str, hold_s: float = 0.0) -> NodeReport:
             await answer.wait()
             return await original(node_id)
 
@@ -363,7 +363,7 @@ def test_one_node_s_unusable_report_does_not_keep_the_others_waiting(
     (card,) = post.cluster.add_node("good")
     original = post.cluster.report
 
-    async def report(node_id: str) -> NodeReport:
+    async def report(node_id: str, hold_s: float = 0.0) -> NodeReport:
         if node_id == "bad":
             raise ValueError("a field is missing")
         return await original(node_id)
