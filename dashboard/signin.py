@@ -33,7 +33,7 @@ OPEN = ("/healthz", "/signin", "/join/")
 NODE_PATHS = ("/api/v1/nodes/hello", "/api/v1/nodes/bye", "/api/v1/nodes/reach")
 """With those of `dashboard.api.weights` the only place where a node's own token is good."""
 _PEOPLE = frozenset({TokenKind.ADMIN, TokenKind.API, TokenKind.SESSION})
-NODES = frozenset({TokenKind.NODE})
+_NODES = frozenset({TokenKind.NODE})
 _SIGNS_IN = frozenset({TokenKind.SIGN_IN, TokenKind.ADMIN})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -74,7 +74,7 @@ class SignedIn:
         sent = bearer(headers)
         token = sent if sent is not None else connection.cookies.get(COOKIE, "")
         path = scope["path"]
-        accepts = NODES if path in NODE_PATHS or FOR_NODES.fullmatch(path) else _PEOPLE
+        accepts = _NODES if path in NODE_PATHS or FOR_NODES.fullmatch(path) else _PEOPLE
         try:
             credential = await to_thread.run_sync(check, parts_of(connection), token, accepts)
             if credential.kind == TokenKind.SESSION and sent is not None:
@@ -98,7 +98,7 @@ class SignedIn:
                 "Use the farm's own pages, or a bearer token from a program.",
                 headers={"connection": "close"},
             )
-        if accepts is not NODES:
+        if accepts is not _NODES:
             try:
                 demand(credential, needed(scope["method"], scope["path"]))
             except ForbiddenError as error:

@@ -54,7 +54,7 @@ class HeadLine:
         about: dict[str, Any] = _about(name)
         if request is not None:
             about["csr"] = request
-        return self._ticket("/api/v1/nodes/hello", about, _bearer(node_token))
+        return self._ticket("/api/v1/nodes/hello", about, _bearer(node_token), again=True)
 
     def farm_id(self) -> str:
         """Which farm this is. Raises HeadSilentError or ConfigurationError as `redeem` does."""
@@ -91,9 +91,11 @@ class HeadLine:
         """Ends the connection."""
         self._http.close()
 
-    def _ticket(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> JoinTicket:
+    def _ticket(
+        self, path: str, body: dict[str, Any], headers: dict[str, str], *, again: bool = False
+    ) -> JoinTicket:
         try:
-            return ticket_from_dict(self._asked("POST", path, body, headers))
+            return ticket_from_dict(self._asked("POST", path, body, headers, again=again))
         except ValidationError as error:
             raise _no_farm(self.head) from error
 
@@ -103,10 +105,18 @@ class HeadLine:
         path: str,
         body: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
+        *,
+        again: bool = False,
     ) -> Any:
-        """The head's answer as plain values. Raises as `redeem` does."""
+        """The head's answer as plain values; `again` for what may reach it twice. Raises as `redeem` does."""
         try:
-            answer = self._http.request(method, path, json=body, headers=headers)
+            try:
+                answer = self._http.request(method, path, json=body, headers=headers)
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+                # The connection that was kept had ended unseen, as while this PC slept. A fresh one tells how the head is.
+                if not again:
+                    raise
+                answer = self._http.request(method, path, json=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             if "CERTIFICATE_VERIFY_FAILED" in reason:

@@ -29,7 +29,7 @@ from node_agent.identity import Identity, default_name, has_identity, load_ident
 from node_agent.owner import OwnerRules
 
 HELLO_EVERY_S = 10.0
-"""A head that is there is asked so often whether its Ray is still the same: of 200 PCs that takes it 5 % of a core."""
+"""A head that is there is asked so often whether its Ray is still the same: of 200 PCs that takes it 2 % of a core."""
 SILENT_EVERY_S = 5.0
 """One that is silent may be starting anew, and is asked sooner."""
 RAY_START_LIMIT_S = 60.0

@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -134,7 +135,8 @@ def hello(
     before = farm.greeted.said(me.node_id)
     if before == said:
         said = before
-        hear_again(farm, me.node_id)
+        if heard := due(farm, me.node_id):
+            write_down(farm, heard)
     else:
         _see(farm, request, me.node_id, wish)
         farm.greeted.written(me.node_id, said)
@@ -146,11 +148,14 @@ def hello(
     return _ticket(farm, me.node_id, "", ray, certificate)
 
 
-def hear_again(farm: Parts, node_id: str) -> None:
-    """A PC has said what it said before."""
-    heard = farm.greeted.hear(node_id, farm.now(), NOTE_EVERY_S)
-    if heard:
-        farm.registry.hear_nodes([Heard(one, at) for one, at in heard.items()])
+def due(farm: Parts, node_id: str) -> Mapping[str, float]:
+    """A PC has said what it said before; returns what is to be written down now."""
+    return farm.greeted.hear(node_id, farm.now(), NOTE_EVERY_S)
+
+
+def write_down(farm: Parts, heard: Mapping[str, float]) -> None:
+    """Notes when PCs were heard."""
+    farm.registry.hear_nodes([Heard(node_id, at) for node_id, at in heard.items()])
 
 
 @router.post("/nodes/bye", status_code=204, summary="Leave the farm", responses=documented(401))
@@ -159,6 +164,7 @@ def bye(farm: Farm, me: Annotated[Credential, Depends(who)]) -> None:
     if me.node_id is None:
         raise SignInError("This token belongs to no node.", "Only `farm leave` on a node calls this.")
     farm.registry.revoke(TokenKind.NODE, farm.now(), node_id=me.node_id)
+    farm.greeted.forget(me.node_id)
 
 
 @router.post("/tokens", status_code=201, summary="Make a join code", responses=documented(401, 422))

@@ -87,6 +87,7 @@ def forget(farm: Farm, me: Who, node_id: str) -> NodeView:
         )
     shown = show_node(farm, node_id)
     _wish(farm, me, RequestKind.FORGET, node_id)
+    farm.greeted.forget(node_id)  # its token is good no longer
     return shown
 
 

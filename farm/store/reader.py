@@ -7,7 +7,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from farm.auth import Credential
+from farm.auth import Credential, TokenKind
 from farm.errors import NotFoundError
 from farm.model import Attempt, Card, Job, JobStatus, Node
 from farm.store import schema
@@ -287,6 +287,17 @@ class Reader(AttemptReader):
         """What is known of a token."""
         with self._engine.connect() as connection:
             return find_token(connection, token)
+
+    def good_tokens(self, kind: TokenKind, now: float) -> frozenset[str]:
+        """The hashes of all tokens of a kind that are good at `now`."""
+        tokens = schema.tokens
+        good = sa.and_(
+            tokens.c.kind == kind,
+            tokens.c.revoked_at.is_(None),
+            sa.or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now),
+        )
+        with self._engine.connect() as connection:
+            return frozenset(connection.scalars(sa.select(tokens.c.sha256).where(good)))
 
 
 def _in_order(statement: sa.Select[Any], sort: JobSort, cursor: int | None) -> sa.Select[Any]:

@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from farm.feed import CardChanged, FeedMessage, LiveCard
-from farm.model import Card, Coming, Job, MemoryPlan, StageKind
+from farm.model import Attempt, AttemptStatus, Card, Coming, Job, MemoryPlan, StageKind
 from farm.planning.eligibility import Verdict
+from farm.store.registry import Heard
 from farm.vitals import CardFacts, Vitals
 from farm.wire import NodeReport, Order
 from scheduler import watch
 from scheduler.board import Board
+from scheduler.cluster import NodeGoneError
 from scheduler.doubts import ANSWER_LEASES, ENDED, SILENT, STOP_LEASES, STRAY
 from scheduler.leases import SILENT_AFTER_S, Leases
+from scheduler.nodebook import STORE_EVERY_S
 from scheduler.policy import Policy
 from scheduler.watch import Watch
 from tests.fakes import FakeCluster, MovedClock
@@ -434,3 +437,116 @@ def test_silence_is_shown_within_ten_seconds_while_the_round_still_waits(
             await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(story())
+
+
+def test_a_node_that_holds_its_answer_is_asked_again_at_once(post: Post) -> None:
+    """Until the next round it would be unheard for two seconds more."""
+    (card,) = post.cluster.add_node("n1")
+    original, holds = post.cluster.report, []
+
+    async def report(node_id: str, hold_s: float = 0.0) -> NodeReport:
+        holds.append(hold_s)
+        if len(holds) < 4:
+            post.clock.move(hold_s)
+        return await original(node_id)
+
+    post.cluster.report = report  # type: ignore[method-assign]  # holds three answers, not the fourth
+    post.round()
+    assert holds == [watch.HOLD_S] * 4
+    assert post.free() == {card}
+    post.round()
+    assert len(holds) == 5, "one that answers at once is asked once a round"
+
+
+def test_a_node_that_is_connected_no_longer_is_asked_no_more(post: Post) -> None:
+    post.cluster.add_node("n1")
+    asked: list[str] = []
+
+    async def report(node_id: str, hold_s: float = 0.0) -> NodeReport:
+        asked.append(node_id)
+        post.clock.move(hold_s)
+        post.watch._nodes = set()
+        raise NodeGoneError(node_id)
+
+    post.cluster.report = report  # type: ignore[method-assign]  # goes while it is asked
+    post.round()
+    assert asked == ["n1"]
+
+
+def test_a_node_with_a_doubted_card_may_not_hold_its_answer(post: Post) -> None:
+    (card,) = post.cluster.add_node("n1")
+    post.cluster.add_node("n2")
+    original, holds = post.cluster.report, {}
+
+    async def report(node_id: str, hold_s: float = 0.0) -> NodeReport:
+        holds[node_id] = hold_s
+        return await original(node_id)
+
+    post.cluster.report = report  # type: ignore[method-assign]  # notes what it was allowed
+    post.round()
+    post.watch.doubt(card, ENDED)
+    post.round()
+    assert holds == {"n1": 0.0, "n2": watch.HOLD_S}
+    assert post.free() == {card, "CPU-n2-0"}
+    post.round()
+    assert holds == {"n1": watch.HOLD_S, "n2": watch.HOLD_S}
+
+
+def test_an_attempt_that_began_and_ended_while_the_answer_was_held_is_no_stray(post: Post) -> None:
+    """The node looked in between: it was told to stop what had ended, and its card got no work until it was asked again."""
+    (card,) = post.cluster.add_node("n1")
+    attempt = Attempt("A1", "J1", 1, "n1", card, "the card", AttemptStatus.ASSIGNED, 1.0)
+    original = post.cluster.report
+
+    async def report(node_id: str, hold_s: float = 0.0) -> NodeReport:
+        post.watch.begin(attempt)
+        post.cluster.workers[card].order = order("A1")
+        said = await original(node_id)
+        post.cluster.workers[card].order = None
+        return said
+
+    post.cluster.report = report  # type: ignore[method-assign]  # the attempt comes and goes meanwhile
+    post.round()
+    assert post.free() == {card}
+    assert post.cluster.workers[card].cancelled == set()
+
+
+def test_only_a_report_that_changes_how_a_card_stands_wakes_the_scheduler(post: Post) -> None:
+    """Each of 200 PCs' reports was a turn of the scheduler's loop, with its questions to the store."""
+    post.cluster.add_node("n1")
+    (report,) = post.cluster.cards["n1"]
+    post.round()
+    by_a_round = 1
+    for vitals, kept, wakes in (
+        (Vitals(1.0, temperature_c=40.0), None, 0),
+        (Vitals(3.0, temperature_c=60.0), None, 0),
+        (Vitals(5.0), "space uses the card", 1),
+        (Vitals(7.0), "space uses the card", 0),
+        (Vitals(9.0), None, 1),
+    ):
+        post.cluster.cards["n1"] = [replace(report, vitals=vitals, kept=kept)]
+        post.changes.clear()
+        post.round()
+        assert len(post.changes) == by_a_round + wakes
+
+
+def test_nodes_that_say_nothing_new_are_written_down_together_now_and_then(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[list[str]] = []
+    hear = post.store.registry.hear_nodes
+
+    def noted(heard: list[Heard]) -> None:
+        written.append(sorted(one.node_id for one in heard))
+        hear(heard)
+
+    monkeypatch.setattr(post.store.registry, "hear_nodes", noted)
+    for name in ("n1", "n2", "n3"):
+        post.cluster.add_node(name)
+    for _ in range(12):
+        post.round()
+        post.clock.move(2.0)
+    assert written == [["n1", "n2", "n3"]] * 3
+    seen = {node.id: node.last_seen for node in post.store.reader.nodes()}
+    assert all(post.clock.now() - (at or 0.0) <= STORE_EVERY_S + 2.0 for at in seen.values())
+    assert {card.last_seen for card in post.store.reader.cards()} == set(seen.values())
