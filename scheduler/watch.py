@@ -27,7 +27,7 @@ from scheduler.policy import Policy
 log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
-"""Pause between two rounds, and the longest that a round waits: a node that takes longer is heard when it answers."""
+"""From one round to the next, and the longest that a round waits: a node that takes longer is heard when it answers."""
 HOLD_S = 6.0
 """How long a node without work and news may hold its answer. With workers that are slow to say how they are it takes 7.1 s at the most
 (`node_agent.telling`), less than `scheduler.leases.SILENT_AFTER_S`."""
@@ -171,11 +171,12 @@ class Watch:
         looking = asyncio.create_task(self._look_for_silence())
         try:
             while True:
+                began = self._clock.monotonic()
                 try:
                     await self.round()
                 except Exception:  # the watch must outlive any surprise of a node
                     log.exception("a round of watching the nodes failed")
-                await asyncio.sleep(EVERY_S)
+                await asyncio.sleep(max(0.0, began + EVERY_S - self._clock.monotonic()))
         finally:
             for task in (looking, *self._asking.values()):
                 task.cancel()
@@ -207,13 +208,16 @@ class Watch:
         self._changed()
 
     async def _follow(self, node_id: str) -> None:
-        """Asks, and again at once for as long as the node holds its answers; one that does not is asked in the next round."""
+        """Asks, and again at once for as long as the node holds its answers.
+
+        One that does not is asked in the next round; so is a silent one, since a round finds out whether it has come back as another.
+        """
         try:
             held = True
             while held and node_id in self._nodes:
                 began = self._clock.monotonic()
-                await self._ask(node_id, HOLD_S if self._may_hold(node_id) else 0.0)
-                held = self._clock.monotonic() - began > EVERY_S / 2
+                answered = await self._ask(node_id, HOLD_S if self._may_hold(node_id) else 0.0)
+                held = answered and self._clock.monotonic() - began > EVERY_S / 2
         finally:
             del self._asking[node_id]
 
@@ -222,7 +226,8 @@ class Watch:
         cards = (self._cards.get(card_id) for card_id in self._doubts.standing())
         return all(card is None or card.node_id != node_id for card in cards)
 
-    async def _ask(self, node_id: str, hold_s: float) -> None:
+    async def _ask(self, node_id: str, hold_s: float) -> bool:
+        """Asks once; whether there was an answer."""
         standing, attended = self._doubts.standing(), self._attended()
         begun = self._begun[node_id] = set()
         try:
@@ -237,12 +242,14 @@ class Watch:
                 self._changed()
             for remedy in remedies:
                 await self._apply(node_id, remedy)
+            return True
         except NodeGoneError:
             log.info("node %s did not answer", node_id)
         except Exception:  # one node's surprise, such as another version's report, must not stop the others
             log.exception("the report of node %s cannot be used", node_id)
         finally:
             del self._begun[node_id]
+        return False
 
     def _hear_workers(
         self, report: NodeReport, standing: dict[str, Doubt], attended: frozenset[str]

@@ -458,19 +458,56 @@ def test_a_node_that_holds_its_answer_is_asked_again_at_once(post: Post) -> None
     assert len(holds) == 5, "one that answers at once is asked once a round"
 
 
-def test_a_node_that_is_connected_no_longer_is_asked_no_more(post: Post) -> None:
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_node_that_is_gone_or_silent_is_not_asked_at_once(post: Post, answers: bool) -> None:
+    """A PC that came back is another one to Ray, which only a round finds out: its former self would be asked again for ten seconds."""
     post.cluster.add_node("n1")
-    asked: list[str] = []
+    original, asked = post.cluster.report, []
 
     async def report(node_id: str, hold_s: float = 0.0) -> NodeReport:
         asked.append(node_id)
         post.clock.move(hold_s)
+        if not answers:
+            raise NodeGoneError(node_id)
         post.watch._nodes = set()
-        raise NodeGoneError(node_id)
+        return await original(node_id)
 
-    post.cluster.report = report  # type: ignore[method-assign]  # goes while it is asked
+    post.cluster.report = report  # type: ignore[method-assign]  # takes its time
     post.round()
     assert asked == ["n1"]
+    post.round()
+    assert asked == ["n1"] * 2
+
+
+def test_rounds_follow_each_other_while_answers_are_held(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that has just joined is asked within two seconds, whoever still owes an answer."""
+    monkeypatch.setattr(watch, "EVERY_S", 0.01)
+    post.cluster.add_node("n1")
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    async def report(_node_id: str, hold_s: float = 0.0) -> NodeReport:
+        post.clock.move(watch.EVERY_S)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def story() -> None:
+        monkeypatch.setattr(watch, "LOOK_EVERY_S", 600.0)
+        running = asyncio.create_task(post.watch.run())
+        monkeypatch.setattr(asyncio, "sleep", noted)
+        try:
+            while 0.0 not in pauses:
+                await sleep(0)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    post.cluster.report = report  # type: ignore[method-assign]  # owes its answer for ever
+    asyncio.run(asyncio.wait_for(story(), 10.0))
 
 
 def test_a_node_with_a_doubted_card_may_not_hold_its_answer(post: Post) -> None:
