@@ -1,6 +1,7 @@
 """A farm on several machines: `farm up` on the first, `farm join` on the others, each in a namespace of its own."""
 
 import json
+import os
 import shutil
 import sqlite3
 import sys
@@ -159,7 +160,8 @@ class Node:
         """Starts to join, on a PC whose clock is wrong by so much."""
         environment = {}
         if clock_off_s:
-            environment = {"PYTHONPATH": str(CLOCK_SHIM), "FARM_TEST_CLOCK_OFF_S": str(clock_off_s)}
+            path = os.pathsep.join(filter(None, (str(CLOCK_SHIM), os.environ.get("PYTHONPATH"))))
+            environment = {"PYTHONPATH": path, "FARM_TEST_CLOCK_OFF_S": str(clock_off_s)}
         return self.machine.start(self.command(*more), "join", environment)
 
     @property
