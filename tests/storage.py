@@ -61,7 +61,7 @@ class Storage:
 
 @cache
 def _migrated() -> bytes:
-    """A database of today's schema with nothing in it. Made once: sixteen migrations take a tenth of a second or more each time."""
+    """A database of today's schema with nothing in it. Made once: all migrations take a tenth of a second or more each time."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "farm.sqlite3"
         migrate(f"sqlite:///{file}")

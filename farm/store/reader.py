@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -179,15 +180,17 @@ class Reader(AttemptReader):
     def positions(self, job_ids: Collection[str]) -> dict[str, int]:
         """How many queued jobs go before each of these by priority and submission, plus one; a job that is not queued is absent.
 
-        Numbers the whole queue (100,000 jobs in 0.1 s): for jobs that the scheduler has told no position of.
+        Counts from one of these jobs to the next in an index of the queue, each stretch once: for jobs that the scheduler has told no
+        position of.
         """
-        jobs = schema.jobs
-        number = sa.func.row_number().over(order_by=(jobs.c.priority.desc(), jobs.c.seq))
-        queue = sa.select(jobs.c.id, number.label("position")).where(jobs.c.status == JobStatus.QUEUED)
-        numbered = queue.subquery()
-        wanted = sa.select(numbered.c.id, numbered.c.position).where(numbered.c.id.in_(job_ids))
+        found: dict[str, int] = {}
+        number = 0
         with self._engine.connect() as connection:
-            return {row.id: int(row.position) for row in connection.execute(wanted)}
+            for job_id, stands, last, came, before in connection.execute(_POSITIONS, {"ids": list(job_ids)}):
+                if stands == JobStatus.QUEUED:
+                    number = before + came if last == 0 else number + came
+                    found[job_id] = number
+        return found
 
     def came_before(self, job: Job, newest: int) -> int:
         """How many queued jobs that are newer than number `newest` go before this one by priority and submission."""
@@ -210,13 +213,17 @@ class Reader(AttemptReader):
             )
 
     def counts(self, of: Collection[JobStatus] = tuple(JobStatus)) -> dict[JobStatus, int]:
-        """How many jobs there are of each status, or of these: those that are open are counted sooner than all that ever were."""
-        jobs = schema.jobs
-        statement = sa.select(jobs.c.status, sa.func.count()).where(jobs.c.status.in_(of))
+        """How many jobs there are of each status, or of these.
+
+        All that there are is a number that the database knows without going through them, and most of them have finished: those are what
+        is left of it (100,000 jobs in 1 ms, where counting each of them takes 10).
+        """
+        counted = _UNFINISHED if JobStatus.FINISHED in of else tuple(of)
         with self._engine.connect() as connection:
-            rows = connection.execute(statement.group_by(jobs.c.status)).all()
-        found = {JobStatus(status): int(number) for status, number in rows}
-        return {status: found.get(status, 0) for status in of}
+            total, *numbers = connection.execute(_counts(counted)).one()
+        found = dict(zip(counted, numbers, strict=True))
+        found[JobStatus.FINISHED] = total - sum(numbers)
+        return {status: found[status] for status in of}
 
     def story(self, job_id: str) -> list[StoryLine]:
         """What happened to a job, first to last."""
@@ -298,6 +305,46 @@ class Reader(AttemptReader):
         )
         with self._engine.connect() as connection:
             return frozenset(connection.scalars(sa.select(tokens.c.sha256).where(good)))
+
+
+_UNFINISHED = tuple(status for status in JobStatus if status != JobStatus.FINISHED)
+
+
+@cache
+def _counts(of: tuple[JobStatus, ...]) -> sa.Select[Any]:
+    """How many jobs there are, and how many of each of these statuses: one statement, so that no job moves between two of the numbers."""
+    jobs = schema.jobs
+    every = sa.select(sa.func.count()).select_from(jobs)
+    each = (every.where(jobs.c.status == status).scalar_subquery() for status in of)
+    return sa.select(every.scalar_subquery(), *each)
+
+
+def _positions() -> sa.Select[Any]:
+    """Of each job of `ids`: its status, and how many waiting jobs there are from the one before it in the queue up to itself.
+
+    The first of a priority, whose `last` is 0, is also told how many have a higher one.
+    """
+    jobs, other = schema.jobs, schema.jobs.alias()
+    waits = sa.select(sa.func.count()).select_from(other).where(schema.QUEUED)
+    # Found by their ids alone: asked for those that wait, SQLite would go through the whole queue for them.
+    before = sa.func.lag(jobs.c.seq, 1, 0).over(
+        partition_by=(jobs.c.status, jobs.c.priority), order_by=jobs.c.seq
+    )
+    wanted = (
+        sa.select(jobs.c.id, jobs.c.status.label("stands"), jobs.c.priority, jobs.c.seq, before.label("last"))
+        .where(jobs.c.id.in_(sa.bindparam("ids", expanding=True)))
+        .subquery()
+    )
+    above = waits.where(other.c.priority > wanted.c.priority).scalar_subquery()
+    came = waits.where(
+        other.c.priority == wanted.c.priority, other.c.seq > wanted.c.last, other.c.seq <= wanted.c.seq
+    ).scalar_subquery()
+    return sa.select(
+        wanted.c.id, wanted.c.stands, wanted.c.last, came, sa.case((wanted.c.last == 0, above), else_=0)
+    ).order_by(wanted.c.priority.desc(), wanted.c.seq)
+
+
+_POSITIONS = _positions()
 
 
 def _in_order(statement: sa.Select[Any], sort: JobSort, cursor: int | None) -> sa.Select[Any]:

@@ -22,6 +22,9 @@ FORETOLD = sa.text(
 MAY_GO = sa.text("removed_at IS NULL AND NOT starred AND finished_at IS NOT NULL")
 """Of ended jobs whose files a limit of storage may delete. In these very words too."""
 
+QUEUED = sa.text("status = 'queued'")
+"""Of jobs that wait."""
+
 facts = sa.Table(
     "facts",
     metadata,
@@ -67,6 +70,8 @@ jobs = sa.Table(
     sa.Column("stage", sa.Text, nullable=False, default="generate", server_default="generate"),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
     sa.Index("ix_jobs_status_seq", "status", "seq"),
+    # The queue in its order; with the status, or SQLite would read each job to see that it waits.
+    sa.Index("ix_jobs_queue", "status", "priority", "seq", sqlite_where=QUEUED, postgresql_where=QUEUED),
     # What the list of jobs is narrowed to and sorted by.
     sa.Index("ix_jobs_model_seq", "model", "seq"),
     sa.Index("ix_jobs_batch_seq", "batch", "seq"),
