@@ -12,7 +12,7 @@ from dashboard import words
 from dashboard.parts import Parts, parts, parts_of
 from dashboard.problems import Problem
 from dashboard.queue import SCHEDULER_DOWN
-from dashboard.views import show_cards
+from dashboard.views import card_states
 from dashboard.words import Word, many
 from farm.answers import CardView, JobView
 from farm.model import JobStatus
@@ -59,8 +59,8 @@ templates.env.globals.update(
 Farm = Annotated[Parts, Depends(parts)]
 
 
-def farm_state(*, connected: bool, cards: Sequence[CardView], counts: Mapping[JobStatus, int]) -> Word:
-    """The farm's state in a word, with its reason."""
+def farm_state(*, connected: bool, states: Sequence[str], counts: Mapping[JobStatus, int]) -> Word:
+    """The farm's state in a word, with its reason; `states` are those of its cards."""
     if not connected:
         return Word(
             "Scheduler not answering",
@@ -68,16 +68,14 @@ def farm_state(*, connected: bool, cards: Sequence[CardView], counts: Mapping[Jo
             "New jobs are stored and wait for it; what is shown of cards and progress may be old. "
             "`farm up` starts it again by itself.",
         )
-    if not cards:
+    if not states:
         return Word(
             "No cards", "wait", "Nothing can render until a PC has joined: add one on the Cards page."
         )
-    return _state_of_cards(
-        [card.state for card in cards], counts[JobStatus.RUNNING], counts[JobStatus.QUEUED]
-    )
+    return _state_of_cards(states, counts[JobStatus.RUNNING], counts[JobStatus.QUEUED])
 
 
-def _state_of_cards(states: list[str], running: int, queued: int) -> Word:
+def _state_of_cards(states: Sequence[str], running: int, queued: int) -> Word:
     well = [state for state in states if state in ("idle", "busy", "starting")]
     known = many(len(states), "card")
     drained = states.count("drained")
@@ -109,13 +107,12 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
     A page that has asked for `cards` or `counts` (of jobs by status) already says so in its context.
     """
     farm = parts_of(request)
-    cards = context.get("cards")
-    if cards is None:
-        cards = show_cards(farm)
+    cards: Sequence[CardView] | None = context.get("cards")
+    states = card_states(farm) if cards is None else [card.state for card in cards]
     counts = context.get("counts") or farm.reader.counts((JobStatus.QUEUED, JobStatus.RUNNING))
     shared = {
         "now": farm.now(),
-        "state": farm_state(connected=farm.live.connected, cards=cards, counts=counts),
+        "state": farm_state(connected=farm.live.connected, states=states, counts=counts),
         "connected": farm.live.connected,
         "preview_count": lambda job_id: live.preview if (live := farm.live.jobs.get(job_id)) else 0,
         "why": waits_for,
@@ -124,7 +121,7 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
     return templates.TemplateResponse(
         request,
         name,
-        {**shared, **context, "cards": cards, "counts": {str(status): counts[status] for status in counts}},
+        {**shared, **context, "counts": {str(status): counts[status] for status in counts}},
         status_code=status,
         headers={"cache-control": "no-store"},
     )

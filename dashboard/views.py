@@ -233,14 +233,7 @@ def show_jobs(
 
 def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: bool) -> CardView:
     """One card; without word from the scheduler its state is "not known", never a stale one."""
-    state: str
-    why: str | None
-    if not connected:
-        state, why = "not known", "The scheduler is not running, so nobody has asked the card."
-    elif live is None:
-        state, why = "not answering", "Its PC has not reported it since the scheduler started."
-    else:
-        state, why = live.state, live.why
+    state, why = _stands(live, connected=connected)
     capability = card.compute_capability
     return CardView(
         id=card.id,
@@ -269,6 +262,21 @@ def card_view(card: Card, live: LiveCard | None, node_name: str, *, connected: b
         vitals=live.vitals if live and connected else None,
         fetching=[coming_text(one) for one in card.coming],
     )
+
+
+def _stands(live: LiveCard | None, *, connected: bool) -> tuple[str, str | None]:
+    """A card's state, and why."""
+    if not connected:
+        return "not known", "The scheduler is not running, so nobody has asked the card."
+    if live is None:
+        return "not answering", "Its PC has not reported it since the scheduler started."
+    return live.state, live.why
+
+
+def card_states(parts: Parts) -> list[str]:
+    """The states of all cards, as `show_cards` has them: for pages that tell no more of the cards than how the farm is."""
+    live, connected = parts.live.cards, parts.live.connected
+    return [_stands(live.get(card_id), connected=connected)[0] for card_id in parts.reader.card_ids()]
 
 
 def show_cards(parts: Parts) -> list[CardView]:

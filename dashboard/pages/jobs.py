@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from dashboard.frame import Farm, page
-from dashboard.views import show_cards, show_job, show_jobs
+from dashboard.views import show_job, show_jobs
 from dashboard.work import today
 from farm.answers import JobView
 from farm.model import JobStatus, Tier
@@ -104,9 +104,8 @@ def jobs_page(
         cursor=cursor,
         limit=PAGE,
     )
-    cards = show_cards(farm)
+    cards = farm.reader.cards() if filters.card else []
     context = {
-        "cards": cards,
         "counts": farm.reader.counts(),
         "jobs": found.jobs,
         "older": filters.link(cursor=found.cursor) if found.cursor else None,

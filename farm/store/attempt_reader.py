@@ -36,7 +36,7 @@ class AttemptReader:
     def live_attempts(self) -> list[Attempt]:
         """All attempts that hold a card."""
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(schema.attempts).where(schema.LIVE)).mappings().all()
+            rows = connection.execute(_LIVE).mappings().all()
         return [attempt_from_row(row) for row in rows]
 
     def stage_artifacts(self, job_id: str) -> dict[StageKind, Artifact]:
@@ -91,11 +91,9 @@ class AttemptReader:
 
     def attempts_of(self, job_ids: Collection[str]) -> dict[str, list[Attempt]]:
         """The attempts of each of these jobs that has any, first to last."""
-        attempts = schema.attempts
-        statement = sa.select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.number)
         found: dict[str, list[Attempt]] = {}
         with self._engine.connect() as connection:
-            for row in connection.execute(statement).mappings():
+            for row in connection.execute(_OF_JOBS, {"ids": list(job_ids)}).mappings():
                 found.setdefault(row["job_id"], []).append(attempt_from_row(row))
         return found
 
@@ -125,10 +123,8 @@ class AttemptReader:
 
     def last_foretold(self) -> str | None:
         """The newest attempt that `foretold` would tell of: while it is the same one, so is all that `foretold` says."""
-        attempts = schema.attempts
-        statement = sa.select(attempts.c.id).where(schema.FORETOLD).order_by(attempts.c.finished_at.desc())
         with self._engine.connect() as connection:
-            return connection.scalar(statement.limit(1))
+            return connection.scalar(_LAST_FORETOLD)
 
     def foretold(self, limit: int) -> list[Foretold]:
         """What was foretold of the last finished attempts and what they took, newest first.
@@ -155,3 +151,18 @@ class AttemptReader:
             for low, likely, high, basis, spent in rows
         ]
         return [one for one in told if one.took > 0]
+
+
+# Made once, as those of `farm.store.reader` are.
+_LIVE = sa.select(schema.attempts).where(schema.LIVE)
+_OF_JOBS = (
+    sa.select(schema.attempts)
+    .where(schema.attempts.c.job_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(schema.attempts.c.number)
+)
+_LAST_FORETOLD = (
+    sa.select(schema.attempts.c.id)
+    .where(schema.FORETOLD)
+    .order_by(schema.attempts.c.finished_at.desc())
+    .limit(1)
+)

@@ -18,10 +18,8 @@ class KnobStore:
 
     def newest(self) -> dict[str, Change]:
         """The last change of each setting that was ever changed."""
-        table = schema.settings
-        last = sa.select(sa.func.max(table.c.id)).group_by(table.c.name)
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(table).where(table.c.id.in_(last))).all()
+            rows = connection.execute(_NEWEST).all()
         return {row.name: Change(row.value, row.changed_at, row.changed_by) for row in rows}
 
     def change(self, values: Mapping[str, Value], by: str, now: float) -> None:
@@ -37,3 +35,8 @@ class KnobStore:
             connection.execute(
                 sa.insert(schema.requests).values(kind=RequestKind.SETTINGS, created_at=now, requested_by=by)
             )
+
+
+_NEWEST = sa.select(schema.settings).where(
+    schema.settings.c.id.in_(sa.select(sa.func.max(schema.settings.c.id)).group_by(schema.settings.c.name))
+)

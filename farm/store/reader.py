@@ -14,7 +14,7 @@ from farm.model import Attempt, Card, Job, JobStatus, Node
 from farm.store import schema
 from farm.store.attempt_reader import AttemptReader
 from farm.store.registry import find_token
-from farm.store.rows import attempt_from_row, card_from_row, job_from_row, node_from_row
+from farm.store.rows import CARD_COLUMNS, attempt_from_row, card_from_row, job_from_row, node_from_row
 from farm.store.taught import TaughtReader
 from farm.store.telemetry import TelemetryReader
 
@@ -126,29 +126,16 @@ class Reader(AttemptReader):
 
     def ended_counts(self, since: float) -> dict[JobStatus, int]:
         """How many jobs have ended since then (wall seconds), of each status in which a job can end."""
-        jobs = schema.jobs
         with self._engine.connect() as connection:
-            return {
-                status: int(
-                    connection.scalar(
-                        sa.select(sa.func.count())
-                        .select_from(jobs)
-                        .where(jobs.c.status == status, jobs.c.finished_at >= since)
-                    )
-                    or 0
-                )
-                for status in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELLED)
-            }
+            numbers = connection.execute(_ENDED_SINCE, {"since": since}).one()
+        return dict(zip(_ENDED, numbers, strict=True))
 
     def running_on(self, card_ids: Collection[str]) -> dict[str, tuple[Attempt, Job]]:
         """The attempt that each of these cards has now, with its job; a card without one is absent."""
-        jobs, attempts = schema.jobs, schema.attempts
-        live = sa.select(attempts).where(schema.LIVE, attempts.c.card_id.in_(card_ids))
         with self._engine.connect() as connection:
-            found = [attempt_from_row(row) for row in connection.execute(live).mappings()]
-            rows = connection.execute(
-                sa.select(jobs).where(jobs.c.id.in_([attempt.job_id for attempt in found]))
-            ).mappings()
+            live = connection.execute(_LIVE_ON, {"ids": list(card_ids)}).mappings()
+            found = [attempt_from_row(row) for row in live]
+            rows = connection.execute(_JOBS, {"ids": [attempt.job_id for attempt in found]}).mappings()
             of = {row["id"]: job_from_row(row) for row in rows}
         return {attempt.card_id: (attempt, of[attempt.job_id]) for attempt in found if attempt.job_id in of}
 
@@ -236,12 +223,9 @@ class Reader(AttemptReader):
 
     def nodes(self, *, forgotten: bool = False) -> list[Node]:
         """All nodes by name; those that were forgotten only where the history needs their names."""
-        nodes = schema.nodes
-        wanted = sa.select(nodes).order_by(nodes.c.name)
-        if not forgotten:
-            wanted = wanted.where(nodes.c.forgotten_at.is_(None))
         with self._engine.connect() as connection:
-            return [node_from_row(row) for row in connection.execute(wanted).mappings()]
+            rows = connection.execute(_ALL_NODES if forgotten else _NODES).mappings()
+            return [node_from_row(row) for row in rows]
 
     def node(self, node_id: str) -> Node:
         """One node.
@@ -256,15 +240,13 @@ class Reader(AttemptReader):
 
     def cards(self) -> list[Card]:
         """All cards of nodes that were not forgotten, by node and name."""
-        cards, nodes = schema.cards, schema.nodes
         with self._engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(cards)
-                .join(nodes, cards.c.node_id == nodes.c.id)
-                .where(nodes.c.forgotten_at.is_(None))
-                .order_by(cards.c.node_id, cards.c.name, cards.c.id)
-            ).mappings()
-            return [card_from_row(row) for row in rows]
+            return [card_from_row(row) for row in connection.execute(_CARDS)]
+
+    def card_ids(self) -> list[str]:
+        """The ids of all cards of `cards`, in no order: for who needs no more of them."""
+        with self._engine.connect() as connection:
+            return list(connection.scalars(_CARD_IDS))
 
     def artifact_media_type(self, job_id: str) -> str:
         """The media type of a job's input."""
@@ -307,6 +289,29 @@ class Reader(AttemptReader):
             return frozenset(connection.scalars(sa.select(tokens.c.sha256).where(good)))
 
 
+# Statements of what every page asks are made once: putting one together takes longer than it takes SQLite to answer it.
+_IDS = sa.bindparam("ids", expanding=True)
+_ALL_NODES = sa.select(schema.nodes).order_by(schema.nodes.c.name)
+_NODES = _ALL_NODES.where(schema.nodes.c.forgotten_at.is_(None))
+_KNOWN = (schema.cards.c.node_id == schema.nodes.c.id, schema.nodes.c.forgotten_at.is_(None))
+_CARDS = (
+    sa.select(*CARD_COLUMNS)
+    .where(*_KNOWN)
+    .order_by(schema.cards.c.node_id, schema.cards.c.name, schema.cards.c.id)
+)
+_CARD_IDS = sa.select(schema.cards.c.id).where(*_KNOWN)
+_JOBS = sa.select(schema.jobs).where(schema.jobs.c.id.in_(_IDS))
+_LIVE_ON = sa.select(schema.attempts).where(schema.LIVE, schema.attempts.c.card_id.in_(_IDS))
+_ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELLED)
+_ENDED_SINCE = sa.select(
+    *(
+        sa.select(sa.func.count())
+        .select_from(schema.jobs)
+        .where(schema.jobs.c.status == status, schema.jobs.c.finished_at >= sa.bindparam("since"))
+        .scalar_subquery()
+        for status in _ENDED
+    )
+)
 _UNFINISHED = tuple(status for status in JobStatus if status != JobStatus.FINISHED)
 
 

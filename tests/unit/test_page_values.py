@@ -7,18 +7,12 @@ import pytest
 from dashboard.frame import farm_state
 from dashboard.pages.evaluation import by_setting
 from dashboard.pages.jobs import Filters, promoted
-from farm.answers import BenchSettingView, BenchView, CardView, JobUrls, JobView
-from farm.model import CardKind, JobStatus, Tier
+from farm.answers import BenchSettingView, BenchView, JobUrls, JobView
+from farm.model import JobStatus, Tier
 from tests.storage import SETTINGS
 
 STANDARD = BenchSettingView(name="standard", width=512, height=512, frames=16, steps=50, guidance=9.0)
 SHORT = STANDARD.model_copy(update={"frames": 14})
-
-
-def card(state: str) -> CardView:
-    return CardView(
-        id=state, node_id="n", node_name="n", kind=CardKind.CUDA, name="RTX", band=Tier.POST, state=state
-    )
 
 
 @pytest.mark.parametrize(
@@ -43,9 +37,9 @@ def test_the_farms_state_in_a_word_with_its_reason(
     states: list[str], queued: int, running: int, word: str, reason: str
 ) -> None:
     counts = {JobStatus.QUEUED: queued, JobStatus.RUNNING: running}
-    found = farm_state(connected=True, cards=[card(state) for state in states], counts=counts)
+    found = farm_state(connected=True, states=states, counts=counts)
     assert (found.word, found.reason) == (word, reason)
-    lost = farm_state(connected=False, cards=[card(state) for state in states], counts=counts)
+    lost = farm_state(connected=False, states=states, counts=counts)
     assert (lost.word, lost.tone) == ("Scheduler not answering", "bad")
 
 
