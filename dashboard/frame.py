@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from fastapi.templating import Jinja2Templates
 from starlette.responses import Response
 
-from dashboard import words
+from dashboard import marks, words
 from dashboard.parts import Parts, parts, parts_of
 from dashboard.problems import Problem
 from dashboard.queue import SCHEDULER_DOWN
@@ -28,6 +28,7 @@ templates.env.filters.update(
     gb=words.gb,
     gib=words.gib,
     iso=words.iso,
+    listed=words.listed,
     number=words.number,
     plain=words.plain,
     phase=words.phase,
@@ -38,6 +39,13 @@ templates.env.filters.update(
     size=words.size,
 )
 templates.env.globals.update(
+    dot=marks.dot,
+    is_silent=marks.is_silent,
+    memory_bar=marks.memory_bar,
+    silence=marks.silence,
+    status=marks.status,
+    vitals=marks.vitals,
+    when=marks.when,
     attempt_word=words.attempt_word,
     bands=words.BANDS,
     precisions=words.PRECISIONS,

@@ -25,6 +25,7 @@ def cards_page(request: Request, farm: Farm) -> Response:
     context = {
         "week_of": farm.throughput.window("7d", [card.id for card in cards], farm.now()),
         "nodes": nodes,
+        "states_of": {node.id: [card.state for card in node.cards] for node in nodes},
         "cards": cards,
         "benches": benches,
         "memory": {card.id: memory_bar(card, planned.get(card.id)) for card in cards},

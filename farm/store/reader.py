@@ -290,7 +290,7 @@ class Reader(AttemptReader):
 
 
 # Statements of what every page asks are made once: putting one together takes longer than it takes SQLite to answer it.
-_IDS = sa.bindparam("ids", expanding=True)
+_IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
 _ALL_NODES = sa.select(schema.nodes).order_by(schema.nodes.c.name)
 _NODES = _ALL_NODES.where(schema.nodes.c.forgotten_at.is_(None))
 _KNOWN = (schema.cards.c.node_id == schema.nodes.c.id, schema.nodes.c.forgotten_at.is_(None))
