@@ -63,7 +63,8 @@ def memory_bar(bar: MemoryBar, card: CardView) -> Markup:
     )
     return Markup(  # noqa: S704 - numbers and words of ours but for the id
         '<svg class="memory" width="100%" height="8" preserveAspectRatio="none" viewBox="0 0 100 1" role="img" '
-        f'aria-label="Memory of {words.gib(card.vram_gib)}: {bar.text}" data-memory="{escape(card.id)}" data-vram="{card.vram_gib}">{drawn}</svg>'
+        f'aria-label="Memory of {words.gib(card.vram_gib)}: {bar.text}" data-memory="{escape(card.id)}" '
+        f'data-vram="{card.vram_gib}">{drawn}</svg>'
         f'<p class="legend memory-legend" aria-hidden="true">{legend}</p>'
     )
 

@@ -17,7 +17,7 @@ def cards_page(request: Request, farm: Farm) -> Response:
     """The PCs and their cards, and how to add one."""
     nodes = show_nodes(farm)
     cards = [card for node in nodes for card in node.cards]
-    planned = {attempt.card_id: attempt.predicted_gib for attempt in farm.reader.live_attempts()}
+    planned = farm.reader.planned_gib()
     benches: dict[str, list[BenchResult]] = {card.id: [] for card in cards}
     for row in reversed(farm.benches.newest()):
         benches.get(row.card_id, []).append(row)

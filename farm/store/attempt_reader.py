@@ -39,6 +39,11 @@ class AttemptReader:
             rows = connection.execute(_LIVE).mappings().all()
         return [attempt_from_row(row) for row in rows]
 
+    def planned_gib(self) -> dict[str, float | None]:
+        """What the attempt that each card has now was planned to take of its memory, GiB; a card without one is absent."""
+        with self._engine.connect() as connection:
+            return {row.card_id: row.predicted_gib for row in connection.execute(_PLANNED)}
+
     def stage_artifacts(self, job_id: str) -> dict[StageKind, Artifact]:
         """What the finished stages of a job left for the next ones; none of its last stage, whose clip is the job's."""
         table = schema.stage_artifacts
@@ -155,6 +160,7 @@ class AttemptReader:
 
 # Made once, as those of `farm.store.reader` are.
 _LIVE = sa.select(schema.attempts).where(schema.LIVE)
+_PLANNED = sa.select(schema.attempts.c.card_id, schema.attempts.c.predicted_gib).where(schema.LIVE)
 _OF_JOBS = (
     sa.select(schema.attempts)
     .where(schema.attempts.c.job_id.in_(sa.bindparam("ids", expanding=True)))

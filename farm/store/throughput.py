@@ -96,9 +96,10 @@ class ThroughputReader:
         if not card_ids:
             return {}
         with self._engine.connect() as connection:
-            rows = connection.execute(_ended(card_ids, since, until, part_s)).all()
-            held = {row[0]: row[1] for row in connection.execute(_held_now(card_ids, since, until))}
-            joined = {row[0]: row[1] for row in connection.execute(_joined(card_ids))}
+            given = {"ids": list(card_ids), "since": since, "until": until, "part_s": part_s or 1.0}
+            rows = connection.execute(_ENDED if part_s is None else _ENDED_BY_PART, given).all()
+            held = {row[0]: row[1] for row in connection.execute(_HELD_NOW, given)}
+            joined = {row[0]: row[1] for row in connection.execute(_JOINED, given)}
         by_card = {card_id: list(some) for card_id, some in groupby(rows, key=lambda row: row.card_id)}
         return {
             card_id: _sum_up(
@@ -114,9 +115,14 @@ class ThroughputReader:
         }
 
 
-def _ended(
-    card_ids: Sequence[str], since: float, until: float, part_s: float | None
-) -> sa.Select[*tuple[Any, ...]]:
+# Statements that every page asks are made once: putting them together takes longer than most answers.
+_IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+_SINCE = sa.bindparam("since", type_=sa.Float)
+_UNTIL = sa.bindparam("until", type_=sa.Float)
+_PART_S = sa.bindparam("part_s", type_=sa.Float)
+
+
+def _ended(*, by_part: bool) -> sa.Select[*tuple[Any, ...]]:
     """Attempts that ended in the span, added up by card and part; the index on card and end serves it."""
     attempts, jobs = schema.attempts, schema.jobs
     finished = attempts.c.status == AttemptStatus.FINISHED
@@ -126,9 +132,9 @@ def _ended(
     metered = sa.and_(clip, attempts.c.energy_wh.is_not(None))
     # One that went on from another's checkpoint made only the steps that were left.
     steps = jobs.c.settings["steps"].as_integer() - sa.func.coalesce(attempts.c.resumed_step, 0)
-    start = sa.case((attempts.c.assigned_at > since, attempts.c.assigned_at), else_=since)
+    start = sa.case((attempts.c.assigned_at > _SINCE, attempts.c.assigned_at), else_=_SINCE)
     part: sa.ColumnElement[Any] = (
-        sa.literal(0) if part_s is None else sa.func.floor((attempts.c.finished_at - since) / part_s)
+        sa.func.floor((attempts.c.finished_at - _SINCE) / _PART_S) if by_part else sa.literal(0)
     ).label("part")
 
     def total(of: Any, where: sa.ColumnElement[bool]) -> sa.ColumnElement[Any]:
@@ -151,31 +157,35 @@ def _ended(
         )
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .where(
-            attempts.c.card_id.in_(card_ids),
-            attempts.c.finished_at >= since,
-            attempts.c.finished_at < until,
+            attempts.c.card_id.in_(_IDS),
+            attempts.c.finished_at >= _SINCE,
+            attempts.c.finished_at < _UNTIL,
         )
         .group_by(attempts.c.card_id, part)
         .order_by(attempts.c.card_id, part)
     )
 
 
-def _held_now(card_ids: Sequence[str], since: float, until: float) -> sa.Select[str, float]:
+def _held_now() -> sa.Select[*tuple[Any, ...]]:
     """For how many seconds of the span the attempt that a card has now has held it."""
     attempts = schema.attempts
-    start = sa.case((attempts.c.assigned_at > since, attempts.c.assigned_at), else_=since)
-    return sa.select(attempts.c.card_id, until - start).where(
-        schema.LIVE, attempts.c.card_id.in_(card_ids), attempts.c.assigned_at < until
+    start = sa.case((attempts.c.assigned_at > _SINCE, attempts.c.assigned_at), else_=_SINCE)
+    return sa.select(attempts.c.card_id, _UNTIL - start).where(
+        schema.LIVE, attempts.c.card_id.in_(_IDS), attempts.c.assigned_at < _UNTIL
     )
 
 
-def _joined(card_ids: Sequence[str]) -> sa.Select[str, float]:
+def _joined() -> sa.Select[str, float]:
     cards, nodes = schema.cards, schema.nodes
     return (
         sa.select(cards.c.id, nodes.c.joined_at)
         .join(nodes, nodes.c.id == cards.c.node_id)
-        .where(cards.c.id.in_(card_ids))
+        .where(cards.c.id.in_(_IDS))
     )
+
+
+_ENDED, _ENDED_BY_PART = _ended(by_part=False), _ended(by_part=True)
+_HELD_NOW, _JOINED = _held_now(), _joined()
 
 
 def _sum_up(
