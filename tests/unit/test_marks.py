@@ -54,9 +54,12 @@ def test_only_a_card_that_does_not_answer_tells_since_when() -> None:
 def test_a_card_s_memory_is_drawn_and_told() -> None:
     assert memory_bar(read_bar(8.0, 4.0, 0.0), CARD) == (
         '<svg class="memory" width="100%" height="8" preserveAspectRatio="none" viewBox="0 0 100 1" role="img" '
-        f'aria-label="Memory of 8{THIN}GiB: 4{THIN}GiB farm and driver, 4{THIN}GiB free" data-memory="GPU-&lt;1&gt;&#34;" data-vram="8.0">'
-        '<rect class="memory-ours" x="0.0" width="50.0" height="1"/><rect class="memory-free" x="50.0" width="50.0" height="1"/></svg>'
-        f'<p class="legend memory-legend" aria-hidden="true"><span><span class="swatch memory-ours"></span>4{THIN}GiB farm and driver</span>'
+        f'aria-label="Memory of 8{THIN}GiB: 4{THIN}GiB farm and driver, 4{THIN}GiB free" data-memory="GPU-&lt;1&gt;&#34;" '
+        'data-vram="8.0">'
+        '<rect class="memory-ours" x="0.0" width="50.0" height="1"/>'
+        '<rect class="memory-free" x="50.0" width="50.0" height="1"/></svg>'
+        '<p class="legend memory-legend" aria-hidden="true">'
+        f'<span><span class="swatch memory-ours"></span>4{THIN}GiB farm and driver</span>'
         f'<span><span class="swatch memory-free"></span>4{THIN}GiB free</span></p>'
     )
 
