@@ -89,7 +89,7 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     app.include_router(pages.router)  # last: it has a page for every address that nothing else knows
     app.state.error_page = frame.error_page
     describe(app)
-    app.add_middleware(BodyLimit, limit_bytes=int(settings.max_upload_mib * 2**20))
+    app.add_middleware(BodyLimit, limit_bytes=lambda: int(farm.in_force().max_upload_mib * 2**20))
     app.add_middleware(SignedIn)
     app.add_middleware(RepeatedGreetings)
     app.add_middleware(problems.LastResort)

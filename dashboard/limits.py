@@ -1,7 +1,9 @@
 """Refuses bodies over the limit while they are read: no more than the limit is ever held, on disk or in memory."""
 
 import time
+from collections.abc import Callable
 
+from anyio import to_thread
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,7 +12,7 @@ from farm.errors import BodyTooLargeError
 
 SMALL_BYTES = 1 << 20
 """Most that any request but an upload may send; these are a few hundred bytes of JSON, and some need no token."""
-UPLOADS = frozenset({"/api/v1/jobs"})
+UPLOADS = frozenset({"/api/v1/jobs", "/api/v1/batches"})
 LINGER_S = 1.0
 LINGER_BYTES = 4 << 20
 """After the refusal a little more is read and thrown away: a connection that is closed with unread data is reset, and the client
@@ -20,7 +22,8 @@ may lose the answer. Whoever sends on after that is cut off."""
 class BodyLimit:
     """ASGI middleware. Looks at Content-Length first and counts bytes for those that do not say, or lie."""
 
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: Callable[[], int]) -> None:
+        """`limit_bytes` tells the limit of uploads as it holds now; it is asked on a thread, since an admin's word lies in the store."""
         self._app = app
         self._limit = limit_bytes
 
@@ -29,7 +32,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._limit if scope["path"] in UPLOADS else min(self._limit, SMALL_BYTES)
+        limit = await to_thread.run_sync(self._limit) if scope["path"] in UPLOADS else SMALL_BYTES
         headers = dict(scope["headers"])
         stated = headers.get(b"content-length", b"")
         if stated.isdigit() and int(stated) > limit:
@@ -85,5 +88,6 @@ class BodyLimit:
 def _error(limit: int) -> BodyTooLargeError:
     return BodyTooLargeError(
         f"The upload is larger than {limit / 2**20:g} MiB, the most that this farm takes here.",
-        "Scale the picture down (1920 pixels a side is plenty) or raise FARM_MAX_UPLOAD_MIB on the head.",
+        "Scale the picture down (1920 pixels a side is plenty), or let the farm's admin allow more: on the page Settings, or with "
+        "FARM_MAX_UPLOAD_MIB on the head.",
     )

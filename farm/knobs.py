@@ -15,7 +15,7 @@ GB = Annotated[float, Field(gt=0, le=1_000_000)]
 
 
 class Knobs(BaseModel):
-    """The settings that can be changed, with their limits; None is the default. Seconds, days, and GB of 10^9 bytes."""
+    """The settings that can be changed, with their limits; None is the default. Seconds, days, GB of 10^9 bytes, and MiB."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -23,6 +23,7 @@ class Knobs(BaseModel):
     lease_s: Annotated[float, Field(ge=10, le=3600)] | None = None
     keep_days: Days | None = None
     keep_gb: GB | None = None
+    max_upload_mib: Annotated[float, Field(ge=1, le=512)] | None = None
 
     def named(self) -> dict[str, Value]:
         """Those that were named, None among them."""

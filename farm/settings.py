@@ -53,7 +53,7 @@ class FarmSettings(BaseSettings):
     head: str = "http://127.0.0.1:8000"
     token: str = ""
     max_upload_mib: float = 32.0
-    """Largest request body; larger ones are refused while they are read."""
+    """Largest body of a request with pictures, MiB; larger ones are refused while they are read."""
     lease_s: float = 30.0
     """How long a silent attempt keeps its job before it is `lost`."""
     tiers: Literal["soft", "strict", "off"] = "soft"

@@ -24,7 +24,13 @@ TIERS = {
     "off": "Any card that has the memory takes any job.",
 }
 
-TITLES = {"tiers": "Tiers", "keep_days": "Days", "keep_gb": "GB", "lease_s": "Seconds"}
+TITLES = {
+    "tiers": "Tiers",
+    "keep_days": "Days",
+    "keep_gb": "GB",
+    "lease_s": "Seconds",
+    "max_upload_mib": "Largest picture",
+}
 """What a setting is called where it is told who changed it."""
 
 

@@ -54,7 +54,7 @@ def submit_page(
             "fps": MAX_FPS,
             "seed": MAX_SEED,
             "priority": MAX_PRIORITY,
-            "upload_mib": farm.settings.max_upload_mib,
+            "upload_mib": farm.in_force().max_upload_mib,
         },
     }
     return page(request, "submit.html", context)

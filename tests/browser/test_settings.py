@@ -69,6 +69,28 @@ def test_a_limit_that_would_delete_clips_asks_first(farm: Furnished, visit: Visi
     expect(page.locator("main")).to_contain_text("none: everything is kept")
 
 
+def test_the_largest_picture_is_set_and_the_form_for_a_new_clip_says_so(
+    farm: Furnished, visit: Visit
+) -> None:
+    page = visit.go("/settings")
+    field = page.get_by_label("Largest picture")
+    expect(field).to_have_value("")
+    expect(field).to_have_attribute("placeholder", "32")
+    field.fill("8.5")
+    field.press("Enter")
+    expect(page.locator('form[data-settings="upload"] .saved')).to_have_text("Saved")
+    expect(page.locator("#from-max_upload_mib")).to_contain_text("set by admin just now")
+    assert farm.farm.server.config.app.state.parts.in_force().max_upload_mib == 8.5
+    assert serious(page) == []
+    expect(visit.go("/submit").locator("#submit")).to_contain_text("up to 8.5 MiB each")
+    visit.expected.append("/api/v1/settings")
+    page = visit.go("/settings")
+    page.get_by_label("Largest picture").fill("0.2")
+    page.get_by_label("Largest picture").press("Enter")
+    expect(page.locator("#e-max_upload_mib")).to_contain_text("greater than or equal to 1")
+    assert farm.farm.server.config.app.state.parts.in_force().max_upload_mib == 8.5
+
+
 def test_what_is_wrong_is_said_at_its_field_and_what_the_environment_says_is_locked(
     farm: Furnished, visit: Visit
 ) -> None:

@@ -78,7 +78,7 @@ def running_dashboard(
     tmp_path: Path,
     *,
     clock: Clock | None = None,
-    max_upload_mib: float = 32.0,
+    max_upload_mib: float | None = None,
     port: int = 0,
     admin_token: str | None = None,
 ) -> Iterator[RunningDashboard]:
@@ -90,7 +90,9 @@ def running_dashboard(
     for folder in (data.root, data.secrets, data.run, data.previews, data.logs):
         folder.mkdir(parents=True, exist_ok=True)
     lay_database(data.database)
-    settings = FarmSettings(data=data.root, max_upload_mib=max_upload_mib)
+    settings = FarmSettings(data=data.root)
+    if max_upload_mib is not None:  # as the environment would say it
+        settings = settings.model_copy(update={"max_upload_mib": max_upload_mib})
     engine = open_engine(data.database_url, writes=True)
     reading = open_engine(data.database_url, writes=False)
     registry = Registry(engine)

@@ -54,6 +54,13 @@ def get(farm: RunningDashboard, path: str) -> httpx.Response:
     return httpx.get(f"{farm.base_url}/api/v1{path}", headers=farm.headers)
 
 
+def test_pictures_of_a_batch_may_be_as_large_as_one_job_s(farm: RunningDashboard) -> None:
+    """A request for a batch was held to the 1 MiB of those that carry no pictures."""
+    answer = post(farm, [picture("person", 128), bytes(3 << 19)], settings=DRAFT)
+    assert answer.status_code == 422
+    assert [one["field"] for one in answer.json()["errors"]] == ["image[1]"]
+
+
 def test_many_pictures_in_one_request(farm: RunningDashboard) -> None:
     answer = post(farm, [picture("person", 128), picture("street", 128)], settings=DRAFT, batch="holiday 1")
     assert answer.status_code == 201

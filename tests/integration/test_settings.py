@@ -67,6 +67,8 @@ def test_what_the_environment_says_is_shown_so_and_not_changed(
         ({"keep_gb": "many"}, "keep_gb"),
         ({"tiers": "hard"}, "tiers"),
         ({"keep_years": 3}, "keep_years"),
+        ({"max_upload_mib": 0}, "max_upload_mib"),
+        ({"max_upload_mib": 4096}, "max_upload_mib"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name(
@@ -75,6 +77,43 @@ def test_a_bad_value_is_refused_with_its_name(
     refused = http.patch("/settings", json=body)
     assert refused.status_code == 422
     assert [one["field"] for one in refused.json()["errors"]] == [field]
+
+
+def test_the_largest_picture_is_set_with_who_and_when_and_holds_at_once(
+    farm: RunningDashboard, http: httpx.Client
+) -> None:
+    large = bytes(3 << 19)  # 1.5 MiB: no picture, but that is only found out once it is taken in
+    assert send(http, image=large).status_code == 422
+    told = {one["name"]: one for one in http.patch("/settings", json={"max_upload_mib": 1}).json()}
+    set_to = told["max_upload_mib"]
+    assert (set_to["value"], set_to["source"], set_to["changed_by"]) == (1.0, "page", "admin")
+    assert set_to["changed_at"] is not None
+    refused = send(http, image=large)
+    assert refused.status_code == 413
+    assert refused.json()["detail"] == "The upload is larger than 1 MiB, the most that this farm takes here."
+    assert "Settings" in refused.json()["remedy"]
+    shown = httpx.get(f"{farm.base_url}/submit", headers=farm.headers | {"accept": "text/html"}).text
+    assert "up to 1 MiB each" in shown
+    http.patch("/settings", json={"max_upload_mib": None})
+    assert send(http, image=large).status_code == 422, "the default again"
+
+
+def test_what_is_wrong_with_a_limit_is_said(http: httpx.Client) -> None:
+    for value, what in ((0.5, "greater than or equal to 1"), (600, "less than or equal to 512")):
+        refused = http.patch("/settings", json={"max_upload_mib": value})
+        (error,) = refused.json()["errors"]
+        assert error["field"] == "max_upload_mib"
+        assert what in error["message"]
+
+
+def test_a_largest_picture_of_the_environment_is_not_changed(tmp_path: Path) -> None:
+    with running_dashboard(tmp_path, max_upload_mib=2) as running:
+        api, mine = f"{running.base_url}/api/v1", running.headers
+        refused = httpx.patch(f"{api}/settings", json={"max_upload_mib": 8}, headers=mine)
+        assert refused.status_code == 409
+        assert "FARM_MAX_UPLOAD_MIB" in refused.json()["detail"]
+        page = httpx.get(f"{running.base_url}/settings", headers=mine | {"accept": "text/html"}).text
+        assert 'value="2" disabled' in page
 
 
 def test_only_an_admin_changes_settings(farm: RunningDashboard, http: httpx.Client) -> None:

@@ -52,6 +52,9 @@ def test_each_setting_is_one_of_the_farm_and_its_default_is_allowed() -> None:
         {"keep_gb": float("nan")},
         {"keep_gb": "many"},
         {"lease": 30},
+        {"max_upload_mib": 0.5},
+        {"max_upload_mib": 513},
+        {"max_upload_mib": "large"},
     ],
 )
 def test_a_bad_value_is_refused(bad: dict[str, object]) -> None:
