@@ -1,6 +1,7 @@
-"""How a card's memory is shared out now, as a bar. Pure."""
+"""How a card's memory is shared out now, as a bar. Pure; bars are kept, since cards of one kind have the same, and drawn at every look."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from dashboard.words import gib
@@ -51,6 +52,7 @@ def memory_bar(card: CardView, planned_gib: float | None = None) -> MemoryBar | 
     )
 
 
+@lru_cache(maxsize=1024)
 def read_bar(vram_gib: float, used_gib: float, others_gib: float) -> MemoryBar:
     """The bar of a card of which all programs together hold `used_gib`, and those that are not the farm's `others_gib`.
 
@@ -66,6 +68,7 @@ def read_bar(vram_gib: float, used_gib: float, others_gib: float) -> MemoryBar:
     )
 
 
+@lru_cache(maxsize=1024)
 def planned_bar(
     vram_gib: float, usable_gib: float, planned_gib: float | None, *, answers: bool = True
 ) -> MemoryBar:

@@ -1,4 +1,4 @@
-"""Parts of the pages that need no browser: the memory bar, numbers in words, vendored files."""
+"""Parts of the pages that need no browser: the memory bar, cards' states, numbers in words, vendored files."""
 
 import hashlib
 from pathlib import Path
@@ -7,9 +7,15 @@ import pytest
 
 from dashboard import words
 from dashboard.memory_bar import memory_bar, planned_bar, read_bar
+from dashboard.parts import make_parts
+from dashboard.views import card_states, show_cards
 from farm.answers import CardView
+from farm.feed import LiveCard, Snapshot
 from farm.model import CardKind, Tier
+from farm.settings import DataDirectory, FarmSettings
+from farm.store.requests import RequestKind
 from farm.vitals import Vitals
+from tests.storage import open_storage
 
 VENDOR = Path(words.__file__).parent / "static" / "vendor"
 
@@ -39,6 +45,25 @@ def test_nothing_is_called_free_on_a_card_that_does_not_answer() -> None:
     assert (
         bar.text == f"5.4{words.THIN}GiB usable when last heard, 0.6{words.THIN}GiB driver and other programs"
     )
+
+
+def test_pages_without_cards_have_the_states_of_those_with_them(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path)
+    storage = open_storage(tmp_path)
+    first, _, third = storage.add_cards(3)
+    storage.add_cards(1, "n2")
+    parts = make_parts(data, FarmSettings(data=tmp_path))
+    assert card_states(parts) == ["not known"] * 4
+    heard = (
+        LiveCard(first.id, "n1", "n1", first.name, "busy"),
+        LiveCard(third.id, "n1", "n1", third.name, "idle"),
+    )
+    parts.live.take(Snapshot((), heard))
+    assert sorted(card_states(parts)) == ["busy", "idle", "not answering", "not answering"]
+    storage.requests.ask_node(RequestKind.FORGET, "n2", 5.0)
+    assert sorted(card_states(parts)) == sorted(card.state for card in show_cards(parts))
+    assert len(card_states(parts)) == 3
+    storage.close()
 
 
 @pytest.mark.parametrize("vram", [None, 0.0])

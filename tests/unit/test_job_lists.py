@@ -63,14 +63,18 @@ def test_what_cards_are_at_is_found_by_card(tmp_path: Path) -> None:
     store = open_storage(tmp_path)
     first, second = store.add_cards(2)
     job = store.submit()
-    store.writer.assign([Assignment("A1", job.id, "n1", first.id, first.name, MemoryPlan())], 1.0)
+    store.writer.assign(
+        [Assignment("A1", job.id, "n1", first.id, first.name, MemoryPlan(), predicted_gib=5.5)], 1.0
+    )
     found = store.reader.running_on([first.id, second.id])
     assert found.keys() == {first.id}
     attempt, of = found[first.id]
     assert (attempt.id, of.id, of.status) == ("A1", job.id, JobStatus.RUNNING)
     assert store.reader.running_on([]) == {}
+    assert store.reader.planned_gib() == {first.id: 5.5}
     store.writer.cancelled("A1", 2.0)
     assert store.reader.running_on([first.id]) == {}
+    assert store.reader.planned_gib() == {}
 
 
 def test_open_jobs_are_counted_without_the_others(tmp_path: Path) -> None:

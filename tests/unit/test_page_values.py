@@ -1,5 +1,6 @@
 """What pages say, from values alone: the farm's state in a word, a form filled in from a job, the evaluation by setting."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,12 @@ import pytest
 from dashboard.frame import farm_state
 from dashboard.pages.evaluation import by_setting
 from dashboard.pages.jobs import Filters, promoted
-from farm.answers import BenchSettingView, BenchView, JobUrls, JobView
-from farm.model import JobStatus, Tier
+from dashboard.pages.machines import facts_of, told
+from dashboard.words import THIN
+from farm.answers import BenchSettingView, BenchView, CardView, JobUrls, JobView
+from farm.catalogue.article import BenchSetting
+from farm.model import CardKind, JobStatus, MemoryPlan, PcieLink, Tier
+from farm.own_bench import BenchResult
 from tests.storage import SETTINGS
 
 STANDARD = BenchSettingView(name="standard", width=512, height=512, frames=16, steps=50, guidance=9.0)
@@ -84,3 +89,47 @@ def test_the_evaluation_is_laid_out_by_setting_own_rows_first() -> None:
     assert [row.card for row in first.rows] == ["B", "A", "C", "E"]
     assert [(bar.row.card, bar.share) for bar in first.bars] == [("B", 50.0), ("A", 75.0), ("E", 100.0)]
     assert by_setting([]) == []
+
+
+def test_a_card_s_facts_are_told_as_they_are_now() -> None:
+    card = CardView(
+        id="GPU-1",
+        node_id="n",
+        node_name="n",
+        kind=CardKind.CUDA,
+        name="RTX 2060",
+        vram_gib=6.0,
+        usable_gib=5.4,
+        band=Tier.PREVIEW,
+        compute_capability="7.5",
+        models=["animatic", "<svd>"],
+        state="idle",
+        precision="fp16",
+        driver="550.120",
+        pcie=PcieLink(3, 4, 16),
+    )
+    terms = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", told(facts_of(card, [])))
+    assert terms == [
+        ("Memory", f"6{THIN}GiB, 5.4{THIN}GiB usable"),
+        ("Takes", "preview: up to 512 \N{MULTIPLICATION SIGN} 512 px, 16 frames, 50 steps"),
+        ("Models", "animatic, &lt;svd&gt;"),
+        ("Compute capability", "7.5"),
+        ("Computes in", "half precision (fp16)"),
+        ("Driver", "550.120"),
+        ("Slot", "PCIe 3 x4 of x16"),
+    ]
+    held = card.model_copy(update={"others_gib": 0.5, "usable_gib": 4.9, "models": []})
+    terms = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", told(facts_of(held, [])))
+    assert terms[0] == ("Memory", f"6{THIN}GiB, 4.9{THIN}GiB usable, other programs hold 0.5{THIN}GiB")
+    assert terms[2] == ("Models", "none yet")
+    setting = BenchSetting("standard", 512, 512, 16, 50, 9.0)
+    row = BenchResult(
+        "2026-11-20T10:00:00+00:00", "GPU-1", "RTX 2060", "svd", setting, MemoryPlan(), total_s=80.0
+    )
+    assert ("Own bench", f"svd standard: 1{THIN}min 20{THIN}s") in re.findall(
+        "<dt>(.*?)</dt><dd>(.*?)</dd>", told(facts_of(card, [row]))
+    )
+    bare = CardView(
+        id="CPU-n", node_id="n", node_name="n", kind=CardKind.CPU, name="CPU", band=Tier.POST, state="idle"
+    )
+    assert re.findall("<dt>(.*?)</dt>", told(facts_of(bare, []))) == ["Takes", "Models"]
