@@ -45,7 +45,7 @@ def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
         },
         learned={(card.id, row.name): _taught(farm, bench, card, row) for card in cards},
     )
-    names = {node.id: node.name for node in farm.reader.nodes()}
+    names = farm.reader.node_names()
     of_card = {card.id: names.get(card.node_id) for card in cards}
     return [
         one.model_copy(update={"node_name": of_card[one.card_id]}) if one.card_id in of_card else one

@@ -14,7 +14,7 @@ from dashboard.problems import Problem
 from dashboard.queue import SCHEDULER_DOWN
 from dashboard.views import card_states
 from dashboard.words import Word, many
-from farm.answers import CardView, JobView
+from farm.answers import JobView
 from farm.model import JobStatus
 from farm.stages import clip_fps, clip_frames
 
@@ -112,11 +112,10 @@ def _state_of_cards(states: Sequence[str], running: int, queued: int) -> Word:
 def page(request: Request, name: str, context: Mapping[str, Any], status: int = 200) -> Response:
     """A page with what every page shows: the farm's state, and how many jobs wait and render.
 
-    A page that has asked for `cards` or `counts` (of jobs by status) already says so in its context.
+    A page that has asked for the `states` of all cards or for `counts` (of jobs by status) already says so in its context.
     """
     farm = parts_of(request)
-    cards: Sequence[CardView] | None = context.get("cards")
-    states = card_states(farm) if cards is None else [card.state for card in cards]
+    states = context["states"] if "states" in context else list(card_states(farm).values())
     counts = context.get("counts") or farm.reader.counts((JobStatus.QUEUED, JobStatus.RUNNING))
     shared = {
         "now": farm.now(),

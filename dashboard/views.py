@@ -1,6 +1,6 @@
 """What people see of jobs, cards and nodes: the store's values joined with what is live. The API and the pages share it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from dashboard.parts import Parts
@@ -273,23 +273,24 @@ def _stands(live: LiveCard | None, *, connected: bool) -> tuple[str, str | None]
     return live.state, live.why
 
 
-def card_states(parts: Parts) -> list[str]:
-    """The states of all cards, as `show_cards` has them: for pages that tell no more of the cards than how the farm is."""
+def card_states(parts: Parts) -> dict[str, str]:
+    """The states of all cards by their ids, as `show_cards` has them: for pages that tell no more of most cards than how the farm is."""
     live, connected = parts.live.cards, parts.live.connected
-    return [_stands(live.get(card_id), connected=connected)[0] for card_id in parts.reader.card_ids()]
+    return {
+        card_id: _stands(live.get(card_id), connected=connected)[0] for card_id in parts.reader.card_ids()
+    }
 
 
-def show_cards(parts: Parts) -> list[CardView]:
-    """All cards, by node and name."""
-    return _cards_of(parts, parts.reader.nodes())
+def show_cards(parts: Parts, ids: Collection[str] | None = None) -> list[CardView]:
+    """All cards, or those of them that have these ids, by node and name."""
+    return _cards_of(parts, parts.reader.node_names(), ids)
 
 
-def _cards_of(parts: Parts, nodes: Sequence[Node]) -> list[CardView]:
-    names = {node.id: node.name for node in nodes}
+def _cards_of(parts: Parts, names: Mapping[str, str], ids: Collection[str] | None = None) -> list[CardView]:
     live, connected = parts.live.cards, parts.live.connected
     return [
         card_view(card, live.get(card.id), names.get(card.node_id, card.node_id), connected=connected)
-        for card in parts.reader.cards()
+        for card in parts.reader.cards(ids)
     ]
 
 
@@ -297,7 +298,7 @@ def show_nodes(parts: Parts) -> list[NodeView]:
     """All nodes with their cards, by name."""
     nodes = parts.reader.nodes()
     of: dict[str, list[CardView]] = {node.id: [] for node in nodes}
-    for card in _cards_of(parts, nodes):
+    for card in _cards_of(parts, {node.id: node.name for node in nodes}):
         if card.node_id in of:  # a PC that joined since its cards were read comes with the next look
             of[card.node_id].append(card)
     return [node_view(node, of[node.id]) for node in nodes]

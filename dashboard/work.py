@@ -19,7 +19,7 @@ def throughput(farm: Parts, window: str, card_id: str | None = None) -> list[Thr
     found = farm.throughput.window(window, [card.id for card in cards], farm.now())
     if card_id is not None and card_id not in found:
         raise NotFoundError(f"There is no card {card_id[:80]}.", "`farm cards` lists the cards there are.")
-    names = {node.id: node.name for node in farm.reader.nodes()}
+    names = farm.reader.node_names()
     return [
         _told(found[card.id], card.name, names.get(card.node_id, card.node_id), window)
         for card in cards

@@ -130,11 +130,10 @@ def _since(ended: str | None, now: float) -> float | None:
 def job_page(request: Request, farm: Farm, job_id: str) -> Response:
     """One job: the clip, or how far it is, and the story of its attempts."""
     job = show_job(farm, job_id)
-    names = {node.id: node.name for node in farm.reader.nodes(forgotten=True)}
     model = farm.models.get(job.model)
     context = {
         "job": job,
-        "node_names": names,
+        "node_names": farm.reader.node_names(forgotten=True),
         "model_title": model.title if model else job.model,
         "story": farm.reader.story(job_id),
         "promoted": promoted(job) if PROMOTED in farm.presets else None,

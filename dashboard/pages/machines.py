@@ -58,6 +58,7 @@ def cards_page(request: Request, farm: Farm) -> Response:
         "nodes": nodes,
         "states_of": {node.id: [card.state for card in node.cards] for node in nodes},
         "cards": cards,
+        "states": [card.state for card in cards],
         "facts": {card.id: told(facts_of(card, benches[card.id])) for card in cards},
         "memory": {card.id: memory_bar(card, planned.get(card.id)) for card in cards},
         "head": head,

@@ -64,7 +64,7 @@ def settings_page(request: Request, farm: Farm) -> Response:
         "tiers": TIERS,
         "storage": storage(farm.data.root, farm.data.database),
         "nodes": [(node, models_of(node)) for node in nodes],
-        "cards": [card for node in nodes for card in node.cards],
+        "states": [card.state for node in nodes for card in node.cards],
         "models": show_models(farm),
         "version": __version__,
     }

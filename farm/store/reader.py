@@ -79,27 +79,24 @@ class Reader(AttemptReader):
     ) -> Page:
         """A page of jobs. `q` looks for words in the prompt, `ended_since` is wall seconds, `cursor` is a former page's of this sort."""
         jobs = schema.jobs
-        statement = sa.select(jobs).limit(limit + 1)
-        if status is not None:
-            statement = statement.where(jobs.c.status == status)
-        if model is not None:
-            statement = statement.where(jobs.c.model == model)
-        if batch is not None:
-            statement = statement.where(jobs.c.batch == batch)
+        asked = {
+            "status": status,
+            "model": model,
+            "batch": batch,
+            "card": card,
+            "ended_since": ended_since,
+            "cursor": cursor,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        statement = _some_jobs(frozenset(given), sort)
         if q:
             if q.isascii() and q.isprintable() and not set(q) & {'"', "\\"}:
                 # The stored JSON holds such words as they are: most jobs fall out before theirs is read (110 to 50 ms for 100,000).
                 stored = sa.type_coerce(jobs.c.settings, sa.Text)
                 statement = statement.where(stored.icontains(q, autoescape=True))
             statement = statement.where(jobs.c.settings["prompt"].as_string().icontains(q, autoescape=True))
-        if card is not None:
-            on_card = sa.select(schema.attempts.c.job_id).where(schema.attempts.c.card_id == card)
-            statement = statement.where(jobs.c.id.in_(on_card))
-        if ended_since is not None:
-            statement = statement.where(jobs.c.finished_at >= ended_since)
-        statement = _in_order(statement, sort, cursor)
         with self._engine.connect() as connection:
-            rows = connection.execute(statement).mappings().all()
+            rows = connection.execute(statement, given | {"most": limit + 1}).mappings().all()
         shown = rows[:limit]
         return Page([job_from_row(row) for row in shown], shown[-1]["seq"] if len(rows) > limit else None)
 
@@ -227,6 +224,12 @@ class Reader(AttemptReader):
             rows = connection.execute(_ALL_NODES if forgotten else _NODES).mappings()
             return [node_from_row(row) for row in rows]
 
+    def node_names(self, *, forgotten: bool = False) -> dict[str, str]:
+        """The names of the nodes that `nodes` gives, by id."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_ALL_NODE_NAMES if forgotten else _NODE_NAMES)
+            return {row.id: row.name for row in rows}
+
     def node(self, node_id: str) -> Node:
         """One node.
 
@@ -238,13 +241,18 @@ class Reader(AttemptReader):
             raise NotFoundError(f"There is no PC {node_id}.", "`farm nodes` lists the PCs there are.")
         return found
 
-    def cards(self) -> list[Card]:
-        """All cards of nodes that were not forgotten, by node and name."""
+    def cards(self, ids: Collection[str] | None = None) -> list[Card]:
+        """All cards of nodes that were not forgotten, or those of them that have these ids, by node and name."""
         with self._engine.connect() as connection:
-            return [card_from_row(row) for row in connection.execute(_CARDS)]
+            rows = (
+                connection.execute(_CARDS)
+                if ids is None
+                else connection.execute(_SOME_CARDS, {"ids": list(ids)})
+            )
+            return [card_from_row(row) for row in rows]
 
     def card_ids(self) -> list[str]:
-        """The ids of all cards of `cards`, in no order: for who needs no more of them."""
+        """The ids of all cards of `cards`, in its order: for who needs no more of them."""
         with self._engine.connect() as connection:
             return list(connection.scalars(_CARD_IDS))
 
@@ -293,13 +301,13 @@ class Reader(AttemptReader):
 _IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
 _ALL_NODES = sa.select(schema.nodes).order_by(schema.nodes.c.name)
 _NODES = _ALL_NODES.where(schema.nodes.c.forgotten_at.is_(None))
+_ALL_NODE_NAMES = sa.select(schema.nodes.c.id, schema.nodes.c.name)
+_NODE_NAMES = _ALL_NODE_NAMES.where(schema.nodes.c.forgotten_at.is_(None))
 _KNOWN = (schema.cards.c.node_id == schema.nodes.c.id, schema.nodes.c.forgotten_at.is_(None))
-_CARDS = (
-    sa.select(*CARD_COLUMNS)
-    .where(*_KNOWN)
-    .order_by(schema.cards.c.node_id, schema.cards.c.name, schema.cards.c.id)
-)
-_CARD_IDS = sa.select(schema.cards.c.id).where(*_KNOWN)
+_IN_ORDER = (schema.cards.c.node_id, schema.cards.c.name, schema.cards.c.id)
+_CARDS = sa.select(*CARD_COLUMNS).where(*_KNOWN).order_by(*_IN_ORDER)
+_SOME_CARDS = _CARDS.where(schema.cards.c.id.in_(_IDS))
+_CARD_IDS = sa.select(schema.cards.c.id).where(*_KNOWN).order_by(*_IN_ORDER)
 _JOBS = sa.select(schema.jobs).where(schema.jobs.c.id.in_(_IDS))
 _LIVE_ON = sa.select(schema.attempts).where(schema.LIVE, schema.attempts.c.card_id.in_(_IDS))
 _ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELLED)
@@ -352,7 +360,24 @@ def _positions() -> sa.Select[Any]:
 _POSITIONS = _positions()
 
 
-def _in_order(statement: sa.Select[Any], sort: JobSort, cursor: int | None) -> sa.Select[Any]:
+@cache
+def _some_jobs(given: frozenset[str], sort: JobSort) -> sa.Select[Any]:
+    """At most `most` jobs, narrowed by those parameters of `Reader.jobs` that are given, in an order."""
+    jobs, attempts = schema.jobs, schema.attempts
+    statement = sa.select(jobs).limit(sa.bindparam("most", type_=sa.Integer))
+    for name in sorted(given & {"status", "model", "batch"}):
+        statement = statement.where(jobs.c[name] == sa.bindparam(name))
+    if "card" in given:
+        on_card = sa.select(attempts.c.job_id).where(attempts.c.card_id == sa.bindparam("card"))
+        statement = statement.where(jobs.c.id.in_(on_card))
+    if "ended_since" in given:
+        statement = statement.where(jobs.c.finished_at >= sa.bindparam("ended_since"))
+    return _in_order(statement, sort, sa.bindparam("cursor", type_=sa.Integer) if "cursor" in given else None)
+
+
+def _in_order(
+    statement: sa.Select[Any], sort: JobSort, cursor: sa.BindParameter[int] | None
+) -> sa.Select[Any]:
     """The statement sorted, from behind the job whose sequence number is `cursor` on.
 
     A page begins at what the last one ended with, never by counting rows, so that the hundredth page is as quick as the first.
@@ -369,4 +394,4 @@ def _in_order(statement: sa.Select[Any], sort: JobSort, cursor: int | None) -> s
     if cursor is None:
         return statement
     last = sa.select(by).where(jobs.c.seq == cursor).correlate(None).scalar_subquery()
-    return statement.where(sa.tuple_(by, jobs.c.seq) < sa.tuple_(last, sa.literal(cursor)))
+    return statement.where(sa.tuple_(by, jobs.c.seq) < sa.tuple_(last, cursor))

@@ -53,15 +53,17 @@ def test_pages_without_cards_have_the_states_of_those_with_them(tmp_path: Path) 
     first, _, third = storage.add_cards(3)
     storage.add_cards(1, "n2")
     parts = make_parts(data, FarmSettings(data=tmp_path))
-    assert card_states(parts) == ["not known"] * 4
+    assert list(card_states(parts).values()) == ["not known"] * 4
     heard = (
         LiveCard(first.id, "n1", "n1", first.name, "busy"),
         LiveCard(third.id, "n1", "n1", third.name, "idle"),
     )
     parts.live.take(Snapshot((), heard))
-    assert sorted(card_states(parts)) == ["busy", "idle", "not answering", "not answering"]
+    assert list(card_states(parts).values()) == ["busy", "not answering", "idle", "not answering"]
     storage.requests.ask_node(RequestKind.FORGET, "n2", 5.0)
-    assert sorted(card_states(parts)) == sorted(card.state for card in show_cards(parts))
+    cards = show_cards(parts)
+    assert list(card_states(parts).items()) == [(card.id, card.state) for card in cards]
+    assert show_cards(parts, [third.id, first.id, "CPU-n2-0"]) == [cards[0], cards[2]]
     assert len(card_states(parts)) == 3
     storage.close()
 
