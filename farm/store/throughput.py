@@ -167,12 +167,13 @@ def _ended(*, by_part: bool) -> sa.Select[*tuple[Any, ...]]:
 
 
 def _held_now() -> sa.Select[*tuple[Any, ...]]:
-    """For how many seconds of the span the attempt that a card has now has held it."""
+    """For how many seconds of the span the attempt that a card has now has held it; of all cards.
+
+    Asked for certain cards, SQLite went through every attempt that they ever had (190 ms for 100 cards) instead of the few that are live.
+    """
     attempts = schema.attempts
     start = sa.case((attempts.c.assigned_at > _SINCE, attempts.c.assigned_at), else_=_SINCE)
-    return sa.select(attempts.c.card_id, _UNTIL - start).where(
-        schema.LIVE, attempts.c.card_id.in_(_IDS), attempts.c.assigned_at < _UNTIL
-    )
+    return sa.select(attempts.c.card_id, _UNTIL - start).where(schema.LIVE, attempts.c.assigned_at < _UNTIL)
 
 
 def _joined() -> sa.Select[str, float]:

@@ -14,7 +14,7 @@ from farm.states import LIVE_ATTEMPTS, JobMove
 from farm.store import schema
 from farm.store.claims import Assignment
 from farm.store.engine import open_engine
-from farm.store.throughput import Done, ThroughputReader
+from farm.store.throughput import _HELD_NOW, Done, ThroughputReader
 from farm.store.writer import Result
 from tests.storage import SETTINGS, Storage, open_storage
 
@@ -152,6 +152,7 @@ def test_live_attempts_are_found_by_their_index(card: Card) -> None:
     for statement in (
         sa.select(attempts).where(schema.LIVE),
         sa.select(attempts.c.card_id).where(schema.LIVE, attempts.c.card_id.in_(["A", "B"])),
+        _HELD_NOW.params(since=SINCE, until=SINCE + 1.0),
     ):
         said = statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
         with card.store.reader._engine.connect() as connection:
