@@ -138,7 +138,7 @@ def test_a_token_that_another_program_ends_is_refused_when_all_are_looked_at_ane
 
 def test_a_token_that_is_good_for_something_else_is_refused_though_the_same_was_said(pc: Pc) -> None:
     pc.hello()
-    with pytest.raises(SignInError, match="node token is needed"):
+    with pytest.raises(SignInError, match="one of the kind node is needed"):
         pc.line.hello(pc.farm.admin_token, "attic")
     with pytest.raises(SignInError, match="not one of this farm"):
         pc.line.hello("guessed", "attic")

@@ -323,7 +323,8 @@ def test_greetings_that_say_nothing_new_are_written_down_now_and_then(
     assert node() == first
     monkeypatch.setattr(join_api, "NOTE_EVERY_S", 0.0)
     head.hello(token, "attic")
-    assert (node().last_seen or 0.0) > (first.last_seen or 0.0)
+    # Written once it is answered.
+    wait_until(lambda: (node().last_seen or 0.0) > (first.last_seen or 0.0), what="it is written down")
     assert replace(node(), last_seen=None) == replace(first, last_seen=None)
     monkeypatch.setattr(join_api, "NOTE_EVERY_S", 3600.0)
     head.hello(token, "cellar")
