@@ -29,7 +29,8 @@ from farm.wire import NodeReport
 from node_agent.head_line import HeadLine
 from node_agent.join import HELLO_EVERY_S
 from scheduler.watch import HOLD_S
-from tests.farm_process import FarmProcess, wait_until
+from tests.farm_process import FarmProcess
+from tests.waiting import wait_until
 
 SPOKESMEN = 2
 """Actors that answer for the PCs."""

@@ -24,7 +24,8 @@ from farm.store.engine import open_engine
 from farm.store.registry import Registry
 from node_agent.rest import REST_AFTER_S, WARM_MOST
 from scheduler.watch import EVERY_S
-from tests.farm_process import FarmProcess, free_ray_port, wait_until
+from tests.farm_process import FarmProcess, free_ray_port
+from tests.waiting import wait_until
 
 SETTLE_S = 20.0
 MEASURE_S = 60.0

@@ -30,7 +30,8 @@ from farm.store.engine import migrate, open_engine
 from farm.store.registry import Registry
 from farm.store.rows import plan_to_json, settings_to_json
 from tests.farm_process import free_port
-from tests.integration.dashboard_server import FakeScheduler, wait_until
+from tests.integration.dashboard_server import FakeScheduler
+from tests.waiting import wait_until
 
 JOBS = 100_000
 CARDS = 100

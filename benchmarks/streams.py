@@ -21,8 +21,9 @@ from playwright.sync_api import Page, sync_playwright
 from benchmarks.record import percentile, record
 from farm.client import Farm
 from tests.browser.chromium import CHROMIUM_ARGS, find_chromium
-from tests.farm_process import FarmProcess, wait_until
+from tests.farm_process import FarmProcess
 from tests.pictures import street
+from tests.waiting import wait_until
 
 STREAMS = 200
 FRAMES = 240

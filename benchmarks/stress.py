@@ -36,8 +36,9 @@ from farm.store.requests import NewJob, Requests
 from farm.store.writer import Writer
 from node_agent.identity import Identity, save_identity
 from scheduler.loop import Scheduler
-from tests.farm_process import free_ray_port, wait_until
+from tests.farm_process import free_ray_port
 from tests.pictures import street
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from scheduler.cluster import Cluster

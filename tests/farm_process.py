@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -21,7 +19,7 @@ from farm.settings import DataDirectory
 from farm.store.audit import audit
 from farm.store.engine import open_engine
 from farm.store.reader import Reader
-from tests.waiting import pauses
+from tests.waiting import wait_until
 
 READY_S = 60.0
 
@@ -41,16 +39,6 @@ def free_ray_port(span: int = 120) -> int:
         if not taken.intersection(range(base, base + span)):
             return base
     raise AssertionError("no free ports for Ray")
-
-
-def wait_until(holds: Callable[[], bool], limit_s: float, what: str) -> None:
-    """Waits for a condition, with a limit."""
-    end = time.monotonic() + limit_s
-    for pause in pauses():
-        if holds():
-            return
-        assert time.monotonic() < end, f"did not come about in {limit_s} s: {what}"
-        time.sleep(pause)
 
 
 def steps_done(client: Farm, job_id: str) -> int:

@@ -14,7 +14,7 @@ from farm.model import Attempt, Card, Job, JobStatus, Node
 from farm.store import schema
 from farm.store.attempt_reader import AttemptReader
 from farm.store.registry import find_token
-from farm.store.rows import CARD_COLUMNS, attempt_from_row, card_from_row, job_from_row, node_from_row
+from farm.store.rows import CARD_COLUMNS, card_from_row, job_from_row, node_from_row
 from farm.store.taught import TaughtReader
 from farm.store.telemetry import TelemetryReader
 
@@ -129,10 +129,9 @@ class Reader(AttemptReader):
 
     def running_on(self, card_ids: Collection[str]) -> dict[str, tuple[Attempt, Job]]:
         """The attempt that each of these cards has now, with its job; a card without one is absent."""
+        # All that are live, which are few: asked for certain cards, SQLite may go through every attempt that they ever had.
+        found = [attempt for attempt in self.live_attempts() if attempt.card_id in card_ids]
         with self._engine.connect() as connection:
-            # All that are live, which are few: asked for certain cards, SQLite may go through every attempt that they ever had.
-            live, wanted = connection.execute(_LIVE).mappings(), set(card_ids)
-            found = [attempt_from_row(row) for row in live if row["card_id"] in wanted]
             rows = connection.execute(_JOBS, {"ids": [attempt.job_id for attempt in found]}).mappings()
             of = {row["id"]: job_from_row(row) for row in rows}
         return {attempt.card_id: (attempt, of[attempt.job_id]) for attempt in found if attempt.job_id in of}
@@ -310,7 +309,6 @@ _CARDS = sa.select(*CARD_COLUMNS).where(*_KNOWN).order_by(*_IN_ORDER)
 _SOME_CARDS = _CARDS.where(schema.cards.c.id.in_(_IDS))
 _CARD_IDS = sa.select(schema.cards.c.id).where(*_KNOWN).order_by(*_IN_ORDER)
 _JOBS = sa.select(schema.jobs).where(schema.jobs.c.id.in_(_IDS))
-_LIVE = sa.select(schema.attempts).where(schema.LIVE)
 _ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELLED)
 _ENDED_SINCE = sa.select(
     *(

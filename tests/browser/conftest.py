@@ -16,7 +16,8 @@ from farm.feed import Snapshot
 from farm.model import Job
 from tests.browser.chromium import CHROMIUM_ARGS, QUIET, find_chromium
 from tests.browser.farm_in_use import FarmInUse, fill
-from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
+from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
+from tests.waiting import wait_until
 
 WAIT_MS = 10_000
 PHONE = {"width": 390, "height": 844}

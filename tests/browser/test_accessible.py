@@ -7,7 +7,8 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser.conftest import Furnished, visiting
 from tests.browser.test_pages import PAGES, path_of
-from tests.integration.dashboard_server import RunningDashboard, wait_until
+from tests.integration.dashboard_server import RunningDashboard
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 

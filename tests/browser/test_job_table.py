@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from farm.store.requests import RequestKind
 from tests.browser.conftest import Furnished, Visit
-from tests.integration.dashboard_server import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 

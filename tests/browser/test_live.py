@@ -16,7 +16,8 @@ from farm.model import Attempt, Coming
 from farm.planning.kinds import kind_of
 from tests.browser.conftest import Furnished, Visit, until
 from tests.browser.farm_in_use import CPU, RTX_3060
-from tests.integration.dashboard_server import RunningDashboard, wait_until
+from tests.integration.dashboard_server import RunningDashboard
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 

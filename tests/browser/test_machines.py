@@ -9,7 +9,7 @@ from farm.feed import CardChanged, LiveCard
 from farm.store.requests import RequestKind
 from tests.browser.conftest import Furnished, Visit
 from tests.browser.farm_in_use import RTX_2060, RTX_3060
-from tests.integration.dashboard_server import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 

@@ -11,7 +11,7 @@ from playwright.sync_api import FileChooser, Page, expect
 from farm.model import Job
 from tests.browser.conftest import Furnished, Template, Visit, furnished_farm
 from tests.browser.farm_in_use import picture
-from tests.integration.dashboard_server import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 

@@ -8,8 +8,7 @@ with running_dashboard(tmp_path) as farm, FakeScheduler(farm.data) as scheduler:
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +27,7 @@ from farm.store.reader import Reader
 from farm.store.registry import Registry
 from farm.store.writer import Writer
 from tests.storage import lay_database
-from tests.waiting import pauses
-
-
-def wait_until(true: Callable[[], object], limit_s: float = 10.0, what: str = "the condition") -> None:
-    """Waits until `true()` holds; fails with `what` after `limit_s`."""
-    until = time.monotonic() + limit_s
-    for pause in pauses():
-        if true():
-            return
-        if time.monotonic() > until:
-            message = f"Waited {limit_s:g} s for {what}."
-            raise AssertionError(message)
-        time.sleep(pause)
+from tests.waiting import wait_until
 
 
 @dataclass

@@ -25,12 +25,8 @@ from farm.store.requests import RequestKind, Requests
 from farm.store.telemetry import Figures, Row
 from farm.store.writer import Result
 from farm.vitals import CardFacts
-from tests.integration.dashboard_server import (
-    FakeScheduler,
-    RunningDashboard,
-    running_dashboard,
-    wait_until,
-)
+from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
+from tests.waiting import wait_until
 
 CARD = Card(
     id="CPU-n1",

@@ -24,9 +24,10 @@ from farm.store.claims import Assignment
 from farm.store.engine import open_engine
 from farm.store.requests import NewJob, Requests
 from farm.store.writer import Result
-from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
+from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_cli_client import run
 from tests.storage import SETTINGS
+from tests.waiting import wait_until
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
 HOUR = 3600.0

@@ -14,8 +14,9 @@ from farm.client import Farm
 from farm.errors import BadInputError, NotFoundError
 from farm.folders import FolderBatch
 from tests.browser.farm_in_use import picture
-from tests.integration.dashboard_server import RunningDashboard, running_dashboard, wait_until
+from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 from tests.integration.test_client import VIDEO, finish
+from tests.waiting import wait_until
 
 FARM = [sys.executable, "-m", "farm.cli.main"]
 DRAFT = '{"preset": "draft", "prompt": "zoom in"}'

@@ -21,14 +21,10 @@ from farm.store.claims import Assignment
 from farm.store.writer import StageResult
 from farm.video import Metadata
 from node_agent.encode import encode
-from tests.integration.dashboard_server import (
-    FakeScheduler,
-    RunningDashboard,
-    running_dashboard,
-    wait_until,
-)
+from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_client import VIDEO, finish
 from tests.storage import SETTINGS
+from tests.waiting import wait_until
 
 FARM = [sys.executable, "-m", "farm.cli.main"]
 

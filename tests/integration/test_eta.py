@@ -11,9 +11,10 @@ import pytest
 from farm.feed import Expected, JobChanged, Knot, LiveCard, LiveJob, QueueChanged, QueuePlace, Snapshot
 from farm.model import Card, CardKind, Node, Tier
 from farm.planning.kinds import kind_of
-from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
+from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_api import send
 from tests.integration.test_cli_client import run
+from tests.waiting import wait_until
 
 NOW = 1000.0
 

@@ -18,8 +18,9 @@ from farm.errors import FarmError
 from farm.model import AttemptStatus, JobStatus
 from farm.video import read_metadata, verify
 from tests.checkpoints import small_row_toml, write_small_i2vgen
-from tests.farm_process import FarmProcess, steps_done, wait_until
+from tests.farm_process import FarmProcess, steps_done
 from tests.pictures import street
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 

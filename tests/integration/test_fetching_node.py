@@ -16,8 +16,9 @@ from farm.store.registry import Registry
 from farm.video import verify
 from farm.weights import Shelf
 from tests.checkpoints import small_row_toml, write_small_i2vgen
-from tests.farm_process import FarmProcess, free_ray_port, wait_until
+from tests.farm_process import FarmProcess, free_ray_port
 from tests.pictures import street
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 

@@ -11,8 +11,9 @@ import pytest
 from farm.client import Farm
 from farm.model import AttemptStatus, JobStatus
 from tests.checkpoints import small_row_toml, write_small_i2vgen
-from tests.farm_process import FarmProcess, steps_done, wait_until
+from tests.farm_process import FarmProcess, steps_done
 from tests.pictures import street
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch]
 

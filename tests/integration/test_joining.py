@@ -28,7 +28,8 @@ from node_agent.doorbells import Doorbells
 from node_agent.head_line import HeadLine
 from node_agent.join import Membership, Node, NodeOptions
 from node_agent.trust import request_for
-from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard, wait_until
+from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from farm.store.engine import open_engine
 from farm.store.registry import Registry
 from node_agent.owner import OwnerRules
 from tests.fake_nvml import FIXTURES
-from tests.farm_process import FarmProcess, free_ray_port, steps_done, wait_until
+from tests.farm_process import FarmProcess, free_ray_port, steps_done
 from tests.pictures import product
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 

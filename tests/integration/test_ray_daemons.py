@@ -15,7 +15,8 @@ import pytest
 from farm import daemons, supervise
 from farm.daemons import RayPorts
 from farm.supervise import Child, Program
-from tests.farm_process import free_ray_port, wait_until
+from tests.farm_process import free_ray_port
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from farm.model import AttemptStatus, JobStatus
-from tests.farm_process import FarmProcess, steps_done, wait_until
+from tests.farm_process import FarmProcess, steps_done
 from tests.pictures import product
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 

@@ -13,9 +13,10 @@ from dashboard.joining.package import package
 from farm.client import Farm
 from farm.unprivileged import NODE_USER
 from node_agent.uninstall import SYSTEM_UNIT, UNIT
-from tests.farm_process import FarmProcess, wait_until
+from tests.farm_process import FarmProcess
 from tests.pictures import street
 from tests.systemd_machine import PROJECT, SystemdMachine
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

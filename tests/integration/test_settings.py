@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from farm.auth import Scope, TokenKind, new_token
-from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard, wait_until
+from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_api import finish, send
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -18,12 +18,8 @@ from farm.auth import TokenKind, new_token
 from farm.build import build
 from farm.client import Farm
 from farm.wire import ticket_from_dict
-from tests.integration.dashboard_server import (
-    RunningDashboard,
-    ray_is_up,
-    running_dashboard,
-    wait_until,
-)
+from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard
+from tests.waiting import wait_until
 
 HTML = {"accept": "text/html,application/xhtml+xml"}
 

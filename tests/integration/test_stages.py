@@ -16,8 +16,9 @@ import pytest
 from farm.client import Farm
 from farm.model import AttemptStatus, JobStatus, StageKind
 from farm.video import read_metadata, verify
-from tests.farm_process import FarmProcess, free_ray_port, wait_until
+from tests.farm_process import FarmProcess, free_ray_port
 from tests.pictures import street
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 

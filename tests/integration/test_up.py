@@ -17,7 +17,8 @@ import pytest
 
 from farm import daemons, supervise
 from farm.settings import DataDirectory
-from tests.farm_process import free_port, free_ray_port, wait_until
+from tests.farm_process import free_port, free_ray_port
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 

@@ -10,8 +10,9 @@ import pytest
 
 from farm.client import Farm
 from farm.model import AttemptStatus, JobStatus
-from tests.farm_process import FarmProcess, wait_until
+from tests.farm_process import FarmProcess
 from tests.pictures import street
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 

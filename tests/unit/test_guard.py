@@ -18,7 +18,7 @@ from node_agent.readings import CardReading
 from node_agent.spool import Spool
 from tests.fake_nvml import FakeGpu, FakeNvml
 from tests.fakes import MovedClock
-from tests.farm_process import wait_until
+from tests.waiting import wait_until
 
 LIMIT_S = 20.0
 CARD = "GPU-2060"
