@@ -125,9 +125,8 @@ def test_a_clip_that_was_completed_while_its_cable_was_pulled_counts_once(trio: 
         head.wait_finished(job)
         first, *others = head.attempts(job)
         assert first == ("finished", attic.id)
-        assert {status for status, _ in others} <= {"cancelled"}, (
-            "an attempt that had begun meanwhile is stopped"
-        )
+        # One that begins as the line comes back is stopped, or is lost itself when Ray, which counts to 16 s, gives the node up just then.
+        assert {status for status, _ in others} <= {"cancelled", "lost"}, "the clip counts once"
         node.wait_spool_empty()
     finally:
         with head.client() as client:
