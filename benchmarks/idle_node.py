@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from benchmarks.bare import Bare
 from benchmarks.record import record
 from benchmarks.stress import _ray
 from farm.auth import TokenKind, new_token
@@ -23,7 +25,7 @@ from farm.settings import DataDirectory
 from farm.store.engine import open_engine
 from farm.store.registry import Registry
 from node_agent.rest import REST_AFTER_S, WARM_MOST
-from scheduler.watch import EVERY_S
+from scheduler.watch import EVERY_S, HOLD_S
 from tests.farm_process import FarmProcess, free_ray_port
 from tests.waiting import wait_until
 
@@ -36,6 +38,7 @@ OURS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("node agent", lambda line: "NodeAgent" in line or "FleetAgent" in line),
     ("card worker", lambda line: "CardWorker" in line),
 )
+BARE: tuple[str, Callable[[str], bool]] = ("an actor of Ray that does nothing", lambda line: "Bare" in line)
 
 
 @dataclass
@@ -85,12 +88,13 @@ async def _many_cards(root: Path) -> dict[str, tuple[Cost, float]]:
         (node_id,) = await cluster.nodes()
 
         async def look_until(over: Callable[[], bool], limit_s: float) -> None:
-            """As the head does: a report every two seconds."""
+            """As the head does: the next question once the last is answered, which a PC without news holds for a while."""
             end = time.monotonic() + limit_s
             while not over():
                 assert time.monotonic() < end, _costs(daemon.pid)
-                await cluster.report(node_id)
-                await asyncio.sleep(EVERY_S)
+                began = time.monotonic()
+                await cluster.report(node_id, HOLD_S)
+                await asyncio.sleep(max(0.0, EVERY_S / 2 - (time.monotonic() - began)))
 
         def workers() -> int:
             found = _costs(daemon.pid).get("card worker")
@@ -99,13 +103,19 @@ async def _many_cards(root: Path) -> dict[str, tuple[Cost, float]]:
         try:
             await look_until(lambda: workers() == CARDS, 120)
             await look_until(lambda: workers() == WARM_MOST, REST_AFTER_S + 60)
+            bare: Any = ray.remote(Bare)
+            idler = bare.options(num_cpus=0).remote()
+            ray.get(idler.ready.remote())
+            await look_until(lambda: _costs(daemon.pid)[BARE[0]].processes == 1, 30)
             began, before = time.monotonic(), _costs(daemon.pid)
             await look_until(lambda: time.monotonic() - began >= MEASURE_S, MEASURE_S + 30)
             took, after = time.monotonic() - began, _costs(daemon.pid)
         finally:
             ray.shutdown()
     return {
-        name: _during(before.get(name), cost, took) for name, cost in after.items() if name in dict(OURS[1:])
+        name: _during(before.get(name), cost, took)
+        for name, cost in after.items()
+        if name in dict((*OURS[1:], BARE))
     }
 
 
@@ -147,7 +157,7 @@ def _costs(pid: int) -> dict[str, Cost]:
             line, times, memory = " ".join(process.cmdline()), process.cpu_times(), process.memory_full_info()
         except psutil.Error:
             continue
-        name = next((name for name, matches in OURS if matches(line)), "Ray")
+        name = next((name for name, matches in (*OURS, BARE) if matches(line)), "Ray")
         cost = found.setdefault(name, Cost())
         cost.cpu_s += times.user + times.system
         cost.rss_mib += memory.rss / MIB
@@ -170,8 +180,11 @@ def _rows(costs: dict[str, tuple[Cost, float]]) -> str:
         processes=sum(cost.processes for cost, _ in ours),
     )
     rows.append(("**the farm's own**", total, sum(share for _, share in ours)))
-    if "Ray" in costs:
-        rows.append(("Ray's own", *costs["Ray"]))
+    rows += [
+        (f"{name}'s own" if name == "Ray" else name, *costs[name])
+        for name in ("Ray", BARE[0])
+        if name in costs
+    ]
     return "\n".join(
         f"| {name} | {cost.processes} | {share * 100:.1f} % | {cost.rss_mib:.0f} | {cost.pss_mib:.0f} |"
         for name, cost, share in rows
@@ -186,5 +199,6 @@ def _record(costs: dict[str, tuple[Cost, float]], many: dict[str, tuple[Cost, fl
         "(`benchmarks/idle_node.py`). Must, Ray's own apart: 3 % of a core, 400 MB.\n\n"
         f"{head}{_rows(costs)}\n\n"
         f"With {CARDS} cards (CPU cards, whose workers are those of a graphics card without its model), when the workers have rested that "
-        f"may (`node_agent/rest.py`); `farm join` as above:\n\n{head}{_rows({OURS[0][0]: costs[OURS[0][0]], **many})}",
+        f"may (`node_agent/rest.py`); `farm join` as above. "
+        f"Beside them {BARE[0]}, which is what any process of Ray's costs:\n\n{head}{_rows({OURS[0][0]: costs[OURS[0][0]], **many})}",
     )

@@ -1,13 +1,13 @@
-"""Which card workers of a PC with many cards may rest: end, until the head has work for their card. Pure.
+"""Which card workers of a PC with several cards may rest: end, until the head has work for their card. Pure.
 
-A worker without a model takes 60 MiB, which its PC's owner misses and nobody uses. A few stay: their cards take work at once.
+A worker without a model takes 60 to 110 MiB, which its PC's owner misses and nobody uses. One stays: its card takes work at once.
 """
 
 from collections.abc import Iterable
 
-WARM_MOST = 2
+WARM_MOST = 1
 """Workers that stay, so that the farm's own processes take less than 400 MB and 3 % of a core of an idle PC, however many cards it has
-(docs/benchmarks.md). PCs with one or two cards, which are nearly all, have no use for this module."""
+(docs/benchmarks.md, decision 0022). Most PCs have one card, and no use for this module."""
 REST_AFTER_S = 60.0
 """How long a worker must have had nothing to do."""
 

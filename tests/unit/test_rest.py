@@ -9,10 +9,13 @@ def idle_for(rests: Rests, cards: list[str], since: float) -> None:
         rests.hear(card, since + at / 10, idle=True)
 
 
-def test_a_pc_with_few_cards_keeps_all_its_workers() -> None:
-    rests, cards = Rests(), ["a", "b"]
-    idle_for(rests, cards, 0.0)
-    assert rests.due(cards, 10 * REST_AFTER_S) == []
+def test_a_pc_with_one_card_keeps_its_worker_and_one_with_two_keeps_one() -> None:
+    """Two warm workers of a slow PC took 3.8 % of a core and more than 400 MB, with the agent."""
+    rests = Rests()
+    idle_for(rests, ["a"], 0.0)
+    assert rests.due(["a"], 10 * REST_AFTER_S) == []
+    idle_for(rests, ["a", "b"], 0.0)
+    assert rests.due(["a", "b"], 10 * REST_AFTER_S) == ["a"]
 
 
 def test_of_many_the_longest_idle_rest_and_some_stay() -> None:
