@@ -1,4 +1,4 @@
-"""An actor of Ray's that does nothing: what the process of any actor costs. A module of its own, so that its process imports nothing else."""
+"""An actor of Ray that does nothing: what the process of any actor costs. Alone in its module, so that its process imports nothing else."""
 
 
 class Bare:
