@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -36,10 +37,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     return
 
 
-ORDER = ("unit", "property", "gpu", "docs", "integration", "network", "browser")
+ORDER = ("unit", "property", "gpu", "docs", "integration", "whole_farm", "network", "browser")
 """The quick ones first. The browser's driver comes last: it keeps an event loop running in the main thread until the session ends."""
-SIDE_BY_SIDE = ("integration", "network", "unit", "property", "gpu", "docs", "browser")
+SIDE_BY_SIDE = ("whole_farm", "integration", "network", "unit", "property", "gpu", "docs", "browser")
 """In several processes, each of which takes file after file: those with a whole farm, which take longest, come first."""
+
+SHARED = "whole_farm"
+"""The folder whose tests share a farm."""
 
 
 def _folder(item: pytest.Item) -> str:
@@ -50,6 +54,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sorts the tests by folder; within a folder they keep their order."""
     order = SIDE_BY_SIDE if "PYTEST_XDIST_WORKER" in os.environ else ORDER
     items.sort(key=lambda item: order.index(_folder(item)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """File by file over the processes, and the files that share a farm together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileOrFarm(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return SHARED if f"{SHARED}/" in file else file
+
+    return ByFileOrFarm(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -158,6 +158,22 @@ class FarmProcess:
                 self._seen[process.pid] = born
 
 
+def processes_on(farm: FarmProcess, word: str) -> list[int]:
+    """The living processes with this word in their command line, of those that Ray runs on the farm's own PC."""
+    found = []
+    for process in psutil.Process(farm.pid_of("ray")).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended as it was asked
+            living = process.status() != psutil.STATUS_ZOMBIE
+            if living and any(word in part for part in process.cmdline()):
+                found.append(process.pid)
+    return found
+
+
+def card_workers(farm: FarmProcess) -> list[int]:
+    """The process ids of the card workers of the farm's own PC."""
+    return processes_on(farm, "CardWorker")
+
+
 def _born(pid: int) -> float | None:
     try:
         process = psutil.Process(pid)

@@ -1,4 +1,4 @@
-"""A PC with five cards whose idle workers rest soon, on real Ray: a driver of its own, since Ray reads its environment once per process.
+"""A PC with three cards whose idle workers rest soon, on real Ray: a driver of its own, since Ray reads its environment once per process.
 
 `python -m tests.resting DIRECTORY` prints what it saw as JSON. As a module it is what Ray imports on the node's side.
 """
@@ -20,12 +20,12 @@ from farm.wire import NodeReport, Order
 from node_agent.rest import WARM_MOST
 from scheduler.cluster import Cluster, NodeGoneError
 
-CARDS = 5
+CARDS = 3
 LIMIT_S = 120.0
 
 
 def quick_agent() -> Any:
-    """The real agent with five cards, whose workers rest after half a second."""
+    """The real agent with three cards, whose workers rest after half a second."""
     import ray
 
     from benchmarks.fleet import FleetAgent

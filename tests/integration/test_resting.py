@@ -1,4 +1,4 @@
-"""A PC with five cards: the workers of idle cards end, their cards still take work, and get their workers back for it."""
+"""A PC with three cards: the workers of idle cards end, their cards still take work, and get their workers back for it."""
 
 import json
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from node_agent.rest import WARM_MOST
+from tests.resting import CARDS
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def test_workers_rest_and_are_woken_for_work(tmp_path: Path) -> None:
     assert saw, done.stdout[-2000:] + done.stderr[-4000:]
     found = json.loads(saw[0].removeprefix("SAW "))
     print(found)
-    assert (found["most"], found["left"], found["left_after_a_report"]) == (5, WARM_MOST, WARM_MOST)
-    assert found["fit_for_work"] == 5
-    assert found["done"] == 5
-    assert found["at_the_end"] == 5, "a worker that has a model is not sent to rest"
+    assert (found["most"], found["left"], found["left_after_a_report"]) == (CARDS, WARM_MOST, WARM_MOST)
+    assert found["fit_for_work"] == CARDS
+    assert found["done"] == CARDS
+    assert found["at_the_end"] == CARDS, "a worker that has a model is not sent to rest"

@@ -5,12 +5,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from farm.client import Farm
 from farm.model import AttemptStatus, JobStatus
-from tests.farm_process import FarmProcess
+from tests.farm_process import FarmProcess, processes_on
 from tests.pictures import street
 from tests.waiting import wait_until
 
@@ -42,22 +41,12 @@ def client(farm: FarmProcess) -> Iterator[Farm]:
 
 def workers(farm: FarmProcess) -> set[int]:
     """The process ids of the card workers."""
-    ray = psutil.Process(farm.pid_of("ray"))
-    return {process.pid for process in ray.children(recursive=True) if is_worker(process)}
-
-
-def is_worker(process: psutil.Process, word: str = "CardWorker") -> bool:
-    """Whether this is a living card worker; one that ends while it is asked is none."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE and any(word in part for part in process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
+    return set(processes_on(farm, "CardWorker"))
 
 
 def is_under_test(farm: FarmProcess) -> bool:
     """Whether a worker's tiny render is under way; it takes a second or more."""
-    ray = psutil.Process(farm.pid_of("ray"))
-    return any(is_worker(process, "node_agent.tryout") for process in ray.children(recursive=True))
+    return bool(processes_on(farm, "node_agent.tryout"))
 
 
 def statuses(farm: FarmProcess, job_id: str) -> list[AttemptStatus]:

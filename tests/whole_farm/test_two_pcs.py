@@ -1,4 +1,4 @@
-"""Jobs of two stages over two PCs: `farm up` and `farm join`, real Ray, real ffmpeg; a worker is killed in its work."""
+"""A second PC by `farm join`: jobs of two stages over both, a worker that is killed in its work; then it leaves for good."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -17,7 +18,6 @@ from farm.client import Farm
 from farm.model import AttemptStatus, JobStatus, StageKind
 from farm.video import read_metadata, verify
 from tests.farm_process import FarmProcess, free_ray_port
-from tests.pictures import street
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
@@ -80,7 +80,7 @@ def joined(farm: FarmProcess, root: Path) -> Iterator[OtherPc]:
             [
                 *(sys.executable, "-P", "-m", "farm.cli.main", "join", farm.address, "--home", str(home)),
                 *("--token", str(json.loads(code.stdout)["token"])),
-                *("--name", "den", "--ray-port", str(free_ray_port())),
+                *("--name", "den", "--ray-port", str(free_ray_port()), "--hours", "mon-sun all"),
             ],
             stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
             env={**os.environ, "FARM_MODELS_FILE": str(models)},
@@ -90,33 +90,22 @@ def joined(farm: FarmProcess, root: Path) -> Iterator[OtherPc]:
         assert process.poll() is None, log.read_text()
         yield OtherPc(process, home)
     finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-        for left in psutil.wait_procs(family, timeout=10)[1]:
-            left.kill()
+        if process.poll() is None:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+            for left in psutil.wait_procs(family, timeout=10)[1]:
+                left.kill()
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("picture") / "street.png"
-    street(640, 480).image.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FarmProcess, OtherPc]]:
-    root = tmp_path_factory.mktemp("stages")
-    with FarmProcess(root / "data") as farm, joined(farm, root) as other:
+def pair(
+    farm: FarmProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[FarmProcess, OtherPc]]:
+    with joined(farm, tmp_path_factory.mktemp("stages")) as other:
         with farm.client() as client:
             wait_until(lambda: [card.state for card in client.cards()] == ["idle"] * 2, 60, "two idle cards")
         yield farm, other
-
-
-@pytest.fixture
-def client(pair: tuple[FarmProcess, OtherPc]) -> Iterator[Farm]:
-    with pair[0].client() as client:
-        yield client
 
 
 def interpolated(client: Farm, job_id: str) -> int:
@@ -196,3 +185,39 @@ def test_a_job_cancelled_while_it_interpolates_stops_and_leaves_its_card_to_the_
     wait_until(lambda: client.job(job.id).status != JobStatus.CANCELLED, 10, "it is queued again")
     assert client.wait(job.id).status == JobStatus.FINISHED, client.log(job.id)
     assert [one.stage for one in farm.reader().attempts(job.id)] == [GENERATE, INTERPOLATE, INTERPOLATE]
+
+
+def states(client: Farm) -> dict[str, str]:
+    return {card.node_name: card.state for card in client.cards()}
+
+
+def leave(home: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "farm.cli.main", "leave", "--home", str(home)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_pc_that_leaves_takes_its_credential_with_it(
+    pair: tuple[FarmProcess, OtherPc], client: Farm
+) -> None:
+    """The last here: the other PC is gone for good."""
+    farm, other = pair
+    home, name = other.home, "den"
+    wait_until(lambda: states(client)[name] == "idle", 30, "it is at nothing")
+    rules = {node.name: node.owner_rules for node in client.nodes()}
+    assert rules[name] == "hours mon-sun all"
+    node_token = json.loads((home / "farm.json").read_text())["node_token"]
+    family = psutil.Process(other.process.pid).children(recursive=True)
+    left = leave(home)
+    assert left.returncode == 0, left.stderr
+    assert "This PC has left the farm" in left.stdout
+    other.process.wait(30)
+    assert psutil.wait_procs(family, timeout=10)[1] == [], "nothing of the farm runs on there"
+    wait_until(lambda: states(client)[name] == "not answering", 30, "it is shown as away")
+    assert not (home / "farm.json").exists()
+    assert not (home / "ray-token").exists()
+    body = {"name": name, "ray_version": "1", "python_version": "3.11"}
+    headers = {"Authorization": f"Bearer {node_token}"}
+    answer = httpx.post(f"{farm.address}/api/v1/nodes/hello", json=body, headers=headers)
+    assert answer.status_code == 401
+    again = leave(home)
+    assert (again.returncode, "no node of a farm" in again.stderr) == (1, True)

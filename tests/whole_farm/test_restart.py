@@ -1,13 +1,11 @@
 """kill -9 of the whole head, and a new start: nothing stored is lost, nothing is made twice without need."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from farm.model import AttemptStatus, JobStatus
 from tests.farm_process import FarmProcess, steps_done
-from tests.pictures import product
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
@@ -15,19 +13,6 @@ pytestmark = pytest.mark.ray
 SMALL = {"preset": "draft", "width": 256, "height": 192, "frames": 8, "prompt": "zoom"}
 LONG = {**SMALL, "width": 960, "height": 544, "frames": 80}
 """Some seconds of rendering: time enough to pull plugs."""
-
-
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("picture") / "product.png"
-    product(640, 480).image.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
-    with FarmProcess(tmp_path_factory.mktemp("farm") / "data") as running:
-        yield running
 
 
 def test_kill_9_of_the_whole_head_keeps_queue_and_history_and_finishes_the_interrupted_job_once(

@@ -2,17 +2,13 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from farm.client import Farm
 from farm.model import AttemptStatus, JobStatus
-from tests.checkpoints import small_row_toml, write_small_i2vgen
-from tests.farm_process import FarmProcess, steps_done
-from tests.pictures import street
+from tests.farm_process import FarmProcess, card_workers, steps_done
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch]
@@ -25,38 +21,6 @@ CLIP = {
 """Some seconds of real diffusion on two cores: time enough to pull a plug in the middle."""
 
 
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("picture") / "street.png"
-    street(320, 240).image.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
-    root = tmp_path_factory.mktemp("farm")
-    models = root / "models.toml"
-    models.write_text(small_row_toml("i2vgen-xl-small", write_small_i2vgen(root / "small")))
-    with FarmProcess(root / "data", FARM_MODELS_FILE=str(models)) as running:
-        yield running
-
-
-@pytest.fixture
-def client(farm: FarmProcess) -> Iterator[Farm]:
-    with farm.client() as client:
-        yield client
-
-
-def kill_worker(farm: FarmProcess) -> None:
-    """SIGKILL for the one card worker."""
-    (worker,) = (
-        process
-        for process in psutil.Process(farm.pid_of("ray")).children(recursive=True)
-        if any("CardWorker" in part for part in process.cmdline())
-    )
-    os.kill(worker.pid, signal.SIGKILL)
-
-
 def test_a_worker_killed_in_mid_render_costs_no_more_than_the_steps_since_its_checkpoint(
     farm: FarmProcess, client: Farm, picture: Path
 ) -> None:
@@ -67,7 +31,8 @@ def test_a_worker_killed_in_mid_render_costs_no_more_than_the_steps_since_its_ch
     job = client.submit(picture, **CLIP)
     kept = farm.data.checkpoints / f"{job.id}.checkpoint"
     wait_until(lambda: steps_done(client, job.id) >= 7 and kept.exists(), 60, "well in the middle")
-    kill_worker(farm)
+    (worker,) = card_workers(farm)
+    os.kill(worker, signal.SIGKILL)
     farm.kill("scheduler")
     seen: list[int] = []
 

@@ -6,10 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from PIL import Image
 
@@ -17,9 +15,7 @@ from farm.client import Farm
 from farm.errors import FarmError
 from farm.model import AttemptStatus, JobStatus
 from farm.video import read_metadata, verify
-from tests.checkpoints import small_row_toml, write_small_i2vgen
-from tests.farm_process import FarmProcess, steps_done
-from tests.pictures import street
+from tests.farm_process import FarmProcess, card_workers, steps_done
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
@@ -27,30 +23,6 @@ pytestmark = pytest.mark.ray
 SMALL = {"preset": "draft", "width": 256, "height": 192, "frames": 8, "seed": 5, "prompt": "pan left"}
 LONG = {**SMALL, "width": 960, "height": 544, "frames": 120}
 """Some ten seconds of rendering: time enough to pull plugs."""
-
-
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("picture") / "street.png"
-    street(640, 480).image.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmProcess]:
-    """One farm for the tests that leave it whole; it knows a small diffusion model beside the built-in ones."""
-    root = tmp_path_factory.mktemp("farm")
-    checkpoint = write_small_i2vgen(root / "small")
-    models = root / "models.toml"
-    models.write_text(small_row_toml("i2vgen-xl-small", checkpoint))
-    with FarmProcess(root / "data", FARM_MODELS_FILE=str(models)) as running:
-        yield running
-
-
-@pytest.fixture
-def client(farm: FarmProcess) -> Iterator[Farm]:
-    with farm.client() as client:
-        yield client
 
 
 def test_a_picture_becomes_a_video_through_every_part(
@@ -172,13 +144,8 @@ def test_a_worker_killed_in_mid_render_is_replaced_and_the_job_runs_again(
 ) -> None:
     long = client.submit(picture, **{**LONG, "frames": 60})
     wait_until(lambda: steps_done(client, long.id) > 2, 30, "it renders")
-    workers = [
-        process
-        for process in psutil.Process(farm.pid_of("ray")).children(recursive=True)
-        if any("CardWorker" in part for part in process.cmdline())
-    ]
-    assert len(workers) == 1
-    os.kill(workers[0].pid, signal.SIGKILL)
+    (worker,) = card_workers(farm)
+    os.kill(worker, signal.SIGKILL)
     assert client.wait(long.id).status == JobStatus.FINISHED
     first, second = farm.reader().attempts(long.id)
     assert (first.status, second.status) == (AttemptStatus.LOST, AttemptStatus.FINISHED)
