@@ -5,7 +5,7 @@ import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from PIL import Image
@@ -86,18 +86,28 @@ def path_of(name: str, furnished: Furnished) -> str:
     return fixed.get(name) or f"/jobs/{furnished.jobs[name].id}"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_are_quiet_and_readable(shown: Furnished, browser: Browser, scheme: str) -> None:
-    """No console error, no request elsewhere (checked when the visit ends), contrast of at least 4.5 everywhere."""
-    grounds = set()
-    with visiting(browser, shown.farm.base_url, color_scheme=scheme) as visit:
+GROUNDS = {"light": "rgb(246, 245, 242)", "dark": "rgb(20, 21, 23)"}
+
+
+def in_scheme(page: Page, scheme: Literal["light", "dark"]) -> None:
+    """Shows the page in these colours, and looks whether it does."""
+    page.emulate_media(color_scheme=scheme)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == GROUNDS[scheme], scheme
+
+
+def test_pages_are_quiet_and_readable(shown: Furnished, browser: Browser) -> None:
+    """No console error, no request elsewhere (checked when the visit ends), contrast of at least 4.5 everywhere, in dark and light."""
+    with visiting(browser, shown.farm.base_url, color_scheme="light") as visit:
         visit.sign_in(shown.farm)
         for name in PAGES:
             page = visit.go(path_of(name, shown))
             expect(page.locator("#updated")).to_contain_text("Updated")
+            in_scheme(page, "dark")
+            assert page.evaluate(_CONTRAST) == [], f"{name} in the dark"
+            in_scheme(
+                page, "light"
+            )  # last, so that the next page is opened in it; `test_accessible` opens them in the dark
             assert page.evaluate(_CONTRAST) == [], name
-            grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert grounds == {"rgb(246, 245, 242)" if scheme == "light" else "rgb(20, 21, 23)"}
 
 
 def test_no_page_scrolls_sideways_on_a_phone(shown: Furnished, browser: Browser) -> None:
@@ -158,6 +168,7 @@ def test_drafts_are_marked_wherever_they_are_shown(shown: Furnished, browser: Br
     draft = shown.jobs["draft"].id
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
+        visit.go("/")
         expect(visit.page.locator(f"#clip-{draft} .frame")).to_contain_text("DRAFT")
         expect(visit.page.locator(f"#clip-{shown.jobs['retried'].id}")).not_to_contain_text("DRAFT")
         visit.go("/jobs")
@@ -169,8 +180,8 @@ def test_drafts_are_marked_wherever_they_are_shown(shown: Furnished, browser: Br
 
 def test_counters_and_filters_are_links_that_keep_each_other(shown: Furnished, browser: Browser) -> None:
     with visiting(browser, shown.farm.base_url) as visit:
-        page = visit.page
         visit.sign_in(shown.farm)
+        page = visit.go("/")
         page.locator(".counts a", has_text="queued").click()
         expect(page).to_have_url(f"{shown.farm.base_url}/jobs?status=queued")
         expect(page.locator(".job-row")).to_have_count(3)
@@ -188,6 +199,7 @@ def test_counters_and_filters_are_links_that_keep_each_other(shown: Furnished, b
 def test_an_empty_farm_says_how_to_begin(empty: RunningDashboard, browser: Browser) -> None:
     with visiting(browser, empty.base_url) as visit:
         visit.sign_in(empty)
+        visit.go("/")
         expect(visit.page.locator("#going")).to_contain_text("Drop a picture into the form")
         expect(visit.page.locator("#cards")).to_contain_text("No PC has joined yet.")
         visit.go("/jobs")
@@ -273,6 +285,7 @@ def test_a_card_tells_in_words_what_decides_over_its_work(shown: Furnished, brow
 def test_pages_can_be_read_without_javascript(shown: Furnished, browser: Browser) -> None:
     with visiting(browser, shown.farm.base_url, java_script_enabled=False) as visit:
         visit.sign_in(shown.farm)
+        visit.go("/")
         expect(visit.page.locator("#cards")).to_contain_text("step 23 of 50")
         visit.go("/submit")
         expect(visit.page.locator("#new noscript p")).to_be_visible()
@@ -334,7 +347,7 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
     memory = [(6.0, 4.7, 0.5), (12.0, 0.19, 0.0), (6.0, 6.2, 7.0), (8.0, 8.0, 0.25)]
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
-        said = visit.page.evaluate(
+        said = visit.go("/").evaluate(
             """async ([seconds, passed, jobs, vitals, memory, sizes]) => {
                  const words = await import("/static/words.js");
                  const now = 1760000000;
