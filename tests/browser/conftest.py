@@ -1,19 +1,21 @@
-"""Real headless Chromium, one for the whole run, and a fresh profile for each visit."""
+"""Real headless Chromium, one for the whole run, in which a visit finds nothing of the ones before it."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from farm.feed import Snapshot
 from farm.model import Job
+from tests.browser import tabs
 from tests.browser.chromium import CHROMIUM_ARGS, QUIET, find_chromium
 from tests.browser.farm_in_use import FarmInUse, fill
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
@@ -42,6 +44,7 @@ def browser() -> Iterator[Browser]:
             executable_path=QUIET, args=CHROMIUM_ARGS, env=os.environ | {"QUIET_CHROMIUM": path}
         )
         yield chromium
+        tabs.forget()
         chromium.close()
 
 
@@ -57,21 +60,39 @@ class Visit:
     errors: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
+    _listening: list[tuple[Any, Callable[..., Any]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(WAIT_MS)
-        self.page.on("console", self._on_console)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", self._on_request)
+        self.listen("console", self._on_console)
+        self.listen("pageerror", lambda error: self.errors.append(str(error)))
+        self.listen("request", self._on_request)
+
+    def listen(self, event: str, handler: Callable[[Any], Any]) -> None:
+        """Has the tab's events told to `handler` until the visit ends."""
+        heard: Any = event  # Playwright's `on` names each event by itself
+        self.page.on(heard, handler)
+        self._listening.append((heard, handler))
+
+    def leave(self) -> None:
+        """The tab is no longer this visit's."""
+        for event, handler in self._listening:
+            self.page.remove_listener(event, handler)
+        self._listening.clear()
 
     def go(self, path: str) -> Page:
         """Opens a page; its scripts have run, its pictures may still be on their way."""
         self.page.goto(self.base_url + path, wait_until="domcontentloaded")
         return self.page
 
-    def sign_in(self, farm: RunningDashboard) -> None:
-        """Opens the link that `farm up` prints."""
+    def open_link(self, farm: RunningDashboard) -> None:
+        """Opens the link that `farm up` prints, as a person does; it leads to the first page."""
         self.page.goto(farm.signin_url, wait_until="domcontentloaded")
+
+    def sign_in(self, farm: RunningDashboard) -> None:
+        """Signed in as by the link, but no page is opened: most tests look at another one than the first, and each costs half a second."""
+        answer = self.page.context.request.get(farm.signin_url, max_redirects=0)
+        assert answer.status == HTTPStatus.SEE_OTHER
 
     def mark(self) -> None:
         """Leaves a mark that a reload would wipe out."""
@@ -104,16 +125,27 @@ def until(page: Page, true: str) -> None:
 
 @contextmanager
 def visiting(browser: Browser, base_url: str, **options: Any) -> Iterator[Visit]:
-    """A browser of its own for one test; at the end nothing may have gone wrong in it."""
-    # Without motion: the breathing dots cost a core where there is no GPU.
-    usual = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
-    context: BrowserContext = browser.new_context(**(usual | options))
+    """One test's browser; at the end nothing may have gone wrong in it.
+
+    It is the tab that the visit before has left, emptied; one that a test failed in is never used again. What a tab cannot change later
+    (`options` other than those of `tabs.take`) takes a new browser.
+    """
+    shared = options.keys() <= {"color_scheme", "reduced_motion"}
+    page = (
+        tabs.take(browser, **options) if shared else browser.new_context(**(tabs.USUAL | options)).new_page()
+    )
+    clean = False
     try:
-        visit = Visit(context.new_page(), base_url)
+        visit = Visit(page, base_url)
         yield visit
         visit.check()
+        visit.leave()
+        if shared and page.url.startswith(base_url):
+            tabs.give_back(page, base_url)
+            clean = True
     finally:
-        context.close()
+        if not clean:
+            page.context.close()
 
 
 @dataclass

@@ -15,6 +15,7 @@ def test_a_card_at_work_shows_its_job_and_its_memory(shown: Furnished, browser: 
     job = shown.jobs["running"]
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
+        visit.go("/")
         tile = visit.page.locator(f'[data-card="{RTX_3060.id}"]')
         expect(tile).to_contain_text("Rendering: step 23 of 50, 1.8\u202fs per step")
         expect(tile.locator("img[data-preview]")).to_have_attribute(
@@ -62,7 +63,7 @@ def test_readings_change_in_place_as_reports_come(path: str, furnished: Furnishe
         expect(card.locator("[data-vitals]")).to_have_text("68\u202f°C, 97\u202f% in use, 162\u202fW")
         expect(page.locator("#updated")).to_contain_text("Updated")
         fetched: list[str] = []
-        page.on("request", lambda asked: fetched.append(asked.url))
+        visit.listen("request", lambda asked: fetched.append(asked.url))
         furnished.scheduler.publish(CardChanged(hot))
         expect(card.locator("[data-vitals]")).to_have_text("74\u202f°C, 100\u202f% in use, 170\u202fW")
         expect(card.locator("svg.memory")).to_have_attribute(
@@ -80,6 +81,7 @@ def test_readings_change_in_place_as_reports_come(path: str, furnished: Furnishe
 def test_the_last_clips_play_while_they_are_pointed_at(shown: Furnished, browser: Browser) -> None:
     with visiting(browser, shown.farm.base_url, reduced_motion="no-preference") as visit:
         visit.sign_in(shown.farm)
+        visit.go("/")
         clip = visit.page.locator(".clip").first
         video = clip.locator("video")
         assert video.get_attribute("src") is None  # nothing is loaded before
@@ -95,7 +97,7 @@ def test_the_chart_follows_window_and_card_and_both_live_in_the_address(
 ) -> None:
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
-        page = visit.page
+        page = visit.go("/")
         page.locator("#throughput").scroll_into_view_if_needed()
         expect(page.locator("#chart .uplot")).to_have_count(1)
         expect(page.get_by_role("button", name="The last 24 hours")).to_have_attribute("aria-pressed", "true")
@@ -135,9 +137,9 @@ def test_a_job_that_the_page_has_no_room_for_makes_it_fetch_itself_once(
 
     with visiting(browser, furnished.farm.base_url) as visit:
         visit.sign_in(furnished.farm)
-        page = visit.page
+        page = visit.go("/")
         fetched: list[str] = []
-        page.on("request", lambda asked: fetched.append(asked.url) if asked.url.endswith("/") else None)
+        visit.listen("request", lambda asked: fetched.append(asked.url) if asked.url.endswith("/") else None)
         expect(page.locator("#updated")).to_contain_text("Updated")
         for done in range(1, 40):
             furnished.scheduler.publish(JobChanged(LiveJob("01ELSEWHERE", "running", done=done, total=40)))

@@ -405,7 +405,7 @@ def test_write_the_pictures_of_the_documentation(shown: Furnished, browser: Brow
                 )
                 _picture(visit.page, folder / f"{image}-{scheme}.png")
     with visiting(browser, shown.farm.base_url, viewport=PHONE, device_scale_factor=2) as visit:
-        visit.sign_in(shown.farm)
+        visit.open_link(shown.farm)
         _picture(visit.page, folder / "farm-phone.png")
 
 

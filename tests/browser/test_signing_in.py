@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 
 def test_the_link_opens_the_farm(empty: RunningDashboard, browser: Browser) -> None:
     with visiting(browser, empty.base_url) as visit:
-        visit.sign_in(empty)
+        visit.open_link(empty)
         expect(visit.page).to_have_url(f"{empty.base_url}/")
         expect(visit.page.get_by_role("heading", level=1)).to_have_text("No cards")
 
@@ -38,7 +38,7 @@ def test_a_wrong_token_is_told_so_with_a_remedy(empty: RunningDashboard, browser
 
 def test_signing_out_closes_the_farm(empty: RunningDashboard, browser: Browser) -> None:
     with visiting(browser, empty.base_url) as visit:
-        visit.sign_in(empty)
+        visit.open_link(empty)
         visit.page.get_by_role("button", name="Sign out").click()
         expect(visit.page.get_by_role("heading", level=1)).to_have_text("Sign in to the farm")
         visit.go("/cards")

@@ -140,7 +140,7 @@ def test_the_keyboard_alone_is_enough(furnished: Furnished, visit: Visit) -> Non
     reached: list[str] = []
     choosers: list[FileChooser] = []
     # Listening takes effect in the browser a moment later, so it begins long before the key that opens the chooser.
-    page.on("filechooser", lambda opened: choosers.append(opened))  # noqa: PLW0108  # Playwright marks its handlers
+    visit.listen("filechooser", lambda opened: choosers.append(opened))  # noqa: PLW0108  # Playwright marks its handlers
 
     def tab_to(wanted: str) -> None:
         for _ in range(40):
