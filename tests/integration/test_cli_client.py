@@ -1,4 +1,7 @@
-"""The client verbs as a person runs them: the real `farm` in its own process against a real dashboard."""
+"""The client verbs as a person runs them: the real `farm` against a real dashboard.
+
+Most run in the test's own process; those that are about a process have one, and one test holds the two ways against each other.
+"""
 
 import json
 import os
@@ -21,6 +24,7 @@ from farm.store.claims import Assignment
 from farm.store.writer import StageResult
 from farm.video import Metadata
 from node_agent.encode import encode
+from tests.farm_verbs import run_here
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_client import VIDEO, finish
 from tests.storage import SETTINGS
@@ -35,6 +39,13 @@ def farm(tmp_path: Path) -> Iterator[RunningDashboard]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def idle_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]:
+    """For tests that change nothing in it."""
+    with running_dashboard(tmp_path_factory.mktemp("idle")) as running:
+        yield running
+
+
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "cat.png"
@@ -42,22 +53,31 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
+def own(farm: RunningDashboard) -> dict[str, str]:
+    """What a person of that farm has in the environment."""
+    return {"FARM_HEAD": farm.base_url, "FARM_DATA": str(farm.data.root), "NO_COLOR": "1"}
+
+
 def environment(farm: RunningDashboard) -> dict[str, str]:
-    return os.environ | {"FARM_HEAD": farm.base_url, "FARM_DATA": str(farm.data.root), "NO_COLOR": "1"}
+    return os.environ | own(farm)
 
 
 def run(
-    farm: RunningDashboard, *arguments: object, code: int = 0, **more: str
+    farm: RunningDashboard, *arguments: object, code: int = 0, process: bool = False, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a verb, expects its exit status, and never a stack trace."""
-    done = subprocess.run(
-        [*FARM, *map(str, arguments)],
-        env=environment(farm) | more,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """Runs a verb, here or in a process of its own; expects its exit status, and never a stack trace."""
+    words = list(map(str, arguments))
+    if process:
+        done = subprocess.run(
+            [*FARM, *words],
+            env=environment(farm) | more,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    else:
+        done = run_here(words, own(farm) | more)
     assert done.returncode == code, (done.stdout, done.stderr)
     assert "Traceback" not in done.stdout + done.stderr
     return done
@@ -89,9 +109,8 @@ def test_every_verb_explains_itself():
         "forget",
     ):
         assert f"  {verb}" in top
-        helped = subprocess.run(
-            [*FARM, verb, "--help"], capture_output=True, text=True, timeout=30, check=True
-        )
+        helped = run_here([verb, "--help"])
+        assert helped.returncode == 0
         assert "--head" in helped.stdout
         assert "--token" in helped.stdout
         assert ("--json" in helped.stdout) == (
@@ -107,6 +126,17 @@ def test_help_is_quick_because_it_loads_no_heavy_library():
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
     )
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["cards"], 0), (["show", "nothing", "--json"], 1), (["submit"], 2)]
+)
+def test_a_process_says_and_ends_as_the_verb_does_here(
+    idle_farm: RunningDashboard, arguments: list[str], code: int
+):
+    here, there = (run(idle_farm, *arguments, code=code, process=process) for process in (False, True))
+    assert (here.stdout, here.stderr) == (there.stdout, there.stderr)
+    assert here.stdout if code == 0 else here.stderr
 
 
 def test_submit_list_show_cancel(farm: RunningDashboard, picture: Path):
@@ -161,7 +191,7 @@ def test_a_smoothed_job_shows_its_stages(farm: RunningDashboard, picture: Path):
 
 def test_several_jobs_at_once_and_one_of_them_wrong(farm: RunningDashboard, picture: Path):
     first, second = submitted(farm, picture), submitted(farm, picture)
-    done = run(farm, "cancel", first, "nothing", second, code=1)
+    done = run(farm, "cancel", first, "nothing", second, code=1, process=True)
     assert done.stdout.count("is being cancelled") == 2
     assert "no job nothing" in done.stderr
     assert "queued; only failed and cancelled" in run(farm, "retry", first, code=1).stderr
@@ -190,7 +220,7 @@ def test_a_finished_clip_is_saved_and_rated_and_the_machines_are_shown(
     assert process.returncode == 0, err
     assert f"Finished (a draft). Saved as {target}." in out
     assert target.read_bytes() == VIDEO
-    assert "rated 4 of 5" in run(farm, "rate", job.id, 4).stdout
+    assert "rated 4 of 5" in run(farm, "rate", job.id, 4, process=True).stdout
     run(farm, "rate", job.id, 6, code=2)
     assert "attic" in run(farm, "nodes").stdout
     assert "CPU of attic" in run(farm, "cards").stdout
@@ -322,7 +352,12 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
     ],
 )
 def test_errors_are_a_line_and_a_remedy(
-    farm: RunningDashboard, picture: Path, tmp_path: Path, arguments: list[str], code: int, words: list[str]
+    idle_farm: RunningDashboard,
+    picture: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    words: list[str],
 ):
     text = tmp_path / "notes.txt"
     text.write_text("hello")
@@ -336,7 +371,7 @@ def test_errors_are_a_line_and_a_remedy(
     }.items():
         if name in arguments:
             named[name] = str(clip(tmp_path / f"{name.lower()}.mp4", metadata))
-    done = run(farm, *(named.get(word, word) for word in arguments), code=code)
+    done = run(idle_farm, *(named.get(word, word) for word in arguments), code=code)
     assert not done.stdout
     for word in words:
         assert word in done.stderr
@@ -350,7 +385,7 @@ def test_a_fault_of_ours_leaves_its_trace_in_a_file_without_tokens(farm: Running
         "import farm.client\nfarm.client.Farm.jobs = lambda *a, **k: 1 / 0\n"
     )
     token = farm.admin_token
-    done = run(farm, "jobs", "--token", token, code=1, PYTHONPATH=f"{broken}{os.pathsep}{Path.cwd()}")
+    done = run(farm, "jobs", "--token", token, code=1, process=True, PYTHONPATH=f"{broken}{os.pathsep}{Path.cwd()}")
     assert "ZeroDivisionError" in done.stderr
     log = farm.data.logs / "cli.log"
     assert str(log) in done.stderr
@@ -369,7 +404,7 @@ def test_a_pc_is_drained_resumed_and_forgotten_by_its_name(farm: RunningDashboar
     farm.registry.see_node(Node("n1", "attic", "10.0.0.2"), [], now)
     farm.registry.see_node(Node("n2", "cellar", "10.0.0.3"), [], now - 3600)
     farm.registry.see_node(Node("n3", "cellar", "10.0.0.4"), [], now - 3600)
-    assert run(farm, "drain", "attic").stdout == "attic gets no new work.\n"
+    assert run(farm, "drain", "attic", process=True).stdout == "attic gets no new work.\n"
     assert "drained" in run(farm, "nodes").stdout
     assert farm.reader.node("n1").drained_at is not None
     assert run(farm, "resume", "n1").stdout == "attic gets work again.\n"
