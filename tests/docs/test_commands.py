@@ -3,10 +3,11 @@
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.farm_verbs import run_here
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md")
@@ -41,9 +42,7 @@ def test_make_targets_exist(words: list[str]) -> None:
 def test_farm_verbs_and_their_options_exist(words: list[str]) -> None:
     verb = [word for word in words[1:3] if re.fullmatch(r"[a-z]+", word)]
     verb = verb[:2] if words[1] in ("token", "user", "models", "local") else verb[:1]
-    helped = subprocess.run(
-        [sys.executable, "-m", "farm.cli.main", *verb, "--help"], capture_output=True, text=True, check=False
-    )
+    helped = run_here([*verb, "--help"])
     assert helped.returncode == 0, helped.stderr
     for option in (word for word in words if word.startswith("--")):
         assert option in helped.stdout, f"`farm {' '.join(verb)}` has no {option}"

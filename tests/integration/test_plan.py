@@ -17,6 +17,7 @@ from farm.planning.foresee import imagined_card
 from farm.states import AttemptMove
 from farm.store.claims import Assignment
 from farm.store.writer import Result
+from tests.farm_verbs import run_here
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 from tests.integration.test_api import send
 from tests.integration.test_cli_client import run
@@ -151,7 +152,7 @@ def test_the_client_and_the_command_tell_the_same(farm: RunningDashboard, http: 
 
 def test_bad_arguments_end_with_2_and_no_farm_with_1(farm: RunningDashboard, tmp_path: Path):
     assert "RTX 2060" in run(farm, "plan", "--card", "RTX 2061", code=2).stderr
-    assert "--card" in run(farm, "plan", "--vram", "6", code=2).stderr
+    assert "--card" in run(farm, "plan", "--vram", "6", code=2, process=True).stderr
     away = run(farm, "plan", code=1, FARM_HEAD="http://127.0.0.1:9").stderr
     assert "does not answer" in away
     assert "--card" in away
@@ -160,20 +161,7 @@ def test_bad_arguments_end_with_2_and_no_farm_with_1(farm: RunningDashboard, tmp
 
 
 def test_where_no_farm_ever_ran_it_says_so(tmp_path: Path):
-    import os
-    import subprocess
-
-    from tests.integration.test_cli_client import FARM
-
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}
-    done = subprocess.run(
-        [*FARM, "plan"],
-        env=bare | {"FARM_DATA": str(tmp_path / "none")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_here(["plan"], {"FARM_DATA": str(tmp_path / "none")})
     assert done.returncode == 1
     assert "No farm runs on this PC" in done.stderr
     assert 'farm plan --card "RTX 2060"' in done.stderr
