@@ -14,6 +14,7 @@ from farm.cli.sample import write_sample
 from farm.model import CardKind
 from farm.wire import CardReport
 from node_agent.bench import bench, within_limits
+from tests.farm_verbs import run_here
 
 SMALL = BenchSetting("small", 128, 96, 4, 2, 7.5)
 CPU = CardReport("CPU-local", CardKind.CPU, "CPU (a test's)")
@@ -64,17 +65,12 @@ def test_a_card_without_room_for_any_plan_is_a_result(tmp_path: Path) -> None:
     assert found.failure == "no memory plan fits this card"
 
 
-def cli(*words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "farm.cli.main", "bench", *words], capture_output=True, text=True, check=False
-    )
-
-
 def test_the_verb_keeps_results_and_shows_the_article(tmp_path: Path) -> None:
     """Without an NVIDIA card it benches the CPU with the draft model."""
     if (Path("/proc/driver/nvidia")).exists():
         pytest.skip("needs a PC without an NVIDIA card: there the verb would bench that")
-    done = cli("--data", str(tmp_path / "data"), "--json")
+    command = [sys.executable, "-m", "farm.cli.main", "bench", "--data", str(tmp_path / "data"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     lines = (tmp_path / "data" / "bench.jsonl").read_text().splitlines()
@@ -88,6 +84,6 @@ def test_a_wrong_card_or_model_is_named(tmp_path: Path) -> None:
         (("--card", "GPU-nothing"), "GPU-nothing"),
         (("--model", "nothing"), "no model nothing"),
     ):
-        done = cli("--data", str(tmp_path), *words)
+        done = run_here(["bench", "--data", str(tmp_path), *words])
         assert done.returncode == 2
         assert named in done.stderr
