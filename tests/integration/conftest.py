@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard
 
 
 @pytest.fixture
 def http(farm: RunningDashboard) -> Iterator[httpx.Client]:
     """The API, spoken to as the farm's admin."""
-    with httpx.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=30) as client:
+    with plain_http.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=30) as client:
         yield client

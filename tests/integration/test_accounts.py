@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from PIL import Image
@@ -16,13 +17,15 @@ from dashboard.app import create_app
 from dashboard.signin import NODE_PATHS
 from dashboard.tries import PER_NAME, WINDOW_S
 from farm.auth import Role, Scope, TokenKind, new_token
-from farm.passwords import hash_password
 from farm.settings import FarmSettings
 from farm.store.engine import open_engine
 from farm.store.users import Users
+from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 
 PASSWORD = "correct horse battery"  # noqa: S105  # of made-up people
+QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+"""A hash tells what it takes to check a password by it. What a real one takes is for `tests/unit/test_accounts.py` to bear."""
 HTML = {"accept": "text/html,application/xhtml+xml"}
 
 
@@ -47,21 +50,20 @@ def clock() -> HandClock:
 def farm(tmp_path: Path, clock: HandClock) -> Iterator[RunningDashboard]:
     with running_dashboard(tmp_path, clock=clock) as running:
         engine = open_engine(running.data.database_url, writes=True)
-        kept = hash_password(PASSWORD)
         for name, role in (
             ("vic", Role.VIEWER),
             ("sue", Role.SUBMITTER),
             ("sam", Role.SUBMITTER),
             ("ada", Role.ADMIN),
         ):
-            Users(engine).add(name, role, kept, clock.at)
+            Users(engine).add(name, role, QUICK.hash(PASSWORD), clock.at)
         yield running
         engine.dispose()
 
 
 @contextmanager
 def sign_in(farm: RunningDashboard, name: str, password: str = PASSWORD) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=farm.base_url, headers={"origin": farm.base_url}) as browser:
+    with plain_http.Client(base_url=farm.base_url, headers={"origin": farm.base_url}) as browser:
         answer = browser.post("/signin", data={"name": name, "password": password, "next": "/jobs"})
         assert (answer.status_code, answer.headers["location"]) == (303, "/jobs"), answer.text
         yield browser
@@ -117,7 +119,7 @@ def test_every_route_refuses_what_is_too_small_and_says_what_is_missing(
         if need is None or path.endswith("/events"):
             continue
         filled = path.format(job_id="none", node_id="none", batch_id="none", card_id="none")
-        answer = httpx.request(method, farm.base_url + filled, headers=headers)
+        answer = plain_http.request(method, farm.base_url + filled, headers=headers)
         assert (answer.status_code == 403) == (not scope.covers(need)), (method, path, answer.text)
         assert answer.status_code < 500, (method, path)
         if answer.status_code == 403:
@@ -129,7 +131,7 @@ def test_every_route_refuses_what_is_too_small_and_says_what_is_missing(
             assert "content-security-policy" in answer.headers
     assert refused == {Scope.READ: 14, Scope.SUBMIT: 6, Scope.ADMIN: 0}[scope]
     for path in NODE_PATHS:
-        assert httpx.post(farm.base_url + path, headers=headers, json={}).status_code == 401
+        assert plain_http.post(farm.base_url + path, headers=headers, json={}).status_code == 401
 
 
 def test_a_submitter_controls_their_own_jobs_and_an_admin_all(farm: RunningDashboard):
@@ -172,7 +174,9 @@ def test_a_viewer_sees_and_changes_nothing(farm: RunningDashboard):
 
 
 def test_a_token_is_its_owners_and_does_no_more_than_its_scope(farm: RunningDashboard, clock: HandClock):
-    with httpx.Client(base_url=farm.base_url, headers=token_of(farm, clock, Scope.ADMIN, "sue")) as program:
+    with plain_http.Client(
+        base_url=farm.base_url, headers=token_of(farm, clock, Scope.ADMIN, "sue")
+    ) as program:
         job = submit(program).json()
         assert job["submitted_by"] == "sue"
         refused = program.post("/api/v1/tokens", json={})
@@ -180,7 +184,7 @@ def test_a_token_is_its_owners_and_does_no_more_than_its_scope(farm: RunningDash
     with sign_in(farm, "sue") as sue:
         assert sue.post(f"/api/v1/jobs/{job['id']}/cancel").status_code == 202
     reads = token_of(farm, clock, Scope.READ, "ada")
-    assert httpx.post(f"{farm.base_url}/api/v1/tokens", json={}, headers=reads).status_code == 403
+    assert plain_http.post(f"{farm.base_url}/api/v1/tokens", json={}, headers=reads).status_code == 403
 
 
 def test_an_account_that_is_taken_away_is_out_at_once(farm: RunningDashboard, clock: HandClock):
@@ -203,7 +207,7 @@ def test_a_session_with_a_password_ends_after_thirty_days(farm: RunningDashboard
 
 
 def wrong(farm: RunningDashboard, name: str, password: str = "wrong") -> httpx.Response:  # noqa: S107  # made up
-    return httpx.post(f"{farm.base_url}/signin", data={"name": name, "password": password})
+    return plain_http.post(f"{farm.base_url}/signin", data={"name": name, "password": password})
 
 
 def test_name_and_password_are_refused_in_the_same_words_whichever_is_wrong(farm: RunningDashboard):
@@ -226,7 +230,7 @@ def test_guessing_is_braked_and_a_right_password_does_not_help_while_it_is(
         assert "failed too often" in braked.text
     with sign_in(farm, "sam"):
         pass
-    link = httpx.get(f"{farm.base_url}/signin", params={"token": farm.signin_token})
+    link = plain_http.get(f"{farm.base_url}/signin", params={"token": farm.signin_token})
     assert link.status_code == 303
     clock.at += WINDOW_S
     with sign_in(farm, "sue"):
@@ -234,6 +238,6 @@ def test_guessing_is_braked_and_a_right_password_does_not_help_while_it_is(
 
 
 def test_the_form_asks_for_a_name_only_where_there_are_accounts(farm: RunningDashboard, tmp_path: Path):
-    assert 'name="password"' in httpx.get(f"{farm.base_url}/signin").text
+    assert 'name="password"' in plain_http.get(f"{farm.base_url}/signin").text
     with running_dashboard(tmp_path / "other") as other:
-        assert 'name="password"' not in httpx.get(f"{other.base_url}/signin").text
+        assert 'name="password"' not in plain_http.get(f"{other.base_url}/signin").text

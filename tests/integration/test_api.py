@@ -25,6 +25,7 @@ from farm.store.requests import RequestKind, Requests
 from farm.store.telemetry import Figures, Row
 from farm.store.writer import Result
 from farm.vitals import CardFacts
+from tests import plain_http
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.waiting import wait_until
 
@@ -102,10 +103,14 @@ def test_a_submitted_job_is_stored_with_its_picture_while_no_scheduler_runs(
 def test_the_scheduler_is_woken_by_a_submit(farm: RunningDashboard, http: httpx.Client):
     with FakeScheduler(farm.data) as scheduler:
         wait_until(lambda: scheduler.connected)
-        wait_until(lambda: httpx.get(f"{farm.base_url}/readyz", headers=farm.headers).json()["scheduler"])
+        wait_until(
+            lambda: plain_http.get(f"{farm.base_url}/readyz", headers=farm.headers).json()["scheduler"]
+        )
         assert send(http).json()["why_pending"].startswith("No card has joined the farm yet")
         wait_until(lambda: scheduler.wakes == 1, what="the wake")
-    wait_until(lambda: not httpx.get(f"{farm.base_url}/readyz", headers=farm.headers).json()["scheduler"])
+    wait_until(
+        lambda: not plain_http.get(f"{farm.base_url}/readyz", headers=farm.headers).json()["scheduler"]
+    )
 
 
 def test_without_settings_a_farm_without_gpu_makes_a_draft(http: httpx.Client, farm: RunningDashboard):
@@ -443,14 +448,14 @@ def test_a_restarted_scheduler_is_found_again(farm: RunningDashboard, http: http
 
 
 def test_health_needs_no_token_and_readiness_does(farm: RunningDashboard):
-    assert httpx.get(f"{farm.base_url}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{farm.base_url}/readyz").status_code == 401
+    assert plain_http.get(f"{farm.base_url}/healthz").json() == {"status": "ok"}
+    assert plain_http.get(f"{farm.base_url}/readyz").status_code == 401
 
 
 def test_the_description_has_a_summary_per_route_and_our_own_errors(
     farm: RunningDashboard, http: httpx.Client
 ):
-    described = httpx.get(f"{farm.base_url}/openapi.json", headers=farm.headers).json()
+    described = plain_http.get(f"{farm.base_url}/openapi.json", headers=farm.headers).json()
     text = json.dumps(described)
     assert "HTTPValidationError" not in text
     for path, methods in described["paths"].items():

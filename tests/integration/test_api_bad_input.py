@@ -13,6 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 
 LIMIT_MIB = 4
@@ -27,7 +28,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDashboard]
 @pytest.fixture
 def http(farm: RunningDashboard) -> Iterator[httpx.Client]:
     """A client, and afterwards the look whether anything was stored."""
-    with httpx.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=30) as client:
+    with plain_http.Client(base_url=f"{farm.base_url}/api/v1", headers=farm.headers, timeout=30) as client:
         before = (len(farm.reader.jobs(limit=1000).jobs), sorted(farm.stored_files))
         yield client
         assert (len(farm.reader.jobs(limit=1000).jobs), sorted(farm.stored_files)) == before
@@ -142,7 +143,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(
 def test_requests_that_are_no_uploads_are_small(farm: RunningDashboard, http: httpx.Client):
     """The sign-in form needs no token: nobody may make the head hold 32 MiB for it."""
     for path in ("/signin", "/join/redeem", "/api/v1/tokens"):
-        answer = httpx.post(farm.base_url + path, headers=farm.headers, content=bytes((1 << 20) + 1))
+        answer = plain_http.post(farm.base_url + path, headers=farm.headers, content=bytes((1 << 20) + 1))
         assert answer.status_code == 413, path
         assert "1 MiB" in answer.json()["detail"]
 
@@ -212,7 +213,7 @@ def test_the_head_hangs_up_on_a_sender_who_ignores_its_refusal(
 
 
 def test_after_all_that_a_good_picture_is_still_taken(farm: RunningDashboard):
-    answer = httpx.post(
+    answer = plain_http.post(
         f"{farm.base_url}/api/v1/jobs",
         headers=farm.headers,
         files={"image": ("a.png", png(640, 480))},

@@ -19,6 +19,7 @@ from farm.states import AttemptMove
 from farm.store.claims import Assignment
 from farm.store.writer import Result
 from node_agent.encode import encode
+from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 from tests.pictures import street
 
@@ -115,7 +116,7 @@ def test_a_key_tells_requests_by_hash_apart(http: httpx.Client):
 
 
 def test_the_description_names_the_new_fields(farm: RunningDashboard, http: httpx.Client):
-    described = httpx.get(f"{farm.base_url}/openapi.json", headers=farm.headers).json()
+    described = plain_http.get(f"{farm.base_url}/openapi.json", headers=farm.headers).json()
     form = described["components"]["schemas"]["Body_submit_api_v1_jobs_post"]
     assert {"image", "settings", "input_sha256"} <= set(form["properties"])
     assert "image" not in form.get("required", [])
@@ -176,7 +177,7 @@ def test_the_web_answers_while_a_gif_is_made(http: httpx.Client, farm: RunningDa
 
     def ask(loop: int) -> None:
         came.append(
-            httpx.get(
+            plain_http.get(
                 f"{farm.base_url}/api/v1/jobs/{job_id}/video",
                 params={"format": "webp", "loop": loop},
                 headers=farm.headers,
@@ -188,7 +189,7 @@ def test_the_web_answers_while_a_gif_is_made(http: httpx.Client, farm: RunningDa
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        assert httpx.get(f"{farm.base_url}/healthz", timeout=2).status_code == 200
+        assert plain_http.get(f"{farm.base_url}/healthz", timeout=2).status_code == 200
     for thread in threads:
         thread.join(30)
     assert [answer.status_code for answer in came] == [200] * 4

@@ -24,6 +24,7 @@ from farm.store.claims import Assignment
 from farm.store.engine import open_engine
 from farm.store.requests import NewJob, Requests
 from farm.store.writer import Result
+from tests import plain_http
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_cli_client import run
 from tests.storage import SETTINGS
@@ -52,7 +53,7 @@ class Day:
     made: int = 0
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.farm.base_url}{path}", headers=self.farm.headers)
+        return plain_http.get(f"{self.farm.base_url}{path}", headers=self.farm.headers)
 
     def job(self, ended: float, *, fails: bool = False, rating: int | None = None) -> str:
         """A job that took 100 s and ended then; its id."""
@@ -232,7 +233,7 @@ def test_models_say_what_their_download_comes_to(day: Day) -> None:
 def test_prometheus_reads_the_farms_figures_with_a_token(day: Day) -> None:
     day.job(NOON - 600)
     day.job(NOON - 500, fails=True)
-    assert httpx.get(f"{day.farm.base_url}/metrics").status_code == 401
+    assert plain_http.get(f"{day.farm.base_url}/metrics").status_code == 401
     live = LiveJob("J1", "running", done=3, total=50, seconds_per_step=1.5, card_id=GPU.id)
     busy = LiveCard(GPU.id, "n1", "attic", GPU.name, "busy", job_id="J1")
     with FakeScheduler(day.farm.data, Snapshot(jobs=(live,), cards=(busy,))):

@@ -13,6 +13,7 @@ import pytest
 from farm.client import Farm
 from farm.errors import BadInputError, NotFoundError
 from farm.folders import FolderBatch
+from tests import plain_http
 from tests.browser.farm_in_use import picture
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 from tests.integration.test_client import VIDEO, finish
@@ -42,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 def post(
     farm: RunningDashboard, pictures: list[bytes], key: str | None = None, **fields: str
 ) -> httpx.Response:
-    return httpx.post(
+    return plain_http.post(
         f"{farm.base_url}/api/v1/batches",
         headers=farm.headers | ({"idempotency-key": key} if key else {}),
         files=[("image", (f"{index}.jpg", data)) for index, data in enumerate(pictures)],
@@ -52,7 +53,7 @@ def post(
 
 
 def get(farm: RunningDashboard, path: str) -> httpx.Response:
-    return httpx.get(f"{farm.base_url}/api/v1{path}", headers=farm.headers)
+    return plain_http.get(f"{farm.base_url}/api/v1{path}", headers=farm.headers)
 
 
 def test_pictures_of_a_batch_may_be_as_large_as_one_job_s(farm: RunningDashboard) -> None:

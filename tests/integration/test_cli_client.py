@@ -385,7 +385,9 @@ def test_a_fault_of_ours_leaves_its_trace_in_a_file_without_tokens(farm: Running
         "import farm.client\nfarm.client.Farm.jobs = lambda *a, **k: 1 / 0\n"
     )
     token = farm.admin_token
-    done = run(farm, "jobs", "--token", token, code=1, process=True, PYTHONPATH=f"{broken}{os.pathsep}{Path.cwd()}")
+    done = run(
+        farm, "jobs", "--token", token, code=1, process=True, PYTHONPATH=f"{broken}{os.pathsep}{Path.cwd()}"
+    )
     assert "ZeroDivisionError" in done.stderr
     log = farm.data.logs / "cli.log"
     assert str(log) in done.stderr

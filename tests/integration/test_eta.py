@@ -11,6 +11,7 @@ import pytest
 from farm.feed import Expected, JobChanged, Knot, LiveCard, LiveJob, QueueChanged, QueuePlace, Snapshot
 from farm.model import Card, CardKind, Node, Tier
 from farm.planning.kinds import kind_of
+from tests import plain_http
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_api import send
 from tests.integration.test_cli_client import run
@@ -71,10 +72,13 @@ def test_every_job_has_its_place_and_a_time_with_an_interval(http: httpx.Client,
         assert (newer["position"], newer["eta"]["at"]) == (5, now + 200)
         assert urgent["position"] == 1, "the next telling puts all others one place back"
         assert newer["why_pending"] == last["why_pending"]
-        assert httpx.get(f"{farm.base_url}/jobs/{ids[0]}", headers=farm.headers).text.count("data-soon") == 3
+        assert (
+            plain_http.get(f"{farm.base_url}/jobs/{ids[0]}", headers=farm.headers).text.count("data-soon")
+            == 3
+        )
         assert (
             "Number 1 in the queue, done about"
-            in httpx.get(f"{farm.base_url}/jobs", headers=farm.headers).text
+            in plain_http.get(f"{farm.base_url}/jobs", headers=farm.headers).text
         )
         assert " to " in run(farm, "show", ids[0]).stdout
         lines = {line.split()[0]: line for line in run(farm, "jobs").stdout.splitlines()}
@@ -95,7 +99,9 @@ def test_a_kind_that_was_never_seen_has_its_reason_from_the_moment_it_is_stored(
     farm.registry.see_node(Node("n1", "attic", "10.0.0.2", NOW), [card, replace(card, id="GPU-2")], NOW)
     busy = tuple(LiveCard(name, "n1", "attic", "RTX 2060", "busy", "J") for name in ("GPU-1", "GPU-2"))
     with FakeScheduler(farm.data, Snapshot(cards=busy)) as scheduler:
-        wait_until(lambda: httpx.get(f"{farm.base_url}/readyz", headers=farm.headers).json()["scheduler"])
+        wait_until(
+            lambda: plain_http.get(f"{farm.base_url}/readyz", headers=farm.headers).json()["scheduler"]
+        )
         both = "Waits for one of 2 cards that can run it; all are busy."
         draft = send(http, {"preset": "draft"}).json()
         assert draft["why_pending"] == both

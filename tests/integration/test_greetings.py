@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import httpx
 import pytest
 
 from dashboard import __main__ as web
@@ -22,6 +21,7 @@ from farm.wire import JoinTicket, ticket_to_dict
 from node_agent import head_line
 from node_agent.head_line import HeadLine, HeadSilentError
 from node_agent.join import HELLO_EVERY_S
+from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard
 
 
@@ -118,7 +118,7 @@ def test_a_pc_that_was_struck_from_the_lists_is_refused_at_once(pc: Pc) -> None:
     pc.hello()
     pc.hello()
     pc.farm.registry.see_node(Node("node-attic", "attic", "127.0.0.1"), [], 1.0)  # heard long ago
-    answer = httpx.delete(f"{pc.farm.base_url}/api/v1/nodes/node-attic", headers=pc.farm.headers)
+    answer = plain_http.delete(f"{pc.farm.base_url}/api/v1/nodes/node-attic", headers=pc.farm.headers)
     assert answer.status_code == 202, answer.text
     with pytest.raises(SignInError, match="revoked"):
         pc.hello()
@@ -157,17 +157,19 @@ def test_what_is_no_greeting_is_refused_as_ever(pc: Pc) -> None:
         {"Authorization": f"Bearer {pc.token}"},
     )
     for body in (b"", b"{}", b"[1]", b"\xff", b"x" * 900, b"x" * 5000):
-        assert httpx.post(address, content=body, headers=headers).status_code == 422, body
+        assert plain_http.post(address, content=body, headers=headers).status_code == 422, body
     pieces = iter([b'{"name": "attic", ', b'"ray_version": "1"}'])
-    assert httpx.post(address, content=pieces, headers=headers).status_code == 422
-    assert httpx.get(address, headers=headers).status_code == 405
+    assert plain_http.post(address, content=pieces, headers=headers).status_code == 422
+    assert plain_http.get(address, headers=headers).status_code == 405
     assert pc.hello().node_id == "node-attic"
 
 
 def test_a_repeated_answer_carries_the_same_headers(pc: Pc) -> None:
     address = f"{pc.farm.base_url}/api/v1/nodes/hello"
     headers = {"Authorization": f"Bearer {pc.token}"}
-    first, second = (httpx.post(address, json=head_line._about("attic"), headers=headers) for _ in range(2))
+    first, second = (
+        plain_http.post(address, json=head_line._about("attic"), headers=headers) for _ in range(2)
+    )
     assert first.status_code == second.status_code == 200
     apart = {"date"}
     assert {key: value for key, value in first.headers.items() if key not in apart} == {

@@ -10,7 +10,6 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-import httpx
 import pytest
 
 from dashboard.api import join as join_api
@@ -28,6 +27,7 @@ from node_agent.doorbells import Doorbells
 from node_agent.head_line import HeadLine
 from node_agent.join import Membership, Node, NodeOptions
 from node_agent.trust import request_for
+from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard
 from tests.waiting import wait_until
 
@@ -40,13 +40,13 @@ def farm(tmp_path: Path) -> Iterator[RunningDashboard]:
 
 
 def code(farm: RunningDashboard, **headers: str) -> dict[str, str]:
-    answer = httpx.post(f"{farm.base_url}/api/v1/tokens", headers={**farm.headers, **headers}, json={})
+    answer = plain_http.post(f"{farm.base_url}/api/v1/tokens", headers={**farm.headers, **headers}, json={})
     assert answer.status_code == 201, answer.text
     return answer.json()  # type: ignore[no-any-return]  # JSON
 
 
 def fetched(farm: RunningDashboard, path: str) -> bytes:
-    answer = httpx.get(f"{farm.base_url}/join/{path}")
+    answer = plain_http.get(f"{farm.base_url}/join/{path}")
     assert answer.status_code == 200, answer.text
     return answer.content
 
@@ -58,7 +58,7 @@ def test_everything_that_the_line_needs_comes_from_the_head_with_its_checksum(fa
     for path in ("wheel", "lock/head.txt", "lock/gpu.txt"):
         assert hashlib.sha256(fetched(farm, path)).hexdigest() in script.decode(), path
     assert hashlib.sha256(fetched(farm, "install.ps1")).hexdigest() in made["windows"]
-    missing = httpx.get(f"{farm.base_url}/join/lock/dev.txt")
+    missing = plain_http.get(f"{farm.base_url}/join/lock/dev.txt")
     assert (missing.status_code, "gpu.txt, head.txt" in missing.json()["remedy"]) == (404, True)
 
 
@@ -67,7 +67,7 @@ def test_a_host_header_does_not_get_into_the_line(farm: RunningDashboard) -> Non
     for host in ("evil$(reboot):80", "a;b"):
         assert "reboot" not in code(farm, host=host)["linux"]
         assert (
-            httpx.get(f"{farm.base_url}/join/farm", headers={"host": host})
+            plain_http.get(f"{farm.base_url}/join/farm", headers={"host": host})
             .json()["line"]
             .endswith("ADDRESS:8000")
         )
@@ -75,7 +75,7 @@ def test_a_host_header_does_not_get_into_the_line(farm: RunningDashboard) -> Non
 
 def test_a_pc_of_other_versions_is_given_the_line_that_mends_it(farm: RunningDashboard) -> None:
     wish = {"name": "attic", "ray_version": "2.9.0", "python_version": "3.11.1", "code": code(farm)["token"]}
-    answer = httpx.post(f"{farm.base_url}/join/redeem", json=wish)
+    answer = plain_http.post(f"{farm.base_url}/join/redeem", json=wish)
     assert answer.status_code == 409
     assert linux_line(fetched(farm, "install.sh"), farm.base_url) in answer.json()["remedy"]
 
@@ -162,10 +162,10 @@ def test_a_port_that_never_answers_takes_two_seconds_and_is_named(line: tuple[He
 def test_only_a_node_may_have_the_head_dial(farm: RunningDashboard, line: tuple[HeadLine, str]) -> None:
     url = f"{farm.base_url}/api/v1/nodes/reach"
     wish = {"address": "127.0.0.1", "ports": [23000], "first_port": 23000}
-    assert httpx.post(url, json=wish).status_code == 401
-    assert httpx.post(url, json=wish, headers=farm.headers).status_code == 401
+    assert plain_http.post(url, json=wish).status_code == 401
+    assert plain_http.post(url, json=wish, headers=farm.headers).status_code == 401
     mine = {"authorization": f"Bearer {line[1]}"}
-    assert httpx.post(url, json=wish, headers=mine).status_code == 200
+    assert plain_http.post(url, json=wish, headers=mine).status_code == 200
     for wrong in (
         {"ports": [22]},
         {"ports": []},
@@ -173,7 +173,7 @@ def test_only_a_node_may_have_the_head_dial(farm: RunningDashboard, line: tuple[
         {"address": "a.example"},
         {"first_port": 65500},
     ):
-        assert httpx.post(url, json={**wish, **wrong}, headers=mine).status_code == 422
+        assert plain_http.post(url, json={**wish, **wrong}, headers=mine).status_code == 422
 
 
 def test_what_a_node_is_told_has_the_port_and_the_remedy() -> None:
@@ -246,12 +246,12 @@ def test_a_node_that_cannot_be_dialled_says_so_within_seconds_and_goes_on_when_i
 
 
 def nodes_of(farm: RunningDashboard) -> list[NodeView]:
-    answer = httpx.get(f"{farm.base_url}/api/v1/nodes", headers=farm.headers)
+    answer = plain_http.get(f"{farm.base_url}/api/v1/nodes", headers=farm.headers)
     return [NodeView.model_validate(one) for one in answer.json()]
 
 
 def page(farm: RunningDashboard) -> str:
-    answer = httpx.get(f"{farm.base_url}/cards", headers=farm.headers)
+    answer = plain_http.get(f"{farm.base_url}/cards", headers=farm.headers)
     assert answer.status_code == 200
     return answer.text
 
@@ -289,17 +289,17 @@ def test_a_new_node_is_not_let_into_an_older_farm(
 
 
 def test_the_head_tells_what_it_runs(farm: RunningDashboard) -> None:
-    told = httpx.get(f"{farm.base_url}/join/farm").json()
+    told = plain_http.get(f"{farm.base_url}/join/farm").json()
     assert told["ray_version"] == metadata.version("ray")
     assert told["line"] == linux_line(fetched(farm, "install.sh"), farm.base_url)
-    assert told["farm_id"] == httpx.get(f"{farm.base_url}/join/farm").json()["farm_id"]
+    assert told["farm_id"] == plain_http.get(f"{farm.base_url}/join/farm").json()["farm_id"]
 
 
 def test_a_head_without_tls_has_no_authority_to_show_and_gives_no_certificate(
     farm: RunningDashboard, tmp_path: Path
 ) -> None:
     """A node behind somebody's own HTTPS asks for one too."""
-    assert httpx.get(f"{farm.base_url}/join/ca.pem").status_code == 404
+    assert plain_http.get(f"{farm.base_url}/join/ca.pem").status_code == 404
     enrolled(farm, tmp_path / "node", code(farm)["token"])
     member = Membership.load(tmp_path / "node")
     assert member is not None

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator
 
-import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from dashboard.access import NEEDS
 from farm.model import Card, CardKind, Node
+from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 
 CHECKS = (
@@ -50,7 +50,7 @@ def known(farm: RunningDashboard) -> dict[str, str]:
     """Ids of things that are there: made-up ones lead no further than 404."""
     data = io.BytesIO()
     Image.new("RGB", (64, 64), "navy").save(data, "PNG")
-    made = httpx.post(
+    made = plain_http.post(
         f"{farm.base_url}/api/v1/jobs",
         headers=farm.headers,
         files={"image": data.getvalue()},

@@ -17,6 +17,7 @@ from farm.planning.foresee import imagined_card
 from farm.states import AttemptMove
 from farm.store.claims import Assignment
 from farm.store.writer import Result
+from tests import plain_http
 from tests.farm_verbs import run_here
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 from tests.integration.test_api import send
@@ -49,7 +50,7 @@ def test_each_card_is_foreseen_as_the_description_shows_it(http: httpx.Client, f
     )
     assert "i2vgen-xl needs a GPU, CPU of den is a CPU" in other["reasons"]
     assert http.get("/jobs").json()["jobs"] == []
-    described = httpx.get(f"{farm.base_url}/openapi.json", headers=farm.headers).json()
+    described = plain_http.get(f"{farm.base_url}/openapi.json", headers=farm.headers).json()
     post = described["paths"]["/api/v1/plan"]["post"]
     assert post["requestBody"]["content"]["application/json"]["example"]["preset"] == "native"
     assert "preset" in post["requestBody"]["content"]["application/json"]["schema"]["properties"]
@@ -81,7 +82,7 @@ def test_what_cannot_be_planned_is_refused_by_its_field(http: httpx.Client, sent
 
 
 def test_a_token_is_needed(farm: RunningDashboard):
-    assert httpx.post(f"{farm.base_url}/api/v1/plan", json={"preset": "draft"}).status_code == 401
+    assert plain_http.post(f"{farm.base_url}/api/v1/plan", json={"preset": "draft"}).status_code == 401
 
 
 def test_what_a_card_did_makes_its_forecast_measured(http: httpx.Client, farm: RunningDashboard):
@@ -131,7 +132,7 @@ def test_how_often_predictions_held_is_told_by_the_api_and_on_the_page_of_cards(
         "catalogue": 1.0,
         "measured": 0.5,
     }
-    page = httpx.get(f"{farm.base_url}/cards", headers=farm.headers).text
+    page = plain_http.get(f"{farm.base_url}/cards", headers=farm.headers).text
     assert "Of the last 3 renders, 67 % took as long as was foretold (aim: 80 %)." in page
 
 

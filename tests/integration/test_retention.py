@@ -17,6 +17,7 @@ from farm.store.leftovers import Leftovers
 from farm.store.retention import RetentionReader
 from farm.store.users import Users
 from scheduler.retention import Retention
+from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 from tests.integration.test_api import finish, send
 
@@ -42,7 +43,7 @@ def look(farm: RunningDashboard) -> list[str]:
 
 
 def page(farm: RunningDashboard, path: str, headers: dict | None = None) -> str:
-    answer = httpx.get(farm.base_url + path, headers=(headers or farm.headers) | HTML)
+    answer = plain_http.get(farm.base_url + path, headers=(headers or farm.headers) | HTML)
     assert answer.status_code == 200
     return re.sub(r"\s+", " ", answer.text)
 

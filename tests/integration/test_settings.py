@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from farm.auth import Scope, TokenKind, new_token
+from tests import plain_http
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_api import finish, send
 from tests.waiting import wait_until
@@ -93,7 +94,7 @@ def test_the_largest_picture_is_set_with_who_and_when_and_holds_at_once(
     assert refused.status_code == 413
     assert refused.json()["detail"] == "The upload is larger than 1 MiB, the most that this farm takes here."
     assert "Settings" in refused.json()["remedy"]
-    shown = httpx.get(f"{farm.base_url}/submit", headers=farm.headers | {"accept": "text/html"}).text
+    shown = plain_http.get(f"{farm.base_url}/submit", headers=farm.headers | {"accept": "text/html"}).text
     assert "up to 1 MiB each" in shown
     http.patch("/settings", json={"max_upload_mib": None})
     assert send(http, image=large).status_code == 422, "the default again"
@@ -113,7 +114,7 @@ def test_a_largest_picture_of_the_environment_is_not_changed(tmp_path: Path) -> 
         refused = httpx.patch(f"{api}/settings", json={"max_upload_mib": 8}, headers=mine)
         assert refused.status_code == 409
         assert "FARM_MAX_UPLOAD_MIB" in refused.json()["detail"]
-        page = httpx.get(f"{running.base_url}/settings", headers=mine | {"accept": "text/html"}).text
+        page = plain_http.get(f"{running.base_url}/settings", headers=mine | {"accept": "text/html"}).text
         assert 'value="2" disabled' in page
 
 
@@ -123,7 +124,7 @@ def test_only_an_admin_changes_settings(farm: RunningDashboard, http: httpx.Clie
     mine = {"authorization": f"Bearer {token}"}
     assert http.get("/settings", headers=mine).status_code == 200
     assert http.patch("/settings", json={"tiers": "off"}, headers=mine).status_code == 403
-    page = httpx.get(f"{farm.base_url}/settings", headers=mine | {"accept": "text/html"}).text
+    page = plain_http.get(f"{farm.base_url}/settings", headers=mine | {"accept": "text/html"}).text
     assert 'value="strict" disabled' in page
     assert ">Save</button>" not in page
 

@@ -18,6 +18,7 @@ from farm.auth import TokenKind, new_token
 from farm.build import build
 from farm.client import Farm
 from farm.wire import ticket_from_dict
+from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard
 from tests.waiting import wait_until
 
@@ -52,7 +53,7 @@ def get(
     farm: RunningDashboard, path: str = "/api/v1/jobs", token: str | None = None, **more
 ) -> httpx.Response:
     headers = {} if token is None else {"authorization": f"Bearer {token}".strip()}
-    return httpx.get(f"{farm.base_url}{path}", headers=headers | more.pop("headers", {}), **more)
+    return plain_http.get(f"{farm.base_url}{path}", headers=headers | more.pop("headers", {}), **more)
 
 
 def give(farm: RunningDashboard, clock: MovedClock, kind: TokenKind, **more) -> str:
@@ -106,7 +107,7 @@ def test_every_route_is_closed_save_the_named_ones(farm: RunningDashboard):
     }
     for path, methods in described["paths"].items():
         for method in methods:
-            answer = httpx.request(method, farm.base_url + path.replace("{job_id}", "x"))
+            answer = plain_http.request(method, farm.base_url + path.replace("{job_id}", "x"))
             if path == "/healthz" or path.startswith("/join/"):
                 assert answer.status_code in (200, 404, 422), path
             else:
@@ -128,12 +129,12 @@ def test_a_node_token_opens_one_door_only(farm: RunningDashboard, clock: MovedCl
     token = give(farm, clock, TokenKind.NODE)
     assert get(farm, token=token).status_code == 401
     assert get(farm, "/openapi.json", token).status_code == 401
-    refused = httpx.post(f"{farm.base_url}/api/v1/nodes/hello", headers=farm.headers, json={})
+    refused = plain_http.post(f"{farm.base_url}/api/v1/nodes/hello", headers=farm.headers, json={})
     assert "one of the kind node is needed" in refused.json()["detail"]
 
 
 def test_the_link_signs_a_browser_in_and_the_cookie_is_kept_from_scripts(farm: RunningDashboard):
-    with httpx.Client(base_url=farm.base_url) as browser:
+    with plain_http.Client(base_url=farm.base_url) as browser:
         answer = browser.get("/signin", params={"token": farm.signin_token})
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
         cookie = answer.headers["set-cookie"]
@@ -145,7 +146,7 @@ def test_the_link_signs_a_browser_in_and_the_cookie_is_kept_from_scripts(farm: R
 
 
 def test_a_session_ends_after_thirty_days_and_on_signing_out(farm: RunningDashboard, clock: MovedClock):
-    with httpx.Client(base_url=farm.base_url) as browser:
+    with plain_http.Client(base_url=farm.base_url) as browser:
         browser.post("/signin", data={"token": f" {farm.admin_token} "})  # pasted with blanks
         session = browser.cookies["farm_session"]
         clock.at += 30 * 86400 - 1
@@ -156,7 +157,7 @@ def test_a_session_ends_after_thirty_days_and_on_signing_out(farm: RunningDashbo
         session = browser.cookies["farm_session"]
         assert browser.post("/signout", headers={"origin": farm.base_url}).headers["location"] == "/signin"
         assert "farm_session" not in browser.cookies
-    stolen = httpx.get(f"{farm.base_url}/api/v1/jobs", cookies={"farm_session": session})
+    stolen = plain_http.get(f"{farm.base_url}/api/v1/jobs", cookies={"farm_session": session})
     assert "revoked" in stolen.json()["detail"]
 
 
@@ -165,7 +166,7 @@ def test_a_wrong_token_shows_the_page_again_with_the_reason(farm: RunningDashboa
     for answer, word in (
         (get(farm, "/signin?token=nonsense"), "not one of this farm"),
         (get(farm, f"/signin?token={expired}"), "expired"),
-        (httpx.post(f"{farm.base_url}/signin", data={"token": ""}), "token is needed"),
+        (plain_http.post(f"{farm.base_url}/signin", data={"token": ""}), "token is needed"),
     ):
         assert answer.status_code == 401
         assert word in answer.text
@@ -178,7 +179,7 @@ def test_a_browser_is_led_to_the_sign_in_page_and_back(farm: RunningDashboard):
     answer = get(farm, "/jobs?status=failed", headers=HTML)
     assert (answer.status_code, answer.headers["location"]) == (303, "/signin?next=%2Fjobs%3Fstatus%3Dfailed")
     assert get(farm, "/api/v1/jobs", headers=HTML).status_code == 401
-    back = httpx.post(
+    back = plain_http.post(
         f"{farm.base_url}/signin", data={"token": farm.admin_token, "next": "/jobs?status=failed"}
     )
     assert back.headers["location"] == "/jobs?status=failed"
@@ -206,7 +207,7 @@ def test_signing_in_leads_nowhere_else(path: str):
 
 def test_another_sites_page_can_change_nothing(farm: RunningDashboard):
     """A cookie goes along with whatever page asks; only our own pages may make it do something."""
-    with httpx.Client(base_url=farm.base_url) as browser:
+    with plain_http.Client(base_url=farm.base_url) as browser:
         browser.get("/signin", params={"token": farm.signin_token})
         path = "/api/v1/tokens"
         for headers in (
@@ -221,7 +222,7 @@ def test_another_sites_page_can_change_nothing(farm: RunningDashboard):
             assert answer.headers["content-type"] == "application/problem+json"
         for headers in ({"origin": farm.base_url}, {"sec-fetch-site": "same-origin"}):
             assert browser.post(path, json={}, headers=headers).status_code == 201, headers
-    program = httpx.post(farm.base_url + path, json={}, headers=farm.headers)
+    program = plain_http.post(farm.base_url + path, json={}, headers=farm.headers)
     assert program.status_code == 201  # a bearer token is never sent by itself
 
 
@@ -286,18 +287,20 @@ WHO = {
 
 
 def code(farm: RunningDashboard, minutes: int = 60) -> str:
-    answer = httpx.post(f"{farm.base_url}/api/v1/tokens", headers=farm.headers, json={"minutes": minutes})
+    answer = plain_http.post(
+        f"{farm.base_url}/api/v1/tokens", headers=farm.headers, json={"minutes": minutes}
+    )
     assert answer.status_code == 201
     return answer.json()["token"]
 
 
 def redeem(farm: RunningDashboard, **more) -> httpx.Response:
-    return httpx.post(f"{farm.base_url}/join/redeem", json={**WHO, **more})
+    return plain_http.post(f"{farm.base_url}/join/redeem", json={**WHO, **more})
 
 
 def hello(farm: RunningDashboard, token: str, **more) -> httpx.Response:
     headers = {"authorization": f"Bearer {token}"}
-    return httpx.post(f"{farm.base_url}/api/v1/nodes/hello", headers=headers, json={**WHO, **more})
+    return plain_http.post(f"{farm.base_url}/api/v1/nodes/hello", headers=headers, json={**WHO, **more})
 
 
 def test_a_code_makes_one_pc_a_node_and_it_can_come_back(farm: RunningDashboard):
@@ -416,11 +419,11 @@ def test_the_process_stops_at_once_with_streams_open_and_logs_no_token(
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until(lambda: answers(url), 30, "the dashboard")
-        assert httpx.get(f"{url}/signin?token={signin}").status_code == 303
+        assert plain_http.get(f"{url}/signin?token={signin}").status_code == 303
         monkeypatch.setenv("FARM_DATA", str(data.root))
         with Farm.local() as client:  # finds this PC's head on whatever port
             assert (client.head, client.jobs().jobs) == (url, [])
-        with httpx.stream(
+        with plain_http.stream(
             "GET", f"{url}/api/v1/events", headers={"authorization": f"Bearer {token}"}, timeout=10
         ) as stream:
             lines = stream.iter_lines()
@@ -441,6 +444,6 @@ def test_the_process_stops_at_once_with_streams_open_and_logs_no_token(
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/healthz").status_code == 200
+        return plain_http.get(f"{url}/healthz").status_code == 200
     except httpx.TransportError:
         return False

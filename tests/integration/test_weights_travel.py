@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-import httpx
 import pytest
 
 from farm.auth import TokenKind, new_token
@@ -26,6 +25,7 @@ from node_agent.fetcher import Fetcher
 from node_agent.head_shelf import HeadShelf
 from node_agent.pipelines.files import wanted_files
 from node_agent.pipelines.weights import check_weights
+from tests import plain_http
 from tests.hub import files_of
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 from tests.unit.test_weights import safetensors_bytes, write_checkpoint
@@ -389,7 +389,7 @@ def test_only_a_node_gets_at_the_weights_and_only_at_them(
     node = {"Authorization": f"Bearer {pc.token}"}
     (unet,) = (file for file in manifest.files if file.path == UNET)
     address = f"/api/v1/models/{NAME}/files/{UNET}?sha256={unet.sha256}"
-    with httpx.Client(base_url=farm.base_url) as http:
+    with plain_http.Client(base_url=farm.base_url) as http:
         for path in ("/api/v1/nodes/weights", f"/api/v1/models/{NAME}/manifest", address):
             assert http.get(path).status_code == 401
             assert http.get(path, headers=farm.headers).status_code == 401, "a person's token is not a node's"
@@ -423,7 +423,7 @@ def test_progress_is_seen_in_the_api_and_on_the_page(farm: RunningDashboard, sou
     assert farm.reader.cards()[0].coming == coming
     pull(farm, source)
     lines = ["i2vgen-xl 42 %, 1.9 GB to go", "svd cannot be fetched: The disk is full. Free 3 GB."]
-    with httpx.Client(base_url=farm.base_url, headers=farm.headers) as http:
+    with plain_http.Client(base_url=farm.base_url, headers=farm.headers) as http:
         (node,) = http.get("/api/v1/nodes").json()
         assert node["fetching"] == lines
         models = {model["name"]: model for model in http.get("/api/v1/models").json()}
