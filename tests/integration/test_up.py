@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -18,6 +18,7 @@ import pytest
 from farm import daemons, supervise
 from farm.settings import DataDirectory
 from tests.farm_process import free_port, free_ray_port
+from tests.farm_verbs import run_here
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
@@ -200,8 +201,8 @@ def test_up_and_down(up):
     assert "Traceback" not in up.said()
 
 
-def run_token(data: Path, *arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return farm("token", *arguments, "--data", str(data))
+def run_token(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_here(["token", *arguments, "--data", str(data)])
 
 
 def test_tokens_are_made_and_listed_without_being_shown(tmp_path):
@@ -211,9 +212,8 @@ def test_tokens_are_made_and_listed_without_being_shown(tmp_path):
     from farm.first_steps import prepare
 
     prepare(DataDirectory(tmp_path / "data"))
-    made = run_token(
-        tmp_path / "data", "new", "--kind", "join", "--minutes", "5", "--name", "attic", "--json"
-    )
+    wanted = ("--kind", "join", "--minutes", "5", "--name", "attic", "--json")
+    made = farm("token", "new", *wanted, "--data", str(tmp_path / "data"))
     assert made.returncode == 0, made.stderr
     body = json.loads(made.stdout)
     assert 0 < body["expires_at"] - time.time() <= 300

@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from farm.errors import FarmError
 from farm.model import AttemptStatus, JobStatus
 from farm.video import read_metadata, verify
 from tests.farm_process import FarmProcess, card_workers, steps_done
+from tests.farm_verbs import run_here
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
@@ -65,13 +64,10 @@ def test_a_clip_is_made_again_from_itself_byte_for_byte(
         client.submit(picture, **SMALL, strength=0.7, guidance=2.5, negative_prompt="blur").id
     )
     clip = client.video(first.id, tmp_path / "first.mp4")
-    verb = [sys.executable, "-m", "farm.cli.main", "submit", "--again", str(clip), "--head", farm.address]
-    environment = {**os.environ, "FARM_DATA": str(farm.data.root)}
+    verb = ["submit", "--again", str(clip), "--head", farm.address, "--json", "--output"]
     for name in ("second.mp4", "second.gif", "second.webp"):
-        done = subprocess.run(
-            [*verb, "--json", "--output", str(tmp_path / name)],
-            env=environment, capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
+        done = run_here([*verb, str(tmp_path / name)], {"FARM_DATA": str(farm.data.root)})
+        assert done.returncode == 0, done.stderr
         again = client.job(json.loads(done.stdout)["id"])
         assert again.id != first.id
         assert (again.settings, again.input_sha256) == (first.settings, first.input_sha256)

@@ -9,6 +9,7 @@ import pytest
 
 from farm.model import AttemptStatus, JobStatus
 from tests.farm_process import FarmProcess, card_workers, steps_done
+from tests.farm_verbs import run_here
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
@@ -25,7 +26,7 @@ def verb(*words: str) -> subprocess.CompletedProcess[str]:
 def test_a_paused_pc_gives_its_card_back_and_the_job_says_what_it_waits_for(
     farm: FarmProcess, picture: Path
 ) -> None:
-    home = str(farm.data.node_home)
+    home, token = str(farm.data.node_home), farm.data.admin_token.read_text().strip()
     with farm.client() as client:
         job = client.submit(picture, **LONG)
         wait_until(lambda: steps_done(client, job.id) > 2, LIMIT_S, "it renders")
@@ -42,13 +43,8 @@ def test_a_paused_pc_gives_its_card_back_and_the_job_says_what_it_waits_for(
             f"Waits for {card.name}, which is kept for its owner: paused on that PC with `farm local pause`."
         )
         wait_until(lambda: client.job(job.id).why_pending == waits, LIMIT_S, "the job says what it waits for")
-        assert (
-            "kept"
-            in verb(
-                "cards", "--head", farm.address, "--token", farm.data.admin_token.read_text().strip()
-            ).stdout
-        )
-        assert verb("local", "resume", "--home", home).returncode == 0
+        assert "kept" in run_here(["cards", "--head", farm.address, "--token", token]).stdout
+        assert run_here(["local", "resume", "--home", home]).returncode == 0
         assert client.wait(job.id).status == JobStatus.FINISHED
     attempts = farm.reader().attempts(job.id)
     assert [attempt.status for attempt in attempts] == [AttemptStatus.CANCELLED, AttemptStatus.FINISHED]

@@ -18,6 +18,7 @@ from farm.client import Farm
 from farm.model import AttemptStatus, JobStatus, StageKind
 from farm.video import read_metadata, verify
 from tests.farm_process import FarmProcess, free_ray_port
+from tests.farm_verbs import run_here
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
@@ -219,5 +220,5 @@ def test_a_pc_that_leaves_takes_its_credential_with_it(
     headers = {"Authorization": f"Bearer {node_token}"}
     answer = httpx.post(f"{farm.address}/api/v1/nodes/hello", json=body, headers=headers)
     assert answer.status_code == 401
-    again = leave(home)
+    again = run_here(["leave", "--home", str(home)])
     assert (again.returncode, "no node of a farm" in again.stderr) == (1, True)
