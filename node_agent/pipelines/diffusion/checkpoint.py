@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,9 +46,10 @@ def read_parts(row: ModelRow, layout: Layout) -> tuple[SimpleNamespace, dict[str
         stock: Any = getattr(diffusers, layout.pipeline_class)
         mapped = {}
         for name, (library, class_name) in layout.weighted.items():
-            _check_fits(directory / name, library, class_name)
-            build = partial(_skeleton, directory / name, library, class_name)
-            mapped[name] = MappedPart(build, weight_file(directory / name, library), _PREFIXES)
+            module = _fitting(directory / name, library, class_name)
+            mapped[name] = MappedPart(
+                lambda built=module: built, weight_file(directory / name, library), _PREFIXES
+            )
         try:
             # The stock pipeline reads the rest, and checks that all belongs together.
             pipeline = stock.from_pretrained(
@@ -61,8 +61,8 @@ def read_parts(row: ModelRow, layout: Layout) -> tuple[SimpleNamespace, dict[str
     return SimpleNamespace(**parts, **{name: part.module for name, part in mapped.items()}), mapped
 
 
-def _check_fits(directory: Path, library: str, class_name: str) -> None:
-    """Holds a part's weight file to its module, before it is read.
+def _fitting(directory: Path, library: str, class_name: str) -> Any:
+    """A part's module, to which its weight file is held before it is read.
 
     The libraries would leave what is missing at random values, cast a wrong type, and say of a wrong shape only that there is one.
     """
@@ -84,6 +84,7 @@ def _check_fits(directory: Path, library: str, class_name: str) -> None:
             raise _misfit(
                 f"{file} has the tensor {name} as {kind}; weights are read as {', '.join(sorted(_STORED_AS))}."
             )
+    return module
 
 
 def _skeleton(directory: Path, library: str, class_name: str) -> Any:
