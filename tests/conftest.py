@@ -37,6 +37,12 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     return
 
 
+@pytest.fixture(scope="session")
+def checkpoint_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the small checkpoints lie that `tests.checkpoints` writes once for all. Who damages one damages a copy of it."""
+    return tmp_path_factory.mktemp("checkpoints")
+
+
 ORDER = ("unit", "property", "gpu", "docs", "integration", "whole_farm", "network", "browser")
 """The quick ones first. The browser's driver comes last: it keeps an event loop running in the main thread until the session ends."""
 SIDE_BY_SIDE = ("whole_farm", "integration", "network", "unit", "property", "gpu", "docs", "browser")

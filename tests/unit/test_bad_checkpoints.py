@@ -28,9 +28,11 @@ PARTS = [(pipeline, part) for pipeline, layout in LAYOUTS.items() for part in la
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    cache = tmp_path_factory.mktemp("checkpoints")
-    return {"i2vgen_xl": checkpoints.small_i2vgen(cache), "svd": checkpoints.small_svd(cache)}
+def whole(checkpoint_cache: Path) -> dict[str, Path]:
+    return {
+        "i2vgen_xl": checkpoints.small_i2vgen(checkpoint_cache),
+        "svd": checkpoints.small_svd(checkpoint_cache),
+    }
 
 
 @dataclass

@@ -133,8 +133,8 @@ def test_a_number_in_no_mesh_is_loaded_too(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_i2vgen(tmp_path_factory.mktemp("checkpoint"))
+def checkpoint(checkpoint_cache: Path) -> Path:
+    return small_i2vgen(checkpoint_cache)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from farm.planning.tiers import band_of
 from farm.wire import CardReport
 from node_agent import probe
 from node_agent.ladder import Program
-from tests.checkpoints import write_small_i2vgen
+from tests.checkpoints import small_i2vgen
 from tests.fake_nvml import FakeGpu, FakeNvml
 
 MODELS = builtin_models()
@@ -182,9 +183,9 @@ def test_a_driver_that_lists_no_processes_names_none(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.torch
 def test_a_model_is_listed_only_where_its_weights_are(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint_cache: Path
 ) -> None:
-    whole = write_small_i2vgen(tmp_path / "whole")
+    whole = shutil.copytree(small_i2vgen(checkpoint_cache), tmp_path / "whole")
     row = MODELS["i2vgen-xl"]
     models = {
         "animatic": MODELS["animatic"],
