@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class Case:
     open: Callable[[], Any]
     settings: RenderSettings
     model: Any = None
+    rendered: dict[RenderSettings, tuple[np.ndarray, Recorder]] = field(default_factory=dict)
 
     def run(
         self, state: bytes | None = None, *, settings: RenderSettings | None = None, **more: Any
@@ -54,15 +56,25 @@ class Case:
         request = RenderRequest(settings or self.settings, image, plan, state)
         return np.stack(list(model.render(request, report))), report
 
+    def straight(self, settings: RenderSettings) -> tuple[np.ndarray, Recorder]:
+        """The clip that is rendered in one go, once for all tests: with the checkpoints that every render makes."""
+        if settings not in self.rendered:
+            self.rendered[settings] = self.run(settings=settings)
+        return self.rendered[settings]
+
+    @property
+    def longer(self) -> RenderSettings:
+        """Steps enough for a checkpoint before the last."""
+        return replace(self.settings, steps=7, frames=2)
+
 
 @pytest.fixture(scope="module", params=["i2vgen_xl", "svd"])
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    cache = tmp_path_factory.mktemp("checkpoints")
+def case(request: pytest.FixtureRequest, checkpoint_cache: Path) -> Case:
     module, write = {
         "i2vgen_xl": (test_i2vgen_xl, checkpoints.small_i2vgen),
         "svd": (test_svd, checkpoints.small_svd),
     }[request.param]
-    directory = write(cache)
+    directory = write(checkpoint_cache)
     made = Case(lambda: module.open_small(directory), module.SETTINGS)
     made.model = made.open()
     return made
@@ -76,7 +88,7 @@ def test_a_render_goes_on_in_another_process_s_model_to_the_same_frames(
 ) -> None:
     """For every step: with the scheduler as it is when freshly read, and as an earlier render has left it."""
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 1)
-    settings = replace(case.settings, steps=4)
+    settings = replace(case.settings, steps=4, frames=2)
     straight, report = case.run(settings=settings)
     assert [step for step, _ in report.checkpoints] == [1, 2, 3, 4]
 
@@ -89,48 +101,44 @@ def test_a_render_goes_on_in_another_process_s_model_to_the_same_frames(
 
 
 def test_checkpoints_come_every_five_steps_and_after_the_last(case: Case) -> None:
-    settings = replace(case.settings, steps=7, frames=2)
-    straight, report = case.run(settings=settings)
+    straight, report = case.straight(case.longer)
     assert [step for step, _ in report.checkpoints] == [5, 7]
 
-    frames, rest = case.run(report.checkpoints[0][1], settings=settings)
+    frames, rest = case.run(report.checkpoints[0][1], settings=case.longer)
     assert [step for step, _ in rest.checkpoints] == [7]
     assert rest.checkpoints[0] == report.checkpoints[1]
     assert np.array_equal(frames, straight)
 
 
 def test_a_render_that_leaves_its_card_goes_on_from_that_very_step(case: Case) -> None:
-    settings = replace(case.settings, steps=6, frames=2)
-    straight, _ = case.run(settings=settings)
+    straight, _ = case.straight(case.longer)
     left = Recorder(cancel_at=3, leaves=True)
     with pytest.raises(CancelledRenderError):
-        case.run(settings=settings, report=left)
+        case.run(settings=case.longer, report=left)
     assert [step for step, _ in left.checkpoints] == [3]
-    frames, rest = case.run(left.checkpoints[0][1], settings=settings)
-    assert rest.steps[0] == (3, 6)
+    frames, rest = case.run(left.checkpoints[0][1], settings=case.longer)
+    assert rest.steps[0] == (3, 7)
     assert np.array_equal(frames, straight)
 
 
 def test_another_card_s_memory_plan_does_not_matter(case: Case) -> None:
-    settings = replace(case.settings, steps=6, frames=2)
-    straight, report = case.run(settings=settings)
+    straight, report = case.straight(case.longer)
     plan = MemoryPlan(parts="by_stage", guidance="in_turn")
 
-    frames, _ = case.run(report.checkpoints[0][1], settings=settings, plan=plan)
+    frames, _ = case.run(report.checkpoints[0][1], settings=case.longer, plan=plan)
     assert np.abs(frames.astype(int) - straight.astype(int)).max() <= 1
 
 
 def test_a_cancelled_render_goes_on_and_a_cancel_takes_hold_when_going_on(case: Case) -> None:
-    settings = replace(case.settings, steps=7, frames=2)
-    straight, _ = case.run(settings=settings)
+    straight, _ = case.straight(case.longer)
     report = Recorder(cancel_at=6)
     with pytest.raises(CancelledRenderError):
-        case.run(settings=settings, report=report)
+        case.run(settings=case.longer, report=report)
     ((_, state),) = report.checkpoints
 
     with pytest.raises(CancelledRenderError):
-        case.run(state, settings=settings, report=Recorder(cancel_at=5))
-    assert np.array_equal(case.run(state, settings=settings)[0], straight)
+        case.run(state, settings=case.longer, report=Recorder(cancel_at=5))
+    assert np.array_equal(case.run(state, settings=case.longer)[0], straight)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +157,7 @@ def test_a_cancelled_render_goes_on_and_a_cancel_takes_hold_when_going_on(case: 
 def test_a_checkpoint_of_another_render_is_refused_before_any_work(
     case: Case, change: dict[str, Any]
 ) -> None:
-    _, report = case.run()
+    _, report = case.straight(case.settings)
     state, other = report.checkpoints[-1][1], Recorder()
 
     with pytest.raises(StaleCheckpointError, match="other settings or another picture") as caught:
@@ -160,7 +168,7 @@ def test_a_checkpoint_of_another_render_is_refused_before_any_work(
 
 
 def test_a_checkpoint_of_another_picture_or_model_is_refused(case: Case) -> None:
-    state = case.run()[1].checkpoints[-1][1]
+    state = case.straight(case.settings)[1].checkpoints[-1][1]
     turned = photograph().transpose(Image.Transpose.ROTATE_180)
     with pytest.raises(StaleCheckpointError, match="another picture"):
         case.run(state, image=turned)
