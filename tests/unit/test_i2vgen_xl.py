@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from farm.catalogue.models import read_models
@@ -35,8 +36,8 @@ pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.small_i2vgen(tmp_path_factory.mktemp("checkpoints"))
+def checkpoint(checkpoint_cache: Path) -> Path:
+    return checkpoints.small_i2vgen(checkpoint_cache)
 
 
 @pytest.fixture
@@ -51,6 +52,24 @@ def warm(checkpoint: Path) -> i2vgen.I2VGenXL:
     model = open_small(checkpoint)
     model.load(MemoryPlan(), Recorder())
     return model
+
+
+@pytest.fixture(scope="module")
+def usual(warm: Any) -> NDArray[np.uint8]:
+    """The clip of `SETTINGS`, which tests hold others to."""
+    return clip(warm)
+
+
+@pytest.fixture(scope="module")
+def stock(checkpoint: Path) -> Any:
+    """Diffusers' own pipeline with the same weights; each call sets all that it computes with."""
+    import diffusers
+
+    pipeline = diffusers.I2VGenXLPipeline.from_pretrained(
+        checkpoint, variant="fp16", use_safetensors=True, dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def open_small(directory: Path) -> Any:
@@ -142,10 +161,8 @@ def stock_prompt(pipeline: Any, text: str) -> Any:
     ids=["guided", "unguided", "wide", "one-frame"],
 )
 def test_the_frames_are_those_of_the_stock_pipeline(
-    checkpoint: Path, warm: Any, settings: RenderSettings, monkeypatch: pytest.MonkeyPatch
+    stock: Any, warm: Any, settings: RenderSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import diffusers
-
     decoded = []
     monkeypatch.setattr(
         diffusion_model,
@@ -156,10 +173,6 @@ def test_the_frames_are_those_of_the_stock_pipeline(
     image = photograph(90, 130)
     frames = clip(warm, settings, image=image)
 
-    stock = diffusers.I2VGenXLPipeline.from_pretrained(
-        checkpoint, variant="fp16", use_safetensors=True, dtype=torch.float32, local_files_only=True
-    )
-    stock.set_progress_bar_config(disable=True)
     # The stock pipeline draws the picture's own latents from torch's global generator, we from the seed's.
     ours = torch.Generator().manual_seed(settings.seed)
     torch.randn((1, 4, settings.frames, settings.height // 8, settings.width // 8), generator=ours)
@@ -228,22 +241,23 @@ def test_the_passes_run_as_the_plan_says_and_no_guidance_is_one_pass(warm: Any) 
     ],
     ids=str,
 )
-def test_each_setting_changes_the_clip(warm: Any, change: dict[str, Any]) -> None:
-    assert not np.array_equal(clip(warm), clip(warm, replace(SETTINGS, **change)))
+def test_each_setting_changes_the_clip(warm: Any, usual: NDArray[np.uint8], change: dict[str, Any]) -> None:
+    assert not np.array_equal(usual, clip(warm, replace(SETTINGS, **change)))
 
 
-def test_the_picture_changes_the_clip(warm: Any) -> None:
+def test_the_picture_changes_the_clip(warm: Any, usual: NDArray[np.uint8]) -> None:
     turned = photograph().transpose(Image.Transpose.ROTATE_180)
 
-    assert not np.array_equal(clip(warm), clip(warm, image=turned))
+    assert not np.array_equal(usual, clip(warm, image=turned))
 
 
-def test_the_same_request_gives_the_same_frames_whatever_was_drawn_before(warm: Any) -> None:
+def test_the_same_request_gives_the_same_frames_whatever_was_drawn_before(
+    warm: Any, usual: NDArray[np.uint8]
+) -> None:
     """The stock pipeline's clip also hangs on torch's global generator."""
-    first = clip(warm)
     torch.manual_seed(1)
 
-    assert np.array_equal(clip(warm), first)
+    assert np.array_equal(clip(warm), usual)
 
 
 def test_a_prompt_of_any_length_and_script_renders(warm: Any) -> None:
@@ -284,8 +298,10 @@ def test_no_clock_and_no_inference_mode_runs_while_the_caller_holds_a_frame(warm
         assert not torch.is_inference_mode_enabled()
 
 
-def test_a_cancel_stops_within_the_step_and_the_model_renders_again(warm: Any) -> None:
-    before, report = clip(warm), Recorder(cancel_at=1)
+def test_a_cancel_stops_within_the_step_and_the_model_renders_again(
+    warm: Any, usual: NDArray[np.uint8]
+) -> None:
+    report = Recorder(cancel_at=1)
 
     with pytest.raises(CancelledRenderError):
         clip(warm, report=report)
@@ -293,16 +309,17 @@ def test_a_cancel_stops_within_the_step_and_the_model_renders_again(warm: Any) -
     assert report.steps == [(1, 2)]
     assert report.open_parts == []
     assert "decode" not in report.parts
-    assert np.array_equal(clip(warm), before)
+    assert np.array_equal(clip(warm), usual)
 
 
-def test_a_caller_who_stops_taking_frames_leaves_the_model_usable(warm: Any) -> None:
-    before = clip(warm)
+def test_a_caller_who_stops_taking_frames_leaves_the_model_usable(
+    warm: Any, usual: NDArray[np.uint8]
+) -> None:
     frames = warm.render(RenderRequest(SETTINGS, photograph(), MemoryPlan()), Recorder())
-    assert np.array_equal(next(frames), before[0])
+    assert np.array_equal(next(frames), usual[0])
     frames.close()
 
-    assert np.array_equal(clip(warm), before)
+    assert np.array_equal(clip(warm), usual)
 
 
 def test_loading_twice_with_one_plan_does_nothing_and_another_plan_keeps_the_weights(
@@ -321,34 +338,36 @@ def test_loading_twice_with_one_plan_does_nothing_and_another_plan_keeps_the_wei
     assert model._parts is first
 
 
-def test_every_plan_gives_the_same_frames(warm: Any) -> None:
+def test_every_plan_gives_the_same_frames(warm: Any, usual: NDArray[np.uint8]) -> None:
     offload = MemoryPlan(parts="by_stage")
-    assert np.array_equal(clip(warm, plan=offload), clip(warm))
+    assert np.array_equal(clip(warm, plan=offload), usual)
 
 
-def test_render_loads_by_itself_and_unload_gives_everything_back(checkpoint: Path) -> None:
+def test_render_loads_by_itself_and_unload_gives_everything_back(
+    checkpoint: Path, usual: NDArray[np.uint8]
+) -> None:
     import gc
     import weakref
 
     model = open_small(checkpoint)
-    before = clip(model)
+    assert np.array_equal(clip(model), usual)
     unet = weakref.ref(model._parts.unet)
     model.unload()
     gc.collect()
     assert unet() is None
 
     model.unload()
-    assert np.array_equal(clip(model), before)
+    assert np.array_equal(clip(model), usual)
 
 
 def test_loading_and_rendering_write_nothing_on_the_worker_s_output(checkpoint: Path) -> None:
     """The libraries draw progress bars and warn of what we know (deprecation, torchvision)."""
     program = f"""
-from pathlib import Path
 import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from tests.unit.test_i2vgen_xl import open_small
+from farm.catalogue.models import ModelRow
+from node_agent.pipelines import i2vgen_xl
 from tests.renders import clip
-clip(open_small(Path({str(checkpoint)!r})))
+clip(i2vgen_xl.open_model(ModelRow("small", "Small", "i2vgen_xl", {str(checkpoint)!r}), "cpu"))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

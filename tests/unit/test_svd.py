@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from farm.catalogue.models import builtin_models, read_models
@@ -32,8 +33,8 @@ SETTINGS = RenderSettings(
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoints.small_svd(tmp_path_factory.mktemp("checkpoints"))
+def checkpoint(checkpoint_cache: Path) -> Path:
+    return checkpoints.small_svd(checkpoint_cache)
 
 
 @pytest.fixture
@@ -48,6 +49,24 @@ def warm(checkpoint: Path) -> Any:
     model = open_small(checkpoint)
     model.load(MemoryPlan(), Recorder())
     return model
+
+
+@pytest.fixture(scope="module")
+def usual(warm: Any) -> NDArray[np.uint8]:
+    """The clip of `SETTINGS`, which tests hold others to."""
+    return clip(warm, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def stock(checkpoint: Path) -> Any:
+    """Diffusers' own pipeline with the same weights; each call sets all that it computes with."""
+    import diffusers
+
+    pipeline = diffusers.StableVideoDiffusionPipeline.from_pretrained(
+        checkpoint, variant="fp16", use_safetensors=True, dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def open_small(directory: Path) -> Any:
@@ -87,10 +106,8 @@ def test_the_small_checkpoint_has_every_tensor_of_the_real_one(checkpoint: Path)
     ids=["guided", "unguided", "wide", "tall"],
 )
 def test_the_frames_are_those_of_the_stock_pipeline(
-    checkpoint: Path, warm: Any, settings: RenderSettings, monkeypatch: pytest.MonkeyPatch
+    stock: Any, warm: Any, settings: RenderSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import diffusers
-
     decoded = []
     monkeypatch.setattr(
         diffusion_model,
@@ -100,10 +117,6 @@ def test_the_frames_are_those_of_the_stock_pipeline(
     image = photograph(settings.width, settings.height)
     frames = clip(warm, settings, image=image)
 
-    stock = diffusers.StableVideoDiffusionPipeline.from_pretrained(
-        checkpoint, variant="fp16", use_safetensors=True, dtype=torch.float32, local_files_only=True
-    )
-    stock.set_progress_bar_config(disable=True)
     video = stock(
         image=image,
         width=settings.width,
@@ -142,9 +155,8 @@ def test_a_picture_of_another_shape_is_cropped_in_its_middle(warm: Any) -> None:
 @pytest.mark.parametrize(
     "plan", [MemoryPlan(guidance="in_turn"), MemoryPlan(parts="by_stage")], ids=["in-turn", "by-stage"]
 )
-def test_every_plan_gives_the_same_frames(warm: Any, plan: MemoryPlan) -> None:
-    settings = replace(SETTINGS, frames=4, steps=3)
-    usual, other = clip(warm, settings), clip(warm, settings, plan)
+def test_every_plan_gives_the_same_frames(warm: Any, usual: NDArray[np.uint8], plan: MemoryPlan) -> None:
+    other = clip(warm, SETTINGS, plan)
 
     assert np.abs(usual.astype(int) - other.astype(int)).max() <= 1
 
@@ -173,15 +185,14 @@ def test_frames_are_decoded_two_at_a_time_and_the_last_alone(warm: Any) -> None:
 @pytest.mark.parametrize(
     "change", [{"seed": 8}, {"fps": 24}, {"guidance": 2.0}, {"steps": 3}, {"strength": 0.2}], ids=str
 )
-def test_each_setting_changes_the_clip(warm: Any, change: dict[str, Any]) -> None:
-    assert not np.array_equal(clip(warm, SETTINGS), clip(warm, replace(SETTINGS, **change)))
+def test_each_setting_changes_the_clip(warm: Any, usual: NDArray[np.uint8], change: dict[str, Any]) -> None:
+    assert not np.array_equal(usual, clip(warm, replace(SETTINGS, **change)))
 
 
-def test_the_prompt_and_what_was_drawn_before_change_nothing(warm: Any) -> None:
-    first = clip(warm, SETTINGS)
+def test_the_prompt_and_what_was_drawn_before_change_nothing(warm: Any, usual: NDArray[np.uint8]) -> None:
     torch.manual_seed(1)
 
-    assert np.array_equal(clip(warm, replace(SETTINGS, prompt="a fox", negative_prompt="rain")), first)
+    assert np.array_equal(clip(warm, replace(SETTINGS, prompt="a fox", negative_prompt="rain")), usual)
 
 
 @pytest.mark.parametrize(
