@@ -1,5 +1,6 @@
 """Layers in pieces give what whole layers give, for every network, budget and shape."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -24,12 +25,19 @@ def wide_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunking, "WIDEST_FUSED_HEAD", 8)
 
 
+@cache
+def drawn(name: str) -> tuple[Any, Any]:
+    """A network in double precision and what it gives when run whole. All tests share it: each gives it back as it was."""
+    net = with_weights(DOUBLE[name], torch.float64)
+    with torch.inference_mode():
+        return net, DOUBLE[name].call(net)
+
+
 @pytest.mark.parametrize("budget", [5_000, 10**6])
 @pytest.mark.parametrize("case", DOUBLE.values(), ids=DOUBLE)
 def test_pieces_change_nothing_but_round_off(case: Case, budget: int) -> None:
-    net = with_weights(case, torch.float64)
+    net, whole = drawn(case.name)
     with torch.inference_mode():
-        whole = case.call(net)
         pieces = Chunking(net)
         pieces.budget_bytes = budget
         found = case.call(net)
@@ -54,10 +62,9 @@ def test_in_single_precision_too(name: str) -> None:
 @pytest.mark.parametrize("budget", [0, 20_000])
 def test_what_went_into_a_block_of_a_vae_is_given_back_and_nothing_changes(name: str, budget: int) -> None:
     case = DOUBLE[name]
-    net = with_weights(case, torch.float64)
+    net, whole = drawn(name)
     went_in: list[Any] = []
     with torch.inference_mode():
-        whole = case.call(net)
         pieces, inputs = Chunking(net), InputRelease(net)
         pieces.budget_bytes = budget
         blocks = net.decoder.up_blocks
@@ -79,7 +86,7 @@ def test_what_went_into_a_block_of_a_vae_is_given_back_and_nothing_changes(name:
 def test_a_vae_s_layers_run_in_strips_of_one_frame(name: str) -> None:
     """Regression: a VAE calls its resnets' way with time by another name, and they ran whole whatever the budget."""
     case = DOUBLE[name]
-    net = with_weights(case, torch.float64)
+    net, _whole = drawn(name)
     heights: set[int] = set()
     last = net.decoder.up_blocks[-1].resnets[0]
     resnet = getattr(last, "spatial_res_block", last)
@@ -97,10 +104,9 @@ def test_a_vae_s_layers_run_in_strips_of_one_frame(name: str) -> None:
 @pytest.mark.parametrize("budget", [0, 20_000])
 def test_skips_are_given_back_and_nothing_changes(name: str, budget: int) -> None:
     case = DOUBLE[name]
-    net = with_weights(case, torch.float64)
+    net, whole = drawn(name)
     freed = []
     with torch.inference_mode():
-        whole = case.call(net)
         pieces, skips = Chunking(net), SkipRelease(net)
         pieces.budget_bytes = budget
         kept: list[Any] = []
@@ -127,7 +133,7 @@ def test_a_working_set_within_the_budget_runs_whole() -> None:
 def test_only_the_wide_layers_are_cut() -> None:
     """A piece too many costs launches: layers deep in the network, which are small, stay whole."""
     case = DOUBLE["i2vgen-xl"]
-    net = with_weights(case, torch.float64)
+    net, _whole = drawn("i2vgen-xl")
     widths: dict[str, int] = {}
     hooks = []
     for name, module in net.named_modules():
@@ -142,6 +148,8 @@ def test_only_the_wide_layers_are_cut() -> None:
             )
     with torch.inference_mode():
         case.call(net)
+    for hook in hooks:
+        hook.remove()
     shallow, deep = widths["down_blocks.0.resnets.0"], widths["mid_block.resnets.0"]
     assert shallow > 8 * deep
     assert pieces_for(deep, deep, 4) == 1

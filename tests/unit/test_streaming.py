@@ -1,5 +1,6 @@
 """Streamed weights give bit for bit what resident ones give, in any ring, share and order, and leave the network as it was."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -35,6 +36,12 @@ def skeleton(name: str) -> Any:
         return SINGLE[name].make().eval().requires_grad_(False)
 
 
+@cache
+def weights_of(name: str) -> Any:
+    """Drawn once for all tests, which only read them."""
+    return with_weights(SINGLE[name], torch.float32).state_dict()
+
+
 def stream(net: Any, state: Any, stay: Any, **more: Any) -> StreamedNetwork:
     return StreamedNetwork(
         net, state.__getitem__, CPU, **{"stored": torch.float16, "compute": torch.float32, **more}, stay=stay
@@ -45,7 +52,7 @@ def stream(net: Any, state: Any, stay: Any, **more: Any) -> StreamedNetwork:
 @pytest.mark.parametrize("name", ["i2vgen-xl", "svd"])
 def test_every_share_is_equal_to_all_on_the_card(name: str, stored: Any, budget: int) -> None:
     case = SINGLE[name]
-    state = with_weights(case, torch.float32).state_dict()
+    state = weights_of(name)
     net = skeleton(name)
     names = [unit.name for unit in cut(net)]
     before = {key: id(tensor) for key, tensor in net.named_parameters()}
