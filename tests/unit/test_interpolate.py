@@ -17,6 +17,7 @@ from farm.errors import CancelledRenderError, RenderFailedError
 from farm.model import MemoryPlan, RenderSettings, StageKind
 from farm.stages import delivered
 from node_agent.encode import encode
+from node_agent.interpolate import mci
 from node_agent.interpolate.base import InterpolationRequest, interpolate
 from node_agent.pipelines.animatic import open_model
 from node_agent.pipelines.base import Frame, RenderRequest
@@ -137,8 +138,13 @@ def test_new_frames_lie_between_their_neighbours_and_near_what_the_model_renders
     assert float(np.mean(gains)) > 2.0, f"{np.mean(gains):.1f} dB over cross-fading"
 
 
-def test_a_cancel_is_heard_while_ffmpeg_works_and_leaves_no_process(tmp_path: Path) -> None:
-    settings = replace(SMALL, width=960, height=544, frames=4, fps=8, smooth=60)
+def test_a_cancel_is_heard_while_ffmpeg_works_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        mci, "_TELL_EVERY_S", 0.0
+    )  # each frame is told, so that most are to come at the second
+    settings = replace(SMALL, width=384, height=288, frames=4, fps=8, smooth=60)
     asked = request(tmp_path, settings, rendered(settings))
     before = children()
     heard = Heard(stop_at=2)
