@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,10 +47,8 @@ def read_parts(row: ModelRow, layout: Layout) -> tuple[SimpleNamespace, dict[str
         stock: Any = getattr(diffusers, layout.pipeline_class)
         mapped = {}
         for name, (library, class_name) in layout.weighted.items():
-            module = _fitting(directory / name, library, class_name)
-            mapped[name] = MappedPart(
-                lambda built=module: built, weight_file(directory / name, library), _PREFIXES
-            )
+            build = partial(_fitting, directory / name, library, class_name)
+            mapped[name] = MappedPart(build, weight_file(directory / name, library), _PREFIXES)
         try:
             # The stock pipeline reads the rest, and checks that all belongs together.
             pipeline = stock.from_pretrained(
