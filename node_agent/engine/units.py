@@ -55,7 +55,9 @@ def cut(network: nn.Module) -> list[Unit]:
     """The units of a network in the order of its tree, which need not be that of computation. Every tensor is in exactly one unit."""
     names = {id(module): name for name, module in network.named_modules()}
     taken: set[int] = set()
-    units = [_unit(name, modules, taken, names) for name, modules in _groups("", network)]
+    sizes: dict[int, int] = {}
+    _measure(network, sizes)
+    units = [_unit(name, modules, taken, names) for name, modules in _groups("", network, sizes)]
     for name, module in network.named_modules():  # tensors that a module holds beside its children
         if any(id(tensor) not in taken for _, tensor in own_tensors(module)):
             units.append(_unit(f"{name}{OWN}", (module,), taken, names, deep=False))
@@ -75,18 +77,21 @@ def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield key, buffer
 
 
-def _groups(name: str, module: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, ...]]]:
+def _groups(
+    name: str, module: nn.Module, sizes: dict[int, int]
+) -> Iterator[tuple[str, tuple[nn.Module, ...]]]:
     groups = stream_groups(module)
-    if groups is not None and _nbytes(module) > UNIT_BYTES:
+    size = sizes[id(module)]
+    if groups is not None and size > UNIT_BYTES:
         for number, group in enumerate(groups):
             yield f"{name}#{number}", group
         return
     children = list(module.named_children())
-    if not children or is_cut(module) or (_nbytes(module) <= UNIT_BYTES and not _is_list(module)):
+    if not children or is_cut(module) or (size <= UNIT_BYTES and not _is_list(module)):
         yield name, (module,)
         return
     for child_name, child in children:
-        yield from _groups(f"{name}.{child_name}".lstrip("."), child)
+        yield from _groups(f"{name}.{child_name}".lstrip("."), child, sizes)
 
 
 def _is_list(module: nn.Module) -> bool:
@@ -94,10 +99,11 @@ def _is_list(module: nn.Module) -> bool:
     return isinstance(module, nn.ModuleList | nn.ModuleDict)
 
 
-def _nbytes(module: nn.Module) -> int:
-    return sum(
-        tensor.numel() * tensor.element_size() for part in module.modules() for _, tensor in own_tensors(part)
-    )
+def _measure(module: nn.Module, sizes: dict[int, int]) -> int:
+    """Writes into `sizes` how many bytes the module and all within it hold, each by its `id`, in one walk down the tree."""
+    own = sum(tensor.numel() * tensor.element_size() for _, tensor in own_tensors(module))
+    sizes[id(module)] = own + sum(_measure(child, sizes) for child in module.children())
+    return sizes[id(module)]
 
 
 def _unit(
