@@ -15,8 +15,8 @@ demo: ## a farm on this PC renders one sample picture and keeps serving (ONCE=1 
 test: ## the test suite: real Ray, real ffmpeg, real Chromium
 	@sh deploy/test.sh
 
-test-unit: ## the tests that take seconds
-	@sh deploy/test.sh tests/unit tests/property
+test-unit: ## the tests that start no farm and no browser
+	@sh deploy/test.sh tests/unit tests/property tests/diffusion
 
 test-network: ## the slow tests in network namespaces (root): cut cables, killed PCs; a skip is a failure
 	@sh deploy/test.sh --network

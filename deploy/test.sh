@@ -22,7 +22,7 @@ fi
 # Hundreds of processes start in these tests; where bytecode may not be written, each would compile the farm for itself.
 unset PYTHONDONTWRITEBYTECODE
 
-# In three processes, file by file, those with a whole farm first (tests/conftest.py). Much of it is waiting for leases and silences, so three
+# In three processes, file by file but some folders whole (tests/conftest.py). Much of it is waiting for leases and silences, so three
 # keep two cores busy; four are no quicker.
 side_by_side="-n 3 --dist loadfile --no-loadscope-reorder"
 if [ "${1:-}" = "--network" ]; then

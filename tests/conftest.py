@@ -43,13 +43,23 @@ def checkpoint_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("checkpoints")
 
 
-ORDER = ("unit", "property", "gpu", "docs", "integration", "whole_farm", "network", "browser")
+ORDER = ("unit", "property", "diffusion", "gpu", "docs", "integration", "whole_farm", "network", "browser")
 """The quick ones first. The browser's driver comes last: it keeps an event loop running in the main thread until the session ends."""
-SIDE_BY_SIDE = ("whole_farm", "integration", "network", "unit", "property", "gpu", "docs", "browser")
-"""In several processes, each of which takes file after file: those with a whole farm, which take longest, come first."""
+SIDE_BY_SIDE = (
+    "whole_farm",
+    "diffusion",
+    "integration",
+    "network",
+    "unit",
+    "property",
+    "gpu",
+    "docs",
+    "browser",
+)
+"""In several processes, each of which takes file after file: those that take longest come first."""
 
-SHARED = "whole_farm"
-"""The folder whose tests share a farm."""
+TOGETHER = ("whole_farm", "diffusion")
+"""Folders whose tests share what is dear: one process takes all of such a folder."""
 
 
 def _folder(item: pytest.Item) -> str:
@@ -64,15 +74,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """File by file over the processes, and the files that share a farm together."""
+    """File by file over the processes, but some folders whole."""
     from xdist.scheduler import LoadFileScheduling
 
-    class ByFileOrFarm(LoadFileScheduling):
+    class ByFileOrFolder(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return SHARED if f"{SHARED}/" in file else file
+            file = Path(super()._split_scope(nodeid))
+            return str(file.parent if file.parent.name in TOGETHER else file)
 
-    return ByFileOrFarm(config, log)
+    return ByFileOrFolder(config, log)
 
 
 def pytest_collection_finish() -> None:
