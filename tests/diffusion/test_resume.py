@@ -25,7 +25,7 @@ diffusers = pytest.importorskip("diffusers")
 
 from node_agent.pipelines.diffusion import loop, resume  # noqa: E402  # needs torch
 from node_agent.pipelines.diffusion.loop import Denoising, denoise  # noqa: E402
-from tests.unit import test_i2vgen_xl, test_svd  # noqa: E402
+from tests.diffusion import test_i2vgen_xl, test_svd  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -46,13 +46,13 @@ COMPLAINTS: dict[str, dict[str, list[str]]] = {
             "test_a_late_clip_of_a_job_that_is_finished_changes_nothing",
         ],
         "unit/test_audit.py": ["test_what_must_not_be_is_found"],
-        "integration/test_farm.py": [
+        "whole_farm/test_farm.py": [
             "test_kill_9_of_the_scheduler_in_mid_job_and_the_result_arrives_once"
         ],
         "network/test_render.py": [
             "test_a_clip_that_was_completed_while_its_cable_was_pulled_counts_once"
         ],
-        "integration/test_restart.py": [
+        "whole_farm/test_restart.py": [
             "test_a_result_complete_in_the_spool_when_the_head_is_killed_is_fetched_and_not_made_again"
         ],
     },
@@ -96,7 +96,7 @@ COMPLAINTS: dict[str, dict[str, list[str]]] = {
         "unit/test_spool.py": [
             "test_an_attempt_that_was_killed_before_its_first_word_is_listed_and_so_can_be_forgotten"
         ],
-        "integration/test_restart.py": [
+        "whole_farm/test_restart.py": [
             "test_kill_9_of_the_whole_head_keeps_queue_and_history_and_finishes_the_interrupted_job_once"
         ],
     },
