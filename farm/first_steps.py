@@ -8,6 +8,7 @@ from farm.secret_files import ensure_private_directory, keep_secret, write_secre
 from farm.settings import DataDirectory
 from farm.store.engine import migrate, open_engine
 from farm.store.registry import Registry
+from farm.store.users import THIS_PC
 
 SIGN_IN_DAYS = 30
 """The link in the terminal of a farm that runs for weeks must still work, so it lives as long as a browser's session does; it ends
@@ -47,4 +48,4 @@ def _keep_admin_token(data: DataDirectory, registry: Registry, now: float) -> No
         write_secret(data.admin_token, token)
         known = None
     if known is None:
-        registry.add_token(token, TokenKind.ADMIN, "this PC", now)
+        registry.add_token(token, TokenKind.ADMIN, THIS_PC, now)

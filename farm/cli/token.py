@@ -118,6 +118,30 @@ def _kind(kind: NewKind | None, scope: Scope | None, user: str | None, name: str
     return TokenKind.API
 
 
+@token.command("revoke")
+def revoke(
+    called: Annotated[
+        str, typer.Argument(metavar="NAME", help="Its name, or its id as `farm token list --json` has it.")
+    ],
+    every: Annotated[bool, typer.Option("--all", help="All tokens of this name.")] = False,
+    data: Data = None,
+) -> None:
+    """Ends a token at once, and the browser sessions that were opened with it. A PC's own ends with `farm forget`."""
+    import time
+
+    from farm.store.users import Users
+
+    with database(data, writes=True) as engine:
+        ended = Users(engine).end_tokens(called, time.time(), every=every)
+    tokens = "1 token" if ended.tokens == 1 else f"{ended.tokens} tokens"
+    sessions = "1 browser session" if ended.sessions == 1 else f"{ended.sessions} browser sessions"
+    typer.echo(
+        f"Ended {tokens} called {called}" + (f", and {sessions}." if ended.sessions else "."), err=True
+    )
+    if ended.this_pc:
+        typer.echo("It was this PC's own: `farm up`, started again, makes another.", err=True)
+
+
 @token.command("list")
 def list_(data: Data = None, as_json: AsJson = False) -> None:
     """Shows the tokens that the farm gave out, without the tokens themselves."""

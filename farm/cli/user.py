@@ -36,7 +36,7 @@ def add(
 
     with database(data, writes=True) as engine:
         users = Users(engine)
-        users.check_name(name, again=again)  # before anybody types a password
+        users.check_name(name, time.time(), again=again)  # before anybody types a password
         users.add(name, role, hash_password(_password()), time.time(), again=again)
     typer.echo(f"{name} can sign in as {role}.", err=True)
 

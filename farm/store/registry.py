@@ -8,6 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
 from farm.auth import Credential, Role, Scope, TokenKind, hash_token
+from farm.errors import ConflictError
 from farm.ids import new_id
 from farm.model import Card, Node
 from farm.store import schema
@@ -141,6 +142,7 @@ class Registry:
 
         Raises:
             NotFoundError: there is no such account (any more).
+            ConflictError: a program's token shall be called as an account is, whose jobs would be the program's too.
         """
         if kind == TokenKind.ADMIN:
             scope = Scope.ADMIN
@@ -151,6 +153,13 @@ class Registry:
                 user_id = connection.scalar(sa.select(schema.users.c.id).where(schema.users.c.name == user))
                 if user_id is None:
                     raise no_user(user)
+            elif kind == TokenKind.API:
+                namesake = sa.select(schema.users.c.name).where(schema.users.c.name == name.lower())
+                if connection.scalar(namesake) is not None:
+                    raise ConflictError(
+                        f"{name.lower()} is an account: a program's token of this name could change its jobs.",
+                        f"Say --user {name.lower()} if it is that account's token, or choose another --name.",
+                    )
             connection.execute(
                 sa.insert(schema.tokens).values(
                     id=token_id,

@@ -12,6 +12,8 @@ from farm.errors import BadInputError, ConflictError, NotFoundError
 from farm.ids import new_id
 from farm.store import schema
 
+THIS_PC = "this PC"
+"""The name of the token by which the head's own PC comes in; `farm up` makes another when it was ended."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}", re.ASCII)
 
 
@@ -35,6 +37,15 @@ class GivenToken:
     created_at: float
     expires_at: float | None
     user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How many tokens ended, by which of them this PC itself comes in, and how many browsers had signed in with them."""
+
+    tokens: int
+    sessions: int
+    this_pc: bool
 
 
 class Users:
@@ -76,15 +87,54 @@ class Users:
             .outerjoin(users, tokens.c.user_id == users.c.id)
             .where(
                 tokens.c.kind.in_((TokenKind.ADMIN, TokenKind.API)),
-                tokens.c.revoked_at.is_(None),
-                sa.or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now),
+                *_good(now),
             )
             .order_by(tokens.c.created_at.desc(), tokens.c.id)
         )
         with self._engine.connect() as connection:
             return [GivenToken(*row) for row in connection.execute(statement)]
 
-    def check_name(self, name: str, *, again: bool = False) -> None:
+    def end_tokens(self, called: str, now: float, *, every: bool = False) -> Ended:
+        """Ends the token that has this name or id, and the browser sessions that were opened with it. `every`: all that have the name.
+
+        For codes and for the tokens of people and programs. A PC's own ends when that PC is forgotten.
+
+        Raises:
+            NotFoundError: none that is good at `now` is called so.
+            ConflictError: several are.
+        """
+        tokens = schema.tokens
+        good = _good(now)
+        wanted = sa.select(tokens.c.id, tokens.c.kind, tokens.c.name).where(
+            sa.or_(tokens.c.name == called, tokens.c.id == called),
+            tokens.c.kind.not_in((TokenKind.NODE, TokenKind.SESSION)),
+            tokens.c.used_at.is_(None),
+            *good,
+        )
+        with self._engine.begin() as connection:
+            found = connection.execute(wanted.order_by(tokens.c.created_at)).all()
+            if not found:
+                raise NotFoundError(
+                    f"There is no token {called[:80]!r} that is still good.",
+                    "`farm token list` shows those there are.",
+                )
+            if len(found) > 1 and not every:
+                ids = ", ".join(row.id for row in found[:5]) + (", ..." if len(found) > 5 else "")
+                raise ConflictError(
+                    f"{len(found)} tokens are called {called[:80]}: {ids}, the oldest first.",
+                    "Name one by its id, or end all of them with --all.",
+                )
+            openers = [row.name for row in found if row.kind in (TokenKind.ADMIN, TokenKind.SIGN_IN)]
+            its_sessions = sa.and_(
+                tokens.c.kind == TokenKind.SESSION, tokens.c.user_id.is_(None), tokens.c.name.in_(openers)
+            )
+            end = sa.update(tokens).values(revoked_at=now)
+            sessions = connection.execute(end.where(its_sessions, *good)).rowcount
+            connection.execute(end.where(tokens.c.id.in_([row.id for row in found])))
+        this_pc = any((row.kind, row.name) == (TokenKind.ADMIN, THIS_PC) for row in found)
+        return Ended(len(found), sessions, this_pc)
+
+    def check_name(self, name: str, now: float, *, again: bool = False) -> None:
         """Passes a name that a new account may have. `again`: it is for who had the name before, and gets the jobs of the name.
 
         A job belongs to a name. So a name that was used for jobs, by an account that was removed or by a program's token, is nobody
@@ -92,7 +142,7 @@ class Users:
 
         Raises:
             BadInputError: the name cannot be used.
-            ConflictError: there is an account of this name, or jobs of it that would become the new one's.
+            ConflictError: there is an account of this name, a program's token, or jobs that would become the new one's.
         """
         if not _NAME.fullmatch(name):
             raise BadInputError(
@@ -106,6 +156,11 @@ class Users:
                 raise _taken(name)
             own = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.submitted_by == name)
             number = 0 if again else int(connection.scalar(own) or 0)
+            if connection.scalar(_of_a_program(name, now)) is not None:
+                raise ConflictError(
+                    f"A program's token is called {name}: it could change the new account's jobs.",
+                    f"Take another name, or end that token with `farm token revoke {name}`.",
+                )
         if number:
             raise ConflictError(
                 f"The name {name} has {number} job{'s' if number > 1 else ''} from before, which the new account could change.",
@@ -114,7 +169,7 @@ class Users:
 
     def add(self, name: str, role: Role, password: str, now: float, *, again: bool = False) -> None:
         """Makes an account; `password` is the hash. `again`, and what is raised, as in `check_name`."""
-        self.check_name(name, again=again)
+        self.check_name(name, now, again=again)
         values = {"id": new_id(), "name": name, "role": role, "password": password, "created_at": now}
         try:
             with self._engine.begin() as connection:
@@ -146,6 +201,19 @@ class Users:
             connection.execute(
                 sa.update(schema.users).where(schema.users.c.name == name).values(signed_in_at=now)
             )
+
+
+def _good(now: float) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    """Of tokens: neither revoked nor expired."""
+    tokens = schema.tokens
+    return tokens.c.revoked_at.is_(None), sa.or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now)
+
+
+def _of_a_program(name: str, now: float) -> sa.Select[tuple[str]]:
+    """The good tokens of this name that belong to no account, and so own the jobs that are submitted with them."""
+    tokens = schema.tokens
+    mine = (tokens.c.name == name, tokens.c.kind == TokenKind.API, tokens.c.user_id.is_(None))
+    return sa.select(tokens.c.id).where(*mine, *_good(now)).limit(1)
 
 
 def _taken(name: str) -> ConflictError:

@@ -17,6 +17,8 @@ from dashboard.signin import local_path
 from farm.auth import TokenKind, new_token
 from farm.build import build
 from farm.client import Farm
+from farm.store.engine import open_engine
+from farm.store.users import Ended, Users
 from farm.wire import ticket_from_dict
 from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, ray_is_up, running_dashboard
@@ -60,6 +62,22 @@ def give(farm: RunningDashboard, clock: MovedClock, kind: TokenKind, **more) -> 
     token = new_token()
     farm.registry.add_token(token, kind, "test", clock.at, **more)
     return token
+
+
+def test_a_revoked_token_and_the_browsers_that_came_in_by_it_are_out_at_once(
+    farm: RunningDashboard, clock: MovedClock
+):
+    lost = give(farm, clock, TokenKind.ADMIN)
+    with plain_http.Client(base_url=farm.base_url) as thief, plain_http.Client(base_url=farm.base_url) as own:
+        thief.post("/signin", data={"token": lost})
+        own.post("/signin", data={"token": farm.admin_token})
+        assert thief.get("/api/v1/jobs").status_code == own.get("/api/v1/jobs").status_code == 200
+        engine = open_engine(farm.data.database_url, writes=True)
+        assert Users(engine).end_tokens("test", clock.at) == Ended(1, 1, this_pc=False)
+        engine.dispose()
+        assert "revoked" in thief.get("/api/v1/jobs").json()["detail"]
+        assert own.get("/api/v1/jobs").status_code == 200
+    assert get(farm, token=lost).status_code == 401
 
 
 def test_each_kind_of_bad_token_has_its_own_sentence(farm: RunningDashboard, clock: MovedClock):

@@ -66,7 +66,7 @@ def test_a_name_that_has_jobs_is_nobody_else_s(store: Storage) -> None:
     submit_as(store, "nightly")  # a program's token of this name
     submit_as(store, "nightly")
     with pytest.raises(ConflictError, match="has 2 jobs from before"):
-        users.check_name("nightly")
+        users.check_name("nightly", 3.0)
     users.add("bob", Role.VIEWER, "hash", 3.0)
 
 
