@@ -102,3 +102,15 @@ def edit_tensors(directory: Path, part: str, change: Callable[[dict[str, Any]], 
     change(tensors)
     save_file(tensors, file, metadata={"format": "pt"})
     return file
+
+
+def stock_pipeline(name: str, checkpoint: Path) -> Any:
+    """Diffusers' own pipeline of this class, with a checkpoint's weights in single precision. Each call sets all that it computes with."""
+    import diffusers
+    import torch
+
+    pipeline = getattr(diffusers, name).from_pretrained(
+        checkpoint, variant="fp16", use_safetensors=True, dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -24,7 +24,7 @@ from node_agent.pipelines import i2vgen_xl
 from node_agent.pipelines.base import RenderRequest
 from node_agent.pipelines.weights import has_weights, read_header, weight_file
 from tests import checkpoints
-from tests.renders import LIBRARIES, SETTINGS, Recorder, clip, edit_tensors, photograph
+from tests.renders import LIBRARIES, SETTINGS, Recorder, clip, edit_tensors, photograph, stock_pipeline
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -62,14 +62,7 @@ def usual(warm: Any) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def stock(checkpoint: Path) -> Any:
-    """Diffusers' own pipeline with the same weights; each call sets all that it computes with."""
-    import diffusers
-
-    pipeline = diffusers.I2VGenXLPipeline.from_pretrained(
-        checkpoint, variant="fp16", use_safetensors=True, dtype=torch.float32, local_files_only=True
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return stock_pipeline("I2VGenXLPipeline", checkpoint)
 
 
 def open_small(directory: Path) -> Any:

@@ -17,7 +17,7 @@ from farm.model import MemoryPlan, RenderSettings
 from node_agent.pipelines import svd
 from node_agent.pipelines.weights import read_header, weight_file
 from tests import checkpoints
-from tests.renders import Recorder, clip, edit_tensors, photograph
+from tests.renders import Recorder, clip, edit_tensors, photograph, stock_pipeline
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -59,14 +59,7 @@ def usual(warm: Any) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def stock(checkpoint: Path) -> Any:
-    """Diffusers' own pipeline with the same weights; each call sets all that it computes with."""
-    import diffusers
-
-    pipeline = diffusers.StableVideoDiffusionPipeline.from_pretrained(
-        checkpoint, variant="fp16", use_safetensors=True, dtype=torch.float32, local_files_only=True
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return stock_pipeline("StableVideoDiffusionPipeline", checkpoint)
 
 
 def open_small(directory: Path) -> Any:
