@@ -180,11 +180,8 @@ def _rows(costs: dict[str, tuple[Cost, float]]) -> str:
         processes=sum(cost.processes for cost, _ in ours),
     )
     rows.append(("**the farm's own**", total, sum(share for _, share in ours)))
-    rows += [
-        (f"{name}'s own" if name == "Ray" else name, *costs[name])
-        for name in ("Ray", BARE[0])
-        if name in costs
-    ]
+    beside = {"Ray": "Ray's own", BARE[0]: BARE[0]}
+    rows += [(shown, *costs[name]) for name, shown in beside.items() if name in costs]
     return "\n".join(
         f"| {name} | {cost.processes} | {share * 100:.1f} % | {cost.rss_mib:.0f} | {cost.pss_mib:.0f} |"
         for name, cost, share in rows

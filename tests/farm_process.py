@@ -22,6 +22,8 @@ from farm.store.reader import Reader
 from tests.waiting import wait_until
 
 READY_S = 60.0
+CARD_WORKER = "CardWorker"
+"""What stands in the command line of a card worker's process."""
 
 
 def free_port() -> int:
@@ -158,10 +160,10 @@ class FarmProcess:
                 self._seen[process.pid] = born
 
 
-def processes_on(farm: FarmProcess, word: str) -> list[int]:
-    """The living processes with this word in their command line, of those that Ray runs on the farm's own PC."""
+def processes_below(pid: int, word: str) -> list[int]:
+    """The living processes with this word in their command line, of those that descend from a process."""
     found = []
-    for process in psutil.Process(farm.pid_of("ray")).children(recursive=True):
+    for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended as it was asked
             living = process.status() != psutil.STATUS_ZOMBIE
             if living and any(word in part for part in process.cmdline()):
@@ -171,7 +173,7 @@ def processes_on(farm: FarmProcess, word: str) -> list[int]:
 
 def card_workers(farm: FarmProcess) -> list[int]:
     """The process ids of the card workers of the farm's own PC."""
-    return processes_on(farm, "CardWorker")
+    return processes_below(farm.pid_of("ray"), CARD_WORKER)
 
 
 def _born(pid: int) -> float | None:

@@ -1,6 +1,8 @@
-"""Verbs of `farm` in the test's own process, without the half second of a core that a process takes to start."""
+"""Verbs of `farm`: in the test's own process, without the half second of a core that a process takes to start, or in one of their own."""
 
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -26,3 +28,17 @@ def run_here(arguments: Sequence[str], environment: Mapping[str, str] | None = N
         except SystemExit as ended:
             code = int(ended.code or 0)
     return CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def run_apart(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, *, limit_s: float = 60.0
+) -> CompletedProcess[str]:
+    """The same in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "farm.cli.main", *arguments],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        check=False,
+    )

@@ -43,13 +43,9 @@ def quick_agent() -> Any:
 
 def workers(ray_process: psutil.Process) -> int:
     """How many card workers run."""
-    found = 0
-    for process in ray_process.children(recursive=True):
-        try:
-            found += any("CardWorker" in part for part in process.cmdline())
-        except psutil.Error:
-            continue
-    return found
+    from tests.farm_process import CARD_WORKER, processes_below
+
+    return len(processes_below(ray_process.pid, CARD_WORKER))
 
 
 async def drive(root: Path) -> dict[str, Any]:

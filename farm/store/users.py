@@ -95,7 +95,7 @@ class Users:
             return [GivenToken(*row) for row in connection.execute(statement)]
 
     def end_tokens(self, called: str, now: float, *, every: bool = False) -> Ended:
-        """Ends the token that has this name or id, and the browser sessions that were opened with it. `every`: all that have the name.
+        """Ends the token that has this name or id, and the browser sessions opened by a token of its name. `every`: all of that name.
 
         For codes and for the tokens of people and programs. A PC's own ends when that PC is forgotten.
 

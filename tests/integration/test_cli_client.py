@@ -24,7 +24,7 @@ from farm.store.claims import Assignment
 from farm.store.writer import StageResult
 from farm.video import Metadata
 from node_agent.encode import encode
-from tests.farm_verbs import run_here
+from tests.farm_verbs import run_apart, run_here
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_client import VIDEO, finish
 from tests.storage import SETTINGS
@@ -66,18 +66,7 @@ def run(
     farm: RunningDashboard, *arguments: object, code: int = 0, process: bool = False, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs a verb, here or in a process of its own; expects its exit status, and never a stack trace."""
-    words = list(map(str, arguments))
-    if process:
-        done = subprocess.run(
-            [*FARM, *words],
-            env=environment(farm) | more,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    else:
-        done = run_here(words, own(farm) | more)
+    done = (run_apart if process else run_here)(list(map(str, arguments)), own(farm) | more)
     assert done.returncode == code, (done.stdout, done.stderr)
     assert "Traceback" not in done.stdout + done.stderr
     return done

@@ -17,6 +17,7 @@ from farm.video import verify
 from farm.weights import Shelf
 from tests.checkpoints import small_row_toml, write_small_i2vgen
 from tests.farm_process import FarmProcess, free_ray_port
+from tests.farm_verbs import run_apart
 from tests.pictures import street
 from tests.waiting import wait_until
 
@@ -28,14 +29,7 @@ LIMIT_S = 90.0
 
 def pull(farm: FarmProcess, models: Path, checkpoint: Path) -> None:
     words = ("models", "pull", MODEL, "--from", str(checkpoint), "--data", str(farm.data.root))
-    done = subprocess.run(
-        [sys.executable, "-m", "farm.cli.main", *words],
-        env={**os.environ, "FARM_MODELS_FILE": str(models)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_apart(words, {"FARM_MODELS_FILE": str(models)})
     assert done.returncode == 0, done.stderr
 
 

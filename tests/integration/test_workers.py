@@ -9,7 +9,7 @@ import pytest
 
 from farm.client import Farm
 from farm.model import AttemptStatus, JobStatus
-from tests.farm_process import FarmProcess, processes_on
+from tests.farm_process import FarmProcess, card_workers, processes_below
 from tests.pictures import street
 from tests.waiting import wait_until
 
@@ -41,12 +41,12 @@ def client(farm: FarmProcess) -> Iterator[Farm]:
 
 def workers(farm: FarmProcess) -> set[int]:
     """The process ids of the card workers."""
-    return set(processes_on(farm, "CardWorker"))
+    return set(card_workers(farm))
 
 
 def is_under_test(farm: FarmProcess) -> bool:
     """Whether a worker's tiny render is under way; it takes a second or more."""
-    return bool(processes_on(farm, "node_agent.tryout"))
+    return bool(processes_below(farm.pid_of("ray"), "node_agent.tryout"))
 
 
 def statuses(farm: FarmProcess, job_id: str) -> list[AttemptStatus]:

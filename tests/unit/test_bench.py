@@ -1,8 +1,6 @@
 """The evaluation in fresh processes: the five dimensions of a real clip, kept; failures are results."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from farm.cli.sample import write_sample
 from farm.model import CardKind
 from farm.wire import CardReport
 from node_agent.bench import bench, within_limits
-from tests.farm_verbs import run_here
+from tests.farm_verbs import run_apart, run_here
 
 SMALL = BenchSetting("small", 128, 96, 4, 2, 7.5)
 CPU = CardReport("CPU-local", CardKind.CPU, "CPU (a test's)")
@@ -69,8 +67,7 @@ def test_the_verb_keeps_results_and_shows_the_article(tmp_path: Path) -> None:
     """Without an NVIDIA card it benches the CPU with the draft model."""
     if (Path("/proc/driver/nvidia")).exists():
         pytest.skip("needs a PC without an NVIDIA card: there the verb would bench that")
-    command = [sys.executable, "-m", "farm.cli.main", "bench", "--data", str(tmp_path / "data"), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_apart(["bench", "--data", str(tmp_path / "data"), "--json"], limit_s=150.0)
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     lines = (tmp_path / "data" / "bench.jsonl").read_text().splitlines()

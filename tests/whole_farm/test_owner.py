@@ -1,7 +1,5 @@
 """The owner of a PC takes it back from the farm, and gives it again."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -9,18 +7,13 @@ import pytest
 
 from farm.model import AttemptStatus, JobStatus
 from tests.farm_process import FarmProcess, card_workers, steps_done
-from tests.farm_verbs import run_here
+from tests.farm_verbs import run_apart, run_here
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
 LONG = {"preset": "draft", "width": 960, "height": 544, "frames": 120, "prompt": "zoom"}
 LIMIT_S = 30.0
-
-
-def verb(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "farm.cli.main", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_a_paused_pc_gives_its_card_back_and_the_job_says_what_it_waits_for(
@@ -30,7 +23,7 @@ def test_a_paused_pc_gives_its_card_back_and_the_job_says_what_it_waits_for(
     with farm.client() as client:
         job = client.submit(picture, **LONG)
         wait_until(lambda: steps_done(client, job.id) > 2, LIMIT_S, "it renders")
-        paused = verb("local", "pause", "--home", home)
+        paused = run_apart(["local", "pause", "--home", home])
         assert paused.returncode == 0, paused.stderr
         began = time.monotonic()
         wait_until(lambda: not card_workers(farm), LIMIT_S, "the card's worker is gone")

@@ -17,8 +17,8 @@ import pytest
 from farm.client import Farm
 from farm.model import AttemptStatus, JobStatus, StageKind
 from farm.video import read_metadata, verify
-from tests.farm_process import FarmProcess, free_ray_port
-from tests.farm_verbs import run_here
+from tests.farm_process import CARD_WORKER, FarmProcess, free_ray_port, processes_below
+from tests.farm_verbs import run_apart, run_here
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
@@ -57,11 +57,7 @@ class OtherPc:
 
     def worker(self) -> int:
         """The process of its card worker."""
-        (found,) = (
-            process.pid
-            for process in psutil.Process(self.process.pid).children(recursive=True)
-            if any("CardWorker" in part for part in process.cmdline())
-        )
+        (found,) = processes_below(self.process.pid, CARD_WORKER)
         return found
 
 
@@ -71,10 +67,8 @@ def joined(farm: FarmProcess, root: Path) -> Iterator[OtherPc]:
     models = root / "post.toml"
     models.write_text(POST_ONLY)
     home = root / "other"
-    code = subprocess.run(
-        [sys.executable, "-m", "farm.cli.main", "token", "new", "--kind", "join", "--data", str(farm.data.root), "--json"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+    code = run_apart(["token", "new", "--kind", "join", "--data", str(farm.data.root), "--json"])
+    assert code.returncode == 0, code.stderr
     log = root / "join.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -162,11 +156,9 @@ def test_a_smoothed_clip_is_made_again_from_itself_byte_for_byte(
     assert first.status == JobStatus.FINISHED, client.log(first.id)
     clip = client.video(first.id, tmp_path / "first.mp4")
     verify(clip, width=256, height=192, frames=20, fps=20)
-    verb = [sys.executable, "-m", "farm.cli.main", "submit", "--again", str(clip), "--head", farm.address]
-    done = subprocess.run(
-        [*verb, "--output", str(tmp_path / "second.mp4")],
-        env={**os.environ, "FARM_DATA": str(farm.data.root)}, capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+    words = ["submit", "--again", str(clip), "--head", farm.address, "--output", str(tmp_path / "second.mp4")]
+    done = run_apart(words, {"FARM_DATA": str(farm.data.root)}, limit_s=120.0)
+    assert done.returncode == 0, done.stderr
     assert "Finished (a draft)" in done.stdout
     assert (tmp_path / "second.mp4").read_bytes() == clip.read_bytes()
 
@@ -192,11 +184,6 @@ def states(client: Farm) -> dict[str, str]:
     return {card.node_name: card.state for card in client.cards()}
 
 
-def leave(home: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "farm.cli.main", "leave", "--home", str(home)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
 def test_a_pc_that_leaves_takes_its_credential_with_it(
     pair: tuple[FarmProcess, OtherPc], client: Farm
 ) -> None:
@@ -208,7 +195,7 @@ def test_a_pc_that_leaves_takes_its_credential_with_it(
     assert rules[name] == "hours mon-sun all"
     node_token = json.loads((home / "farm.json").read_text())["node_token"]
     family = psutil.Process(other.process.pid).children(recursive=True)
-    left = leave(home)
+    left = run_apart(["leave", "--home", str(home)])
     assert left.returncode == 0, left.stderr
     assert "This PC has left the farm" in left.stdout
     other.process.wait(30)
