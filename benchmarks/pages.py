@@ -29,6 +29,7 @@ from farm.store.benches import Benches
 from farm.store.engine import migrate, open_engine
 from farm.store.registry import Registry
 from farm.store.rows import plan_to_json, settings_to_json
+from farm.store.search import folded
 from tests.farm_process import free_port
 from tests.integration.dashboard_server import FakeScheduler
 from tests.waiting import wait_until
@@ -81,13 +82,16 @@ def run(root: Path) -> None:
         "Jobs, one model": "/jobs?model=animatic",
         "Jobs, one card": f"/jobs?card={filled.card_id}",
         "Jobs, words that many prompts have": "/jobs?q=waves",
+        "Jobs, words that no prompt has": "/jobs?q=zebra",
+        "Jobs, two letters that no prompt has": "/jobs?q=zq",
+        "Jobs, failed with words, last ended first": "/jobs?q=waves&status=failed&sort=ended",
+        "Jobs, running with words that many have": "/jobs?q=waves&status=running",
         "Job": f"/jobs/{filled.job_id}",
         "Cards": "/cards",
         "Benchmarks": "/benchmarks",
         "Settings": "/settings",
     }
     others = {
-        "Jobs, words that no prompt has": "/jobs?q=zebra",
         "throughput of all cards, 24 h": "/api/v1/stats/throughput?window=24h",
         "throughput of all cards, 30 days": "/api/v1/stats/throughput?window=30d",
         "/metrics": "/metrics",
@@ -219,7 +223,7 @@ def fill(data: DataDirectory) -> Filled:
         registry.see_node(node, mine, now)
         cards += mine
     settings = RenderSettings("i2vgen-xl", 512, 512, 16, 50, 9.0, 8, 1)
-    jobs, attempts, story = [], [], []
+    jobs, prompts, attempts, story = [], [], [], []
     for number in range(JOBS):
         left = JOBS - number
         status = "queued" if left <= QUEUED else "running" if left <= QUEUED + RUNNING else "finished"
@@ -236,6 +240,7 @@ def fill(data: DataDirectory) -> Filled:
         job_id = new_id()
         card = cards[left - QUEUED - 1] if status == "running" else chance.choice(cards)
         jobs.append(_job_row(job_id, one, status, at, ended, number))
+        prompts.append(one.prompt)
         if status != "queued":
             attempts.append(_attempt_row(f"A{number}", job_id, card, status, at, ended))
             for what in ("assigned", "loading", "rendering"):
@@ -244,6 +249,8 @@ def fill(data: DataDirectory) -> Filled:
                 )
     with open_engine(data.database_url, writes=True).begin() as connection:
         _insert(connection, schema.jobs, jobs)
+        words = [{"seq": seq, "folded": folded(prompt)} for seq, prompt in enumerate(prompts, 1)]
+        _insert(connection, schema.prompts, words)
         _insert(connection, schema.attempts, attempts)
         _insert(connection, schema.story, story)
         connection.execute(sa.text("ANALYZE"))

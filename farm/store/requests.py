@@ -12,6 +12,7 @@ from farm.ids import new_id
 from farm.model import Artifact, Job, JobStatus, RenderSettings, StageKind, Tier
 from farm.store import schema
 from farm.store.rows import job_from_row, settings_to_json
+from farm.store.search import folded
 
 
 class RequestKind(StrEnum):
@@ -101,6 +102,8 @@ class Requests:
                     .mappings()
                     .one()
                 )
+                prompt = {"seq": row["seq"], "folded": folded(new.settings.prompt)}
+                connection.execute(sa.insert(schema.prompts), prompt)
                 return job_from_row(row), True
         except IntegrityError:
             if new.idempotency_key is None:

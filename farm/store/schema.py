@@ -83,6 +83,14 @@ jobs = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# The prompt of each job once more, as `search.folded` leaves it: what words are looked for in. It never changes.
+prompts = sa.Table(
+    "prompts",
+    metadata,
+    sa.Column("seq", sa.ForeignKey("jobs.seq"), primary_key=True),
+    sa.Column("folded", sa.Text, nullable=False),
+)
+
 nodes = sa.Table(
     "nodes",
     metadata,

@@ -8,8 +8,9 @@ import pytest
 from farm.errors import NotFoundError
 from farm.model import JobStatus, MemoryPlan, Tier
 from farm.store.claims import Assignment
+from farm.store.reader import JobSort
 from farm.store.requests import NewJob
-from tests.storage import PICTURE, SETTINGS, open_storage
+from tests.storage import PICTURE, SETTINGS, Storage, open_storage
 
 PROMPTS = ("Waves roll in", 'He says "stop"', "50 % of it_all", "Über die Brücke", "back\\slash", "")
 
@@ -25,6 +26,7 @@ PROMPTS = ("Waves roll in", 'He says "stop"', "50 % of it_all", "Über die Brüc
         ("_", [2]),
         ("50 % of", [2]),
         ("Über die", [3]),
+        ("ÜBER", [3]),
         ("cke", [3]),
         ("\\", [4]),
         ("seed", []),  # a setting's name, and what is not to be seen, are no words of the prompt
@@ -36,6 +38,54 @@ def test_words_are_looked_for_in_the_prompt_alone(tmp_path: Path, words: str, fo
     store = open_storage(tmp_path)
     jobs = [store.submit(replace(SETTINGS, prompt=prompt, negative_prompt="fog")).id for prompt in PROMPTS]
     assert {jobs.index(job.id) for job in store.reader.jobs(q=words).jobs} == set(found)
+
+
+MIXED = [f"{('Waves', 'WAVES at noon', 'Snow')[number % 3]} {number}" for number in range(24)]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, list[str]]:
+    """Jobs of `MIXED`, by turns ended and waiting, the ended ones with a rating of 0 to 2 each; and their ids."""
+    store = open_storage(tmp_path_factory.mktemp("store"))
+    ids = [store.submit(replace(SETTINGS, prompt=prompt)).id for prompt in MIXED]
+    for number in filter(_has_ended, range(24)):
+        store.writer.cancel_queued(ids[number], 10.0 + number * 5 % 7)
+        with store.writer._engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE jobs SET rating = ? WHERE id = ?", (number % 3, ids[number]))
+    return store, ids
+
+
+def _has_ended(number: int) -> bool:
+    return number % 4 < 2
+
+
+@pytest.mark.parametrize("sort", ["newest", "oldest", "ended", "rating"])
+@pytest.mark.parametrize("status", [None, JobStatus.QUEUED, JobStatus.CANCELLED])
+@pytest.mark.parametrize("words", ["waves", "no", "fog", ""])
+def test_pages_of_words_hold_each_job_once_and_in_order(
+    mixed: tuple[Storage, list[str]], words: str, status: JobStatus | None, sort: JobSort
+) -> None:
+    store, ids = mixed
+
+    def wanted(number: int) -> bool:
+        stands = JobStatus.CANCELLED if _has_ended(number) else JobStatus.QUEUED
+        sorted_in = _has_ended(number) or sort in ("newest", "oldest")
+        return words in MIXED[number].lower() and status in (None, stands) and sorted_in
+
+    order = {
+        "newest": lambda number: -number,
+        "oldest": lambda number: number,
+        "ended": lambda number: (-(number * 5 % 7), -number),
+        "rating": lambda number: (-(number % 3), -number),
+    }[sort]
+    found, cursor = [], None
+    while True:
+        page = store.reader.jobs(q=words, status=status, sort=sort, cursor=cursor, limit=3)
+        found += [job.id for job in page.jobs]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert found == [ids[number] for number in sorted(filter(wanted, range(24)), key=order)]
 
 
 def test_a_batch_is_counted_by_status(tmp_path: Path) -> None:

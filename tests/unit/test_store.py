@@ -324,16 +324,22 @@ def test_a_farm_of_the_first_version_keeps_its_jobs_through_the_migration(tmp_pa
     with open_engine(url, writes=True).begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO jobs (id, status, settings, model, tier, priority, anywhere, draft, input_sha256, input_media_type,"
-            " created_at, submitted_by, cancel_requested) VALUES ('J1', 'failed', '{}', 'animatic', 'preview', 0, 0, 1, 'ab',"
+            " created_at, submitted_by, cancel_requested) VALUES"
+            " ('J1', 'failed', '{}', 'animatic', 'preview', 0, 0, 1, 'ab', 'image/png', 1.0, '', 0),"
+            " ('J2', 'failed', '{\"prompt\": \"\\u00dcber die Br\\u00fccke\"}', 'animatic', 'preview', 0, 0, 1, 'ab',"
             " 'image/png', 1.0, '', 0)"
         )
     migrate(url)
     with open_engine(url, writes=True).begin() as connection:
-        assert connection.exec_driver_sql("SELECT seq, id, retried_after FROM jobs").all() == [(1, "J1", 0)]
+        jobs = connection.exec_driver_sql("SELECT seq, id, retried_after FROM jobs").all()
+        assert jobs == [(1, "J1", 0), (2, "J2", 0)]
+        prompts = connection.exec_driver_sql("SELECT seq, folded FROM prompts").all()
+        assert prompts == [(1, ""), (2, "über die brücke")], "words find the jobs of before"
+        connection.exec_driver_sql("DELETE FROM prompts")
         connection.exec_driver_sql("DELETE FROM jobs")
     store = open_storage(tmp_path)
     job = store.submit()
-    assert store.reader.seq(job.id) == 2, "numbers are still never given twice"
+    assert store.reader.seq(job.id) == 3, "numbers are still never given twice"
 
 
 def test_a_withdrawn_attempt_leaves_its_job_as_if_it_had_not_been_assigned(tmp_path: Path) -> None:
