@@ -88,12 +88,12 @@ class Reader(AttemptReader):
         }
         given = {name: value for name, value in asked.items() if value is not None}
         statement = _some_jobs(frozenset(given), sort)
-        if q and sort in ("newest", "oldest") and not given.keys() - {"cursor"}:
-            newest = sort == "newest"
-            statement = statement.where(search.alone(q, newest=newest, cursor=cursor, most=limit + 1))
-        elif q:
-            statement = statement.where(search.among_others(q))
         with self._engine.connect() as connection:
+            if q and sort in ("newest", "oldest") and not given.keys() - {"cursor"}:
+                newest = sort == "newest"
+                statement = statement.where(search.alone(q, newest=newest, cursor=cursor, most=limit + 1))
+            elif q:
+                statement = statement.where(search.among_others(connection, q))
             rows = connection.execute(statement, given | {"most": limit + 1}).mappings().all()
         shown = rows[:limit]
         return Page([job_from_row(row) for row in shown], shown[-1]["seq"] if len(rows) > limit else None)

@@ -7,6 +7,7 @@ import pytest
 
 from farm.errors import NotFoundError
 from farm.model import JobStatus, MemoryPlan, Tier
+from farm.store import search
 from farm.store.claims import Assignment
 from farm.store.reader import JobSort
 from farm.store.requests import NewJob
@@ -59,12 +60,19 @@ def _has_ended(number: int) -> bool:
     return number % 4 < 2
 
 
+@pytest.mark.parametrize("few", [3, 500])
 @pytest.mark.parametrize("sort", ["newest", "oldest", "ended", "rating"])
 @pytest.mark.parametrize("status", [None, JobStatus.QUEUED, JobStatus.CANCELLED])
 @pytest.mark.parametrize("words", ["waves", "no", "fog", ""])
 def test_pages_of_words_hold_each_job_once_and_in_order(
-    mixed: tuple[Storage, list[str]], words: str, status: JobStatus | None, sort: JobSort
+    monkeypatch: pytest.MonkeyPatch,
+    mixed: tuple[Storage, list[str]],
+    words: str,
+    status: JobStatus | None,
+    sort: JobSort,
+    few: int,
 ) -> None:
+    monkeypatch.setattr(search, "FEW", few)  # both ways to the same pages
     store, ids = mixed
 
     def wanted(number: int) -> bool:
