@@ -72,6 +72,27 @@ HELD_BACK = (
 """Sizes that no coefficient was taken from, each with a cap in GiB."""
 
 
+def _sizes(model: str, *found: tuple[int, int, int, float]) -> tuple[tuple[RenderSettings, float], ...]:
+    first = replace(I2VGEN if model == "i2vgen-xl" else SVD, model=model, steps=4)
+    return tuple((replace(first, width=w, height=h, frames=f), cap) for w, h, f, cap in found)
+
+
+MORE_SIZES = (
+    *_sizes("i2vgen-xl", (448, 320, 16, 1.8), (704, 704, 8, 3.4), (512, 896, 16, 5.4), (1024, 576, 16, 3.4)),
+    *_sizes("i2vgen-xl", (1024, 576, 16, 5.4), (640, 640, 16, 2.4), (640, 640, 32, 5.4), (384, 384, 24, 1.6)),
+    *_sizes("i2vgen-xl", (832, 480, 20, 4.2), (1152, 640, 10, 3.0), (512, 512, 40, 6.5), (1280, 704, 8, 2.2)),
+    *_sizes("i2vgen-xl", (576, 576, 12, 7.4), (1216, 704, 16, 4.4)),
+    *_sizes("svd", (512, 512, 14, 3.0), (640, 384, 14, 2.0), (896, 512, 10, 3.4), (1024, 576, 8, 2.4)),
+    *_sizes("svd", (576, 1024, 14, 4.4), (1280, 704, 14, 5.4)),
+    *_sizes("svd-xt", (768, 768, 20, 5.4), (960, 576, 25, 4.0), (640, 640, 25, 3.4), (1024, 576, 18, 7.4)),
+)
+"""The same again, of every shape and length, for the peaks alone: `--only sizes` measures them in a run of their own."""
+
+
+MORE = "more sizes"
+"""What stands for the card in the rows of `MORE_SIZES`."""
+
+
 class Note(Unheard):
     """A `Report` that keeps the seconds of steps and parts."""
 
@@ -437,13 +458,7 @@ def main() -> None:
         parts += [("planned", lambda m=m: bench.planned(m[0], m[1], JOBS[m[1]], m[2], m[3])) for m in MUST]
         parts += [(f"resident {n}", lambda n=n: bench.resident(n)) for n in JOBS]
         parts += [
-            (
-                "held",
-                lambda h=h: bench.planned(
-                    "held back", f"{h[0].model} {h[0].width}x{h[0].height}x{h[0].frames}", h[0], h[1], None
-                ),
-            )
-            for h in HELD_BACK
+            ("held", lambda h=h: bench.planned("held back", _name(h[0]), h[0], h[1], None)) for h in HELD_BACK
         ]
         parts += [
             ("vae", lambda s=s, d=d: bench.vae(s, d))
@@ -465,6 +480,10 @@ def main() -> None:
                 ("enable_sequential_cpu_offload", 1.6),
             )
         ]  # fmt: skip
+        if asked.only:
+            parts += [
+                ("sizes", lambda h=h: bench.planned(MORE, _name(h[0]), h[0], h[1], None)) for h in MORE_SIZES
+            ]
         for name, part in parts:
             if asked.only and not any(
                 name.startswith(word) for word in (*asked.only.split(","), "resident", "scale")
@@ -477,6 +496,10 @@ def main() -> None:
                 _clean()
             bench.compare()
             asked.out.write_text(json.dumps({**facts, "rows": bench.found}, indent=1))
+
+
+def _name(settings: RenderSettings) -> str:
+    return f"{settings.model} {settings.width}x{settings.height}x{settings.frames}"
 
 
 def _set_scale(bench: Bench) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from benchmarks.record import record
 
 Row = dict[str, Any]
+MORE = "more sizes"
+"""As in `benchmarks.render`, which needs torch."""
 
 
 def table(rows: list[Row]) -> str:
@@ -28,7 +30,7 @@ def table(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        if row["kind"] != "planned" or "step_s" not in row:
+        if row["kind"] != "planned" or "step_s" not in row or row["card"] == MORE:
             continue
         ratio = f"{row['ratio']:.2f}" if row.get("ratio") is not None else "-"
         verdict = "-" if row["must"] is None else f"{row['must']:.2f}"
@@ -45,6 +47,7 @@ def table(rows: list[Row]) -> str:
         "|---|---|---|",
     ]
     text += [f"| {job} | {row['reserved_gib']:.2f} | {row['step_s']:.3f} |" for job, row in whole.items()]
+    text += _more([row for row in rows if row.get("card") == MORE and "step_s" in row])
     text += [
         "", "A bus slowed down to 3 and 6 GB/s by making each copy several times; the planner plans for that bus:", "",
         "| job | cap GiB | bus GB/s | s per step, predicted | measured | plan |", "|---|---|---|---|---|---|",
@@ -68,6 +71,25 @@ def table(rows: list[Row]) -> str:
             )
             text.append(f"| `{row['strategy']}` | {cap} | {said} |")
     return "\n".join(text)
+
+
+def _more(rows: list[Row]) -> list[str]:
+    """The peaks of `MORE_SIZES`, in a run of their own (`--only sizes`)."""
+    if not rows:
+        return []
+    shares = [row["predicted_gib"] / row["reserved_gib"] for row in rows]
+    return [
+        "",
+        f"{len(rows)} more sizes that no coefficient was taken from (`--only sizes`); the predicted peak is {min(shares):.3f} to "
+        f"{max(shares):.3f} of the measured one (must 0.95 to 1.05):",
+        "",
+        "| job | cap GiB | peak GiB, predicted | measured | of it | plan |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row['job']} | {row['cap']} | {row['predicted_gib']:.2f} | {row['reserved_gib']:.2f} | {share:.3f} | {row['plan']} |"
+            for row, share in zip(rows, shares, strict=True)
+        ),
+    ]
 
 
 def main() -> None:
