@@ -16,8 +16,11 @@ MORE = "more sizes"
 
 
 def table(rows: list[Row]) -> str:
-    """The tables of one or more runs; a run's rows that failed stand as what they said."""
-    whole = {row["job"]: row for row in rows if row["kind"] == "resident" and "job" in row}
+    """The tables of one or more runs; a run's rows that failed stand as what they said. The reference is the first run's."""
+    whole: dict[str, Row] = {}
+    for row in rows:
+        if row["kind"] == "resident":
+            whole.setdefault(row["job"], row)
     text = [
         "## Renders under the memory of small cards",
         "",
