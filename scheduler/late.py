@@ -1,7 +1,7 @@
 """Complete clips of attempts that were held for lost: a node that comes back may bring one, and it counts once if it is still wanted."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from farm.artifacts import ArtifactStore
 from farm.clock import Clock
@@ -22,7 +22,8 @@ WANTED = frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.FAILED})
 class LateResults:
     """Looks through what nodes keep of attempts that nobody attends.
 
-    `taken(job_id)` hears of a job that was finished so; `over(node_id, attempt_ids)` tells the node what it may forget.
+    `hold(job_id)` hears of a job that no card shall begin while its clip is fetched, `free(job_id)` that one may again; `taken(job_id)`
+    of one that was finished so; `over(node_id, attempt_ids)` tells the node what it may forget.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class LateResults:
         artifacts: ArtifactStore,
         clock: Clock,
         *,
+        hold: Callable[[str], None],
+        free: Callable[[str], None],
         taken: Callable[[str], None],
         over: Callable[[str, list[str]], Awaitable[None]],
     ) -> None:
@@ -41,12 +44,18 @@ class LateResults:
         self._reader = reader
         self._artifacts = artifacts
         self._clock = clock
+        self._hold = hold
+        self._free = free
         self._taken = taken
         self._over = over
         self._at: set[str] = set()
 
-    async def look(self, node_id: str, attempt_ids: list[str]) -> None:
-        """Takes what is wanted of these attempts of a node, and lets it forget them. What cannot be had now comes with its next report."""
+    def look(self, node_id: str, attempt_ids: list[str]) -> Coroutine[None, None, None]:
+        """To be run: takes what is wanted of these attempts of a node, and lets it forget them.
+
+        What cannot be had now comes with the node's next report. The call itself holds the jobs that wait for such a clip, so that the
+        node's own card, free at the same moment, begins none anew.
+        """
         fresh = [attempt_id for attempt_id in attempt_ids if attempt_id not in self._at]
         lost = {
             attempt.id: attempt
@@ -54,8 +63,19 @@ class LateResults:
             if attempt.status == AttemptStatus.LOST and attempt.node_id == node_id
         }
         self._at.update(lost)
+        held = {attempt.job_id for attempt in lost.values() if self._waits_for(attempt)}
+        for job_id in held:
+            self._hold(job_id)
+        return self._go_through(node_id, [one for one in fresh if one not in lost], lost, held)
+
+    def _waits_for(self, attempt: Attempt) -> bool:
+        job = self._reader.job(attempt.job_id)
+        return job.status == JobStatus.QUEUED and stage_after(job.settings, attempt.stage) is None
+
+    async def _go_through(
+        self, node_id: str, done: list[str], lost: dict[str, Attempt], held: set[str]
+    ) -> None:
         try:
-            done = [one for one in fresh if one not in lost]
             for attempt in lost.values():
                 if await self._take(attempt):
                     done.append(attempt.id)
@@ -63,6 +83,8 @@ class LateResults:
                 await self._over(node_id, done)
         finally:
             self._at.difference_update(lost)
+            for job_id in held:
+                self._free(job_id)
 
     async def _take(self, attempt: Attempt) -> bool:
         """Whether the attempt has been dealt with for good."""

@@ -123,7 +123,15 @@ class Scheduler:
             kept=lambda card_id: self._watch.kept(card_id),  # noqa: PLW0108 - the watch is made below
         )
         self._late = LateResults(
-            cluster, writer, reader, artifacts, clock, taken=self._taken_late, over=self._forget
+            cluster,
+            writer,
+            reader,
+            artifacts,
+            clock,
+            hold=self._hold,
+            free=self._queue_again,
+            taken=self._taken_late,
+            over=self._forget,
         )
         self._telemetry = Telemetry(
             writer, reader, clock, lambda card_id: self._attendance.holder(card_id) is not None
@@ -405,6 +413,12 @@ class Scheduler:
         over = [attempt_id for attempt_id in report.spooled if attempt_id not in self._attendance.attempts]
         if over:
             self._chore(self._late.look(report.node_id, over))
+
+    def _hold(self, job_id: str) -> None:
+        self._policy.remove_job(job_id)
+        self._board.ended(
+            job_id, JobStatus.QUEUED, "A PC that came back may have its clip; that is looked for."
+        )
 
     def _taken_late(self, job_id: str) -> None:
         """A job is finished by an attempt that was held for lost: whoever else is at it may stop."""

@@ -36,13 +36,16 @@ def among_others(connection: Connection, q: str) -> sa.ColumnElement[bool]:
     """Of a job that has other conditions to meet too, or is sorted by something else than its number: its prompt has `q` in it.
 
     Few jobs that have it are named. Where more do, the other conditions and the order lead, and each job's prompt is looked at until a
-    page is full, which with that many mostly is soon (3 ms; 45 where all of them lie 80,000 jobs back). Gathering them first took 18.
+    page is full, which with that many is soon. Where they all lie far back (words of one old batch), only jobs from the first to the last
+    that has them are looked at: 20 ms for 80,000 passed over, not 45. The sum, which no index knows, keeps SQLite from beginning there.
     """
-    found = _with_words(q)
-    few = connection.scalars(found.limit(FEW + 1)).all()
-    if len(few) <= FEW:
-        return schema.jobs.c.seq.in_(few)
-    return found.where(schema.prompts.c.seq == schema.jobs.c.seq).correlate(schema.jobs).exists()
+    seq, found = schema.prompts.c.seq, _with_words(q)
+    first = connection.scalars(found.order_by(seq).limit(FEW + 1)).all()
+    if len(first) <= FEW:
+        return schema.jobs.c.seq.in_(first)
+    last = connection.scalars(found.order_by(seq.desc()).limit(1)).one()
+    has_it = found.where(seq == schema.jobs.c.seq).correlate(schema.jobs).exists()
+    return sa.and_((schema.jobs.c.seq + 0).between(first[0], last), has_it)
 
 
 def _with_words(q: str) -> sa.Select[tuple[int]]:

@@ -1,5 +1,6 @@
 """What the scheduler does about cards and PCs in trouble: stalls, late results, pauses, drains."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -204,6 +205,40 @@ def test_the_complete_clip_of_a_lost_attempt_is_taken_when_its_node_comes_back(
         assert only.notes[-1].startswith("It was held for lost: ")
         await bench.until(lambda: attempt in bench.cluster.forgotten, "its node may forget it")
         assert [line.what for line in bench.store.reader.story(job.id)].count("finished") == 1
+
+    run(story)
+
+
+def test_a_job_is_not_begun_anew_while_its_late_clip_is_fetched(run: Run, clip: tuple[bytes, bytes]) -> None:
+    """The node's own card was free at the same moment, and began the job that it had just brought."""
+
+    async def story(bench: Bench) -> None:
+        job, _ = await lost_with_its_node(bench, clip)
+        read, go = bench.cluster.read, asyncio.Event()
+
+        async def slowly(node_id: str, attempt_id: str, name: str) -> bytes:
+            await go.wait()
+            return await read(node_id, attempt_id, name)
+
+        bench.cluster.read = slowly  # type: ignore[method-assign]  # the clip is long
+        bench.cluster.gone.clear()
+        await bench.until(lambda: bool(bench.free()), "its card is free")
+        other = bench.submit()
+        await given(bench, 2)
+        assert bench.cluster.starts[1][1].job_id == other.id, "the card takes the next job"
+        go.set()
+        await bench.until(lambda: bench.status(job) == JobStatus.FINISHED, "taken late")
+        assert len(bench.store.reader.attempts(job.id)) == 1
+
+    run(story)
+
+
+def test_a_job_whose_late_clip_cannot_be_used_is_begun_anew(run: Run, clip: tuple[bytes, bytes]) -> None:
+    async def story(bench: Bench) -> None:
+        job, _ = await lost_with_its_node(bench, (clip[0][:200], clip[1]))
+        bench.cluster.gone.clear()
+        await given(bench, 2)
+        assert bench.tries(job)[0] == AttemptStatus.LOST
 
     run(story)
 
