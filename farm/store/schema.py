@@ -87,7 +87,7 @@ jobs = sa.Table(
 prompts = sa.Table(
     "prompts",
     metadata,
-    sa.Column("seq", sa.ForeignKey("jobs.seq"), primary_key=True),
+    sa.Column("seq", sa.ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True),
     sa.Column("folded", sa.Text, nullable=False),
 )
 

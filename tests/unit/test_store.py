@@ -335,8 +335,8 @@ def test_a_farm_of_the_first_version_keeps_its_jobs_through_the_migration(tmp_pa
         assert jobs == [(1, "J1", 0), (2, "J2", 0)]
         prompts = connection.exec_driver_sql("SELECT seq, folded FROM prompts").all()
         assert prompts == [(1, ""), (2, "über die brücke")], "words find the jobs of before"
-        connection.exec_driver_sql("DELETE FROM prompts")
         connection.exec_driver_sql("DELETE FROM jobs")
+        assert connection.exec_driver_sql("SELECT count(*) FROM prompts").scalar_one() == 0
     store = open_storage(tmp_path)
     job = store.submit()
     assert store.reader.seq(job.id) == 3, "numbers are still never given twice"

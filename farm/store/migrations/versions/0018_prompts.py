@@ -14,7 +14,7 @@ def upgrade() -> None:
         "prompts",
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("folded", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["seq"], ["jobs.seq"], name=op.f("fk_prompts_seq")),
+        sa.ForeignKeyConstraint(["seq"], ["jobs.seq"], name=op.f("fk_prompts_seq"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_prompts")),
     )
     jobs = sa.table("jobs", sa.column("seq", sa.Integer), sa.column("settings", sa.JSON))
