@@ -86,6 +86,7 @@ def run(root: Path) -> None:
         "Jobs, two letters that no prompt has": "/jobs?q=zq",
         "Jobs, failed with words, last ended first": "/jobs?q=waves&status=failed&sort=ended",
         "Jobs, running with words that many have": "/jobs?q=waves&status=running",
+        "Jobs, words that only old ones have, last ended first": "/jobs?q=number%201&sort=ended",
         "Job": f"/jobs/{filled.job_id}",
         "Cards": "/cards",
         "Benchmarks": "/benchmarks",
