@@ -250,8 +250,9 @@ def fill(data: DataDirectory) -> Filled:
                 )
     with open_engine(data.database_url, writes=True).begin() as connection:
         _insert(connection, schema.jobs, jobs)
-        words = [{"seq": seq, "folded": folded(prompt)} for seq, prompt in enumerate(prompts, 1)]
-        _insert(connection, schema.prompts, words)
+        noted = [{"seq": seq, "folded": folded(prompt)} for seq, prompt in enumerate(prompts, 1)]
+        _insert(connection, schema.prompts, noted)
+        connection.execute(sa.text("INSERT INTO prompt_words (prompt_words) VALUES ('rebuild')"))
         _insert(connection, schema.attempts, attempts)
         _insert(connection, schema.story, story)
         connection.execute(sa.text("ANALYZE"))

@@ -90,8 +90,8 @@ class Reader(AttemptReader):
         statement = _some_jobs(frozenset(given), sort)
         with self._engine.connect() as connection:
             if q and sort in ("newest", "oldest") and not given.keys() - {"cursor"}:
-                newest = sort == "newest"
-                statement = statement.where(search.alone(q, newest=newest, cursor=cursor, most=limit + 1))
+                first = search.alone(connection, q, newest=sort == "newest", cursor=cursor, most=limit + 1)
+                statement = statement.where(first)
             elif q:
                 statement = statement.where(search.among_others(connection, q))
             rows = connection.execute(statement, given | {"most": limit + 1}).mappings().all()

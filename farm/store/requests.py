@@ -12,7 +12,7 @@ from farm.ids import new_id
 from farm.model import Artifact, Job, JobStatus, RenderSettings, StageKind, Tier
 from farm.store import schema
 from farm.store.rows import job_from_row, settings_to_json
-from farm.store.search import folded
+from farm.store.search import note_prompt
 
 
 class RequestKind(StrEnum):
@@ -102,8 +102,7 @@ class Requests:
                     .mappings()
                     .one()
                 )
-                prompt = {"seq": row["seq"], "folded": folded(new.settings.prompt)}
-                connection.execute(sa.insert(schema.prompts), prompt)
+                note_prompt(connection, row["seq"], new.settings.prompt)
                 return job_from_row(row), True
         except IntegrityError:
             if new.idempotency_key is None:

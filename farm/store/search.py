@@ -1,7 +1,8 @@
 """Jobs by words of their prompts.
 
-The prompts lie in a table of their own with their capitals folded: 100,000 of them are read through in 10 ms, in 17 with 200 letters
-each. Finding each in the settings of its job took 110, and folding it while reading 30 (`benchmarks/pages.py`).
+The prompts lie in a table of their own with their capitals folded, under SQLite with an index of each three letters that follow one another
+(FTS5, trigram): words are found in well under a millisecond in a history of any length. Words of one or two letters, and other databases,
+read the prompts through: 100,000 in 10 ms, in 17 with 200 letters each. (docs/decisions/0026)
 """
 
 from typing import Final
@@ -9,10 +10,19 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from farm.store import schema
+from farm.store.schema import jobs, prompts, words
 
 FEW: Final = 500
 """Jobs that are looked up one by one, in a millisecond or two."""
+SHORTEST: Final = 3
+"""Letters that the index knows."""
+
+
+def note_prompt(connection: Connection, seq: int, prompt: str) -> None:
+    """Lets the words of a job be found, which has just been stored as number `seq`. A prompt never changes."""
+    connection.execute(sa.insert(prompts).values(seq=seq, folded=folded(prompt)))
+    if _is_indexed(connection):
+        connection.execute(sa.insert(words).values(rowid=seq, folded=folded(prompt)))
 
 
 def folded(text: str) -> str:
@@ -20,16 +30,18 @@ def folded(text: str) -> str:
     return text.casefold()
 
 
-def alone(q: str, *, newest: bool, cursor: int | None, most: int) -> sa.ColumnElement[bool]:
+def alone(
+    connection: Connection, q: str, *, newest: bool, cursor: int | None, most: int
+) -> sa.ColumnElement[bool]:
     """Of a job: it is one of the `most` first by number, newest or oldest, that have `q` in their prompts and come after `cursor`.
 
-    Prompts are read in that order until there are as many.
+    They are gone through in that order until there are as many.
     """
-    seq = schema.prompts.c.seq
-    found = _with_words(q).order_by(seq.desc() if newest else seq).limit(most)
+    found, seq = _with_words(connection, q)
+    found = found.order_by(seq.desc() if newest else seq).limit(most)
     if cursor is not None:
         found = found.where(seq < cursor if newest else seq > cursor)
-    return schema.jobs.c.seq.in_(found)
+    return jobs.c.seq.in_(found)
 
 
 def among_others(connection: Connection, q: str) -> sa.ColumnElement[bool]:
@@ -37,18 +49,33 @@ def among_others(connection: Connection, q: str) -> sa.ColumnElement[bool]:
 
     Few jobs that have it are named. Where more do, the other conditions and the order lead, and each job's prompt is looked at until a
     page is full, which with that many is soon. Where they all lie far back (words of one old batch), only jobs from the first to the last
-    that has them are looked at: 20 ms for 80,000 passed over, not 45. The sum, which no index knows, keeps SQLite from beginning there.
+    that has them are looked at. The sum, which no index knows, keeps SQLite from beginning there.
     """
-    seq, found = schema.prompts.c.seq, _with_words(q)
+    found, seq = _with_words(connection, q)
     first = connection.scalars(found.order_by(seq).limit(FEW + 1)).all()
     if len(first) <= FEW:
-        return schema.jobs.c.seq.in_(first)
+        return jobs.c.seq.in_(first)
     last = connection.scalars(found.order_by(seq.desc()).limit(1)).one()
-    has_it = found.where(seq == schema.jobs.c.seq).correlate(schema.jobs).exists()
-    return sa.and_((schema.jobs.c.seq + 0).between(first[0], last), has_it)
+    has_it = sa.exists().where(prompts.c.seq == jobs.c.seq, _holds(q)).correlate(jobs)
+    return sa.and_((jobs.c.seq + 0).between(first[0], last), has_it)
 
 
-def _with_words(q: str) -> sa.Select[tuple[int]]:
-    """Numbers of the jobs that have `q` in their prompts, as it stands there."""
-    prompts = schema.prompts
-    return sa.select(prompts.c.seq).where(prompts.c.folded.contains(folded(q), autoescape=True))
+def _with_words(connection: Connection, q: str) -> tuple[sa.Select[tuple[int]], sa.ColumnElement[int]]:
+    """Numbers of the jobs that have `q` in their prompts, as it stands there; and what they are quickest put in order by."""
+    looked_for = folded(q)
+    numbers = sa.select(prompts.c.seq)
+    # A zero byte would end the question to the index in the middle.
+    if len(looked_for) < SHORTEST or "\0" in looked_for or not _is_indexed(connection):
+        return numbers.where(_holds(q)), prompts.c.seq
+    phrase = '"' + looked_for.replace('"', '""') + '"'
+    return numbers.join(words, words.c.rowid == prompts.c.seq).where(
+        words.c.folded.match(phrase)
+    ), words.c.rowid
+
+
+def _holds(q: str) -> sa.ColumnElement[bool]:
+    return prompts.c.folded.contains(folded(q), autoescape=True)
+
+
+def _is_indexed(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"

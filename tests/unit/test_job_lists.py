@@ -41,6 +41,29 @@ def test_words_are_looked_for_in_the_prompt_alone(tmp_path: Path, words: str, fo
     assert {jobs.index(job.id) for job in store.reader.jobs(q=words).jobs} == set(found)
 
 
+def test_a_job_that_someone_deleted_is_found_no_longer(tmp_path: Path) -> None:
+    """The index of words keeps its number: a page would end with it, as if nothing came after."""
+    store = open_storage(tmp_path)
+    jobs = [store.submit(replace(SETTINGS, prompt="waves")).id for _ in range(4)]
+    with store.writer._engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM jobs WHERE id = ?", (jobs[3],))
+    first = store.reader.jobs(q="waves", limit=2)
+    rest = store.reader.jobs(q="waves", limit=2, cursor=first.cursor)
+    assert [job.id for page in (first, rest) for job in page.jobs] == [jobs[2], jobs[1], jobs[0]]
+
+
+@pytest.mark.parametrize(
+    "q", ['"', '""', '"a"', "a\0b", "\0", "waves\0 OR", "(", "a AND", "-", "^x", "a*", "col:x", "' --"]
+)
+def test_words_are_never_taken_for_a_query_of_their_own(tmp_path: Path, q: str) -> None:
+    store = open_storage(tmp_path)
+    store.submit(replace(SETTINGS, prompt=f"It says {q}, here".replace("\0", "")))
+    assert len(store.reader.jobs(q=q).jobs) == 1 or "\0" in q, (
+        "a zero byte is in no prompt; it must only not fail"
+    )
+    assert len(store.reader.jobs(q=q, sort="ended").jobs) == 0
+
+
 MIXED = [f"{('Waves', 'WAVES at noon', 'Snow')[number % 3]} {number}" for number in range(24)]
 
 

@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from farm.errors import ConfigurationError
 from farm.model import (
     Artifact,
     AttemptStatus,
@@ -24,7 +25,7 @@ from farm.model import (
     Tier,
 )
 from farm.states import AttemptMove, JobMove
-from farm.store import schema
+from farm.store import engine, schema
 from farm.store.claims import Assignment
 from farm.store.engine import migrate, open_engine
 from farm.store.requests import KeyReusedError, NewJob, Requests
@@ -37,8 +38,19 @@ def test_the_migrations_make_the_tables_of_the_schema(tmp_path: Path) -> None:
     migrate(url)
     migrate(url)  # a second start changes nothing
     with open_engine(url, writes=True).connect() as connection:
-        context = MigrationContext.configure(connection, opts={"render_as_batch": True})
+        opts = {"render_as_batch": True, "include_name": schema.is_a_table_of_ours}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, schema.metadata) == []
+
+
+def test_a_sqlite_that_cannot_search_words_is_refused_before_anything_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_SEARCHES", "CREATE VIRTUAL TABLE one USING fts4711(words)")
+    with pytest.raises(ConfigurationError, match="without FTS5's trigrams") as refused:
+        migrate(f"sqlite:///{tmp_path / 'farm.sqlite3'}")
+    assert "those of Debian" in str(refused.value.remedy)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("writes", [True, False])

@@ -21,7 +21,16 @@ def upgrade() -> None:
     found = op.get_bind().execute(sa.select(jobs.c.seq, jobs.c.settings["prompt"].as_string()))
     for rows in found.partitions(5000):
         op.bulk_insert(prompts, [{"seq": seq, "folded": (prompt or "").casefold()} for seq, prompt in rows])
+    if op.get_bind().dialect.name == "sqlite":
+        # The prompts are folded already, in more scripts than the index would.
+        op.execute(
+            "CREATE VIRTUAL TABLE prompt_words USING"
+            " fts5(folded, content = 'prompts', content_rowid = 'seq', tokenize = 'trigram case_sensitive 1')"
+        )
+        op.execute("INSERT INTO prompt_words (prompt_words) VALUES ('rebuild')")
 
 
 def downgrade() -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute("DROP TABLE prompt_words")
     op.drop_table("prompts")
