@@ -76,15 +76,17 @@ class LateResults:
         self, node_id: str, done: list[str], lost: dict[str, Attempt], held: set[str]
     ) -> None:
         try:
-            for attempt in lost.values():
-                if await self._take(attempt):
-                    done.append(attempt.id)
+            try:
+                for attempt in lost.values():
+                    if await self._take(attempt):
+                        done.append(attempt.id)
+            finally:
+                for job_id in held:
+                    self._free(job_id)
             if done:
                 await self._over(node_id, done)
         finally:
             self._at.difference_update(lost)
-            for job_id in held:
-                self._free(job_id)
 
     async def _take(self, attempt: Attempt) -> bool:
         """Whether the attempt has been dealt with for good."""

@@ -62,15 +62,13 @@ def among_others(connection: Connection, q: str) -> sa.ColumnElement[bool]:
 
 def _with_words(connection: Connection, q: str) -> tuple[sa.Select[tuple[int]], sa.ColumnElement[int]]:
     """Numbers of the jobs that have `q` in their prompts, as it stands there; and what they are quickest put in order by."""
-    looked_for = folded(q)
-    numbers = sa.select(prompts.c.seq)
+    found, looked_for = sa.select(prompts.c.seq), folded(q)
     # A zero byte would end the question to the index in the middle.
     if len(looked_for) < SHORTEST or "\0" in looked_for or not _is_indexed(connection):
-        return numbers.where(_holds(q)), prompts.c.seq
+        return found.where(_holds(q)), prompts.c.seq
     phrase = '"' + looked_for.replace('"', '""') + '"'
-    return numbers.join(words, words.c.rowid == prompts.c.seq).where(
-        words.c.folded.match(phrase)
-    ), words.c.rowid
+    found = found.join(words, words.c.rowid == prompts.c.seq).where(words.c.folded.match(phrase))
+    return found, words.c.rowid
 
 
 def _holds(q: str) -> sa.ColumnElement[bool]:
