@@ -15,8 +15,8 @@ class Order:
     """Head to card worker: make this attempt. Bytes travel beside it.
 
     They are the picture, with `input_sha256`, for a job's first stage; for a later one the clip that the stage before left, with
-    `source_sha256`. `predicted_s` is what the planner expects of the render, None where it expects nothing. `resumes` is the number of
-    the job's attempt whose checkpoint travels too, None where none does.
+    `source_sha256`. `predicted_s` and `predicted_gib` (the peak) are what the planner expects of the render, None where it expects nothing.
+    `resumes` is the number of the job's attempt whose checkpoint travels too, None where none does.
     """
 
     attempt_id: str
@@ -27,6 +27,7 @@ class Order:
     input_sha256: str
     draft: bool = False
     predicted_s: float | None = None
+    predicted_gib: float | None = None
     resumes: int | None = None
     source_sha256: str | None = None
 

@@ -16,6 +16,7 @@ from farm.again import describe
 from farm.catalogue.models import ModelRow
 from farm.errors import CancelledRenderError, FarmError, StaleCheckpointError
 from farm.model import FailureClass, MemoryPlan, StageKind
+from farm.planning.memory import HELD, peak_gib
 from farm.stages import delivered, stage_after, stage_before
 from farm.wire import Order
 from node_agent.encode import EncodedClip, encode
@@ -24,6 +25,7 @@ from node_agent.interpolate.base import InterpolationRequest, interpolate
 from node_agent.ladder import (
     MemoryReading,
     Retry,
+    held_too_low,
     next_try,
     plan_within,
     stayed_away,
@@ -72,6 +74,8 @@ class Attempt:
         self._going_on = False
         self._paces: list[float] = []
         self._spilled = False
+        self._all_gib: float | None = None
+        """What the whole card had to give, GiB, once the expected peak was found to be too low: from then on nothing is held to it."""
 
     # --- Report ---
     def part(self, name: str) -> AbstractContextManager[None]:
@@ -226,7 +230,8 @@ class Attempt:
     def _plan_beside_others(self) -> MemoryPlan:
         """The order's plan, or a leaner one where other programs hold memory that it counts on: better than to run out first."""
         plan, settings = self.order.plan, self.order.settings
-        row, memory = self._row(), self._memory.reading()
+        row = self._row()
+        memory = None if row is None else self._memory.first_reading()
         if row is None or memory is None:
             return plan
         less = plan_within(row, settings, plan, memory)
@@ -254,6 +259,8 @@ class Attempt:
             held = what_others_hold(before.missing_gib + taken_since(before, after, programs), programs)
             if held is not None:
                 disturbed, fault = True, fault.with_message(held)
+            elif (more := self._held_too_low(fault, plan, after)) is not None:
+                return more
         retry = next_try(fault, self._row(), self.order.settings, plan)
         if retry is not None:
             return retry
@@ -262,6 +269,26 @@ class Attempt:
         return self._failed(
             fault, disturbed=disturbed, worker_ends=self._on_gpu and fault.kind is FailureClass.CARD_FAULT
         )
+
+    def _held_too_low(self, fault: Fault, plan: MemoryPlan, memory: MemoryReading) -> Retry | None:
+        expected = self._expected_gib(plan)
+        if self._all_gib is not None or expected is None:
+            return None
+        retry = held_too_low(fault, plan, HELD * expected, memory)
+        if retry is not None:
+            self._all_gib = memory.available_gib
+        return retry
+
+    def _expected_gib(self, plan: MemoryPlan) -> float | None:
+        """The peak under a plan, GiB: what the head has learned of this card counts too, where it is more than the law."""
+        row, order = self._row(), self.order
+        by_law = 0.0 if row is None else peak_gib(row, order.settings, plan)
+        if row is None or not by_law:
+            return None
+        if self._all_gib is not None:
+            return max(by_law, self._all_gib)
+        of_law = (order.predicted_gib or 0.0) / peak_gib(row, order.settings, order.plan)
+        return by_law * max(1.0, of_law)
 
     def _row(self) -> ModelRow | None:
         """The model's row where plans make a difference: a CPU's memory is the PC's own, and it computes in single precision."""
@@ -307,7 +334,7 @@ class Attempt:
         model = self._runner.model_for(order, plan, self)
         self._rendering()
         self._going_on = checkpoint is not None
-        request = RenderRequest(order.settings, image, plan, checkpoint)
+        request = RenderRequest(order.settings, image, plan, checkpoint, self._expected_gib(plan))
         return self._deliver(iter(model.render(request, self)))
 
     def _interpolate(self) -> events.Event:

@@ -102,6 +102,21 @@ def plan_within(
     return plan
 
 
+def held_too_low(fault: Fault, plan: MemoryPlan, held_gib: float, memory: MemoryReading) -> Retry | None:
+    """Another try under the same plan, where a render ran out of what it was held to (`held_gib`) and the card has more: the law is wrong.
+
+    None where the card itself was at its end.
+    """
+    left = memory.available_gib - held_gib
+    if left <= TOLERANCE_GIB:
+        return None
+    return Retry(
+        plan,
+        f"{fault.message} It was held to {held_gib:.1f} GiB, which was expected to do, and the card has {left:.1f} more: the card "
+        "tries it again with all of them.",
+    )
+
+
 def next_try(fault: Fault, row: ModelRow | None, settings: RenderSettings, plan: MemoryPlan) -> Retry | None:
     """What to try on the same card after a fault; None where nothing on this card would help."""
     if row is None or fault.cuda_is_broken:

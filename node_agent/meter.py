@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,10 +57,14 @@ class PeakMemory:
         self._cuda = device.startswith("cuda")
 
     def reset(self) -> None:
-        """Starts over. Where the kernel does not let us, a CPU's peak is that of the process."""
+        """Starts over, on a GPU without what an earlier render left in the allocator: that would be this one's peak.
+
+        Where the kernel does not let us, a CPU's peak is that of the process.
+        """
         if self._cuda:
             torch = sys.modules.get("torch")
             if torch is not None:
+                torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             return
         with suppress(OSError):
@@ -91,8 +96,18 @@ class CardMemory:
         try:
             free, total = torch.cuda.mem_get_info(self._device)
             return MemoryReading(total / GIB, free / GIB, torch.cuda.memory_reserved(self._device) / GIB)
-        except RuntimeError:  # a broken context answers every call with its first error
+        except (
+            RuntimeError,
+            AssertionError,
+        ):  # a broken context answers every call with its first error; a build without CUDA
             return None
+
+    def first_reading(self) -> MemoryReading | None:
+        """The same before a render, which will import torch anyway: else a fresh worker would not know what other programs hold."""
+        if self._device.startswith("cuda"):
+            with suppress(ImportError):
+                import_module("torch")
+        return self.reading()
 
     def held_gib(self) -> float | None:
         """What this process's allocator holds, GiB; None where it has no context on a GPU. Never makes one."""

@@ -32,6 +32,7 @@ async def handover(desk: Desk, attempt: Attempt, job: Job) -> tuple[Order, bytes
         input_sha256=job.input_sha256,
         draft=job.draft,
         predicted_s=attempt.predicted_s,
+        predicted_gib=attempt.predicted_gib,
         resumes=None if kept is None else kept.attempt,
         source_sha256=source,
     )

@@ -64,6 +64,8 @@ class FakeTorch:
     kept_gib: float = 0.0
     """What stays reserved however often the cache is emptied."""
     peak_gib: float = 0.0
+    limit_gib: float | None = None
+    """What this process may reserve; None: it was never told."""
     called: list[str] = field(default_factory=list)
     on_empty_cache: Callable[[], None] = lambda: None
     initialized: bool = True
@@ -83,8 +85,12 @@ class FakeTorch:
                 mem_get_info=self._mem_get_info,
                 memory_reserved=lambda _device=None: int(self.reserved_gib * GIB),
                 max_memory_reserved=lambda _device=None: int(self.peak_gib * GIB),
-                reset_peak_memory_stats=lambda _device=None: self.called.append("reset_peak_memory_stats"),
+                reset_peak_memory_stats=self._reset_peak,
                 empty_cache=self._empty_cache,
+                get_device_properties=lambda _device=None: SimpleNamespace(
+                    total_memory=int(self.total_gib * GIB)
+                ),
+                set_per_process_memory_fraction=self._limit,
             ),
             arange=lambda end: FakeTensor(np.arange(end), self),
             equal=lambda left, right: bool(np.array_equal(left.values, right.values)),
@@ -99,6 +105,14 @@ class FakeTorch:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         free = self.total_gib - self.others_gib - self.context_gib - self.reserved_gib
         return int(free * GIB), int(self.total_gib * GIB)
+
+    def _limit(self, fraction: float, _device: object = None) -> None:
+        self.limit_gib = fraction * self.total_gib
+
+    def _reset_peak(self, _device: object = None) -> None:
+        """As the real one: what is held now is the peak so far."""
+        self.called.append("reset_peak_memory_stats")
+        self.peak_gib = self.reserved_gib
 
     def _empty_cache(self) -> None:
         self.called.append("empty_cache")

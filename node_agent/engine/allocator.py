@@ -9,6 +9,18 @@ from farm.planning.memory import HELD
 GIB: Final = 1024**3
 
 
+def begin(device: torch.device) -> None:
+    """Before weights are laid out anew: what an earlier render left goes back, its limit ends, and a peak of one's own begins.
+
+    Else the weights would have to fit under the limit of the render before, and its memory would count as this one's peak.
+    """
+    if device.type != "cuda":
+        return
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1.0, device)
+    torch.cuda.reset_peak_memory_stats(device)
+
+
 def hold_to(device: torch.device, peak_gib: float) -> None:
     """Lets this process reserve at most the predicted peak and a little; no limit where nothing is predicted (0).
 

@@ -10,6 +10,7 @@ from typing import Final, Literal
 import torch
 
 from farm.model import MemoryPlan
+from node_agent.engine.allocator import begin
 from node_agent.engine.chunking import Chunking
 from node_agent.engine.mapped import MappedPart
 from node_agent.engine.skips import InputRelease, SkipRelease
@@ -65,8 +66,9 @@ class Placement:
             )
             == self._plan
         )
-        if not same or stay != self._stay:
+        if not same or stay != self._stay or not self._here:
             self.clear()
+            begin(self._device)
         self._plan, self._stay = plan, stay
         self._chunking.budget_bytes = plan.piece_mib * MIB
         if self._tiling is not None:

@@ -27,13 +27,15 @@ class RenderRequest:
     """What to render. `image` is RGB, upright, of any size: the model crops it to the settings' shape.
 
     `resume`: a checkpoint that a render of the same settings and picture gave, on whatever card; None begins at the beginning.
-    A model that gives no checkpoints takes no notice of it.
+    A model that gives no checkpoints takes no notice of it. `peak_gib`: what the render is held to on a GPU (GiB, and a little), where
+    that is known better than by the catalogue's law; None leaves it to that.
     """
 
     settings: RenderSettings
     image: Image.Image
     plan: MemoryPlan
     resume: bytes | None = None
+    peak_gib: float | None = None
 
 
 class Report(Protocol):

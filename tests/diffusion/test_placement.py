@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,16 @@ from safetensors.torch import save_file  # noqa: E402
 from farm.catalogue.models import read_models  # noqa: E402
 from farm.errors import CancelledRenderError, MissingWeightsError  # noqa: E402
 from farm.model import MemoryPlan, RenderSettings  # noqa: E402
+from farm.planning.memory import HELD  # noqa: E402
+from node_agent.engine import allocator  # noqa: E402
+from node_agent.engine import placement as placement_module  # noqa: E402
 from node_agent.engine import units as units_module  # noqa: E402
 from node_agent.engine.mapped import MappedPart  # noqa: E402
 from node_agent.engine.placement import Placement  # noqa: E402
 from node_agent.pipelines import i2vgen_xl  # noqa: E402
 from node_agent.pipelines.base import RenderRequest  # noqa: E402
 from tests.checkpoints import small_i2vgen, small_row_toml  # noqa: E402
+from tests.fake_torch import FakeTorch  # noqa: E402
 
 pytestmark = pytest.mark.torch
 CPU = torch.device("cpu")
@@ -45,6 +50,32 @@ def here(parts: dict[str, MappedPart]) -> dict[str, Any]:
     """What each part computes in now; None for one that has no weights."""
     weights = {name: one.module.weight for name, one in parts.items()}
     return {name: None if weight.is_meta else weight.dtype for name, weight in weights.items()}
+
+
+def test_what_is_laid_out_anew_begins_an_account_of_its_own(
+    parts: dict[str, MappedPart], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr(placement_module, "begin", begun.append)
+    place = Placement(parts, CPU)
+    place.arrange(MemoryPlan())
+    place.arrange(MemoryPlan(piece_mib=512))
+    assert begun == [CPU], "nothing moves for other pieces"
+    place.arrange(MemoryPlan("by_stage"))
+    assert begun == [CPU, CPU]
+
+
+def test_weights_need_not_fit_under_the_limit_of_the_render_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """512x512x8 in pieces, then 256x256x8 with everything on a card of 6 GB: that ran out of memory while it loaded."""
+    card = FakeTorch(total_gib=6.0, reserved_gib=4.2, peak_gib=4.2)
+    monkeypatch.setattr(allocator, "torch", card.module())
+    device: Any = SimpleNamespace(type="cuda")
+    allocator.hold_to(device, 4.0)
+    assert card.limit_gib == pytest.approx(4.0 * HELD)
+    allocator.begin(device)
+    assert (card.limit_gib, card.reserved_gib, card.peak_gib) == (6.0, 0.0, 0.0)
+    allocator.hold_to(device, 8.0)
+    assert card.limit_gib == 6.0, "no more than there is"
 
 
 def test_by_stage_a_part_has_weights_only_for_its_stage(parts: dict[str, MappedPart]) -> None:

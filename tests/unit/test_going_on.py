@@ -15,6 +15,7 @@ from farm.catalogue.models import builtin_models
 from farm.errors import BrokenPictureError, StaleCheckpointError
 from farm.events import Event
 from farm.model import FailureClass, MemoryPlan
+from farm.planning.memory import HELD, peak_gib
 from farm.planning.plans import leaner
 from farm.wire import order_from_dict, order_to_dict
 from node_agent import attempt as attempt_module
@@ -145,12 +146,16 @@ def test_after_a_checkpoint_the_pace_is_that_of_the_steps_made_here(card: Card) 
 
 def test_out_of_memory_goes_on_from_the_last_checkpoint_with_a_leaner_plan(card: Card) -> None:
     """Each step down the ladder began at step 0 again."""
+    asked = order(card.picture, guidance=9.0).settings
+    card.torch.total_gib = (
+        HELD * peak_gib(ROW, asked, MemoryPlan()) + card.torch.context_gib
+    )  # no more than it is held to
     card.model.fails[6] = OutOfMemoryError(OUT_OF_MEMORY)
     told = card.make()
     assert told[-1].kind == "done"
     assert card.model.given == [None, b"after 4"]
     assert card.model.made == [1, 2, 3, 4, 5, 5, 6, 7, 8]
-    assert card.model.plans[1] == leaner(ROW, order(card.picture, guidance=9.0).settings, card.model.plans[0])
+    assert card.model.plans[1] == leaner(ROW, asked, card.model.plans[0])
     assert resumed(told) == [(4, STEPS, None)]
     assert steps(told)[5:7] == [(4, None), (5, 2.0)]
 

@@ -107,10 +107,11 @@ class DiffusionModel(ABC):
 
     def render(self, request: RenderRequest, report: Report) -> Iterator[Frame]:
         """See `VideoModel.render`. Parts: encode_prompt (where there is one), encode_image, denoise, and decode for each window."""
-        hold_to(self._device, peak_gib(self._row, request.settings, request.plan))
         stamp = resume.stamp_of(self._row, request)
         state = None if request.resume is None else resume.unpack(request.resume, stamp)
         self.load(request.plan, report)
+        by_law = peak_gib(self._row, request.settings, request.plan)
+        hold_to(self._device, by_law if request.peak_gib is None else request.peak_gib)
         picture = self._crop(request.image, request.settings)
         generator = torch.Generator("cpu").manual_seed(request.settings.seed)
         work = self._prepare(picture, request, generator, report)
