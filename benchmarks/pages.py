@@ -95,6 +95,7 @@ def run(root: Path) -> None:
     others = {
         "throughput of all cards, 24 h": "/api/v1/stats/throughput?window=24h",
         "throughput of all cards, 30 days": "/api/v1/stats/throughput?window=30d",
+        "history of a card": f"/api/v1/cards/{filled.card_id}/history",
         "/metrics": "/metrics",
     }
     with serving(data, filled.snapshot, token) as (http, server), busy_cores():

@@ -35,6 +35,7 @@ NEEDS: dict[tuple[str, str], Scope | None] = {
     ("DELETE", "/api/v1/nodes/{node_id}"): _A,
     ("GET", "/api/v1/cards"): _R,
     ("GET", "/api/v1/cards/{card_id}/telemetry"): _R,
+    ("GET", "/api/v1/cards/{card_id}/history"): _R,
     ("GET", "/api/v1/stats/throughput"): _R,
     ("GET", "/api/v1/stats/calibration"): _R,
     ("GET", "/api/v1/presets"): _R,

@@ -229,6 +229,21 @@ class TelemetryPoint(Answer):
     memory_clock_mhz: float | None = None
 
 
+class CardEvent(Answer):
+    """A thing that happened to a card at `at`, wall seconds.
+
+    `what`: a job "failed" or was "lost" on it, with its `job_id` and the reason as `why`; "silent": nothing was heard of it up to `until`,
+    as its PC or the head was off or away; "paused": since then the farm gives it no work, for the reason `why`; "cleared": its last pause
+    ended; "drained": since then a person wants no new work for its PC.
+    """
+
+    at: float
+    until: float | None = None
+    what: Literal["failed", "lost", "silent", "paused", "cleared", "drained"]
+    why: str = ""
+    job_id: str | None = None
+
+
 class NodeView(Answer):
     """A PC of the farm and its cards. `drained_at`: since when a person wants no new work for it, None where it takes work.
 

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from farm.animation import ClipFormat
 from farm.answers import (
     BatchView,
+    CardEvent,
     CardForecast,
     CardView,
     JobPage,
@@ -55,7 +56,7 @@ TRIES = 3
 POLL_S = (0.2, 1.0)
 """Pause between two looks at a job: short at first, for drafts that take seconds."""
 
-View = TypeVar("View", CardView, NodeView, PresetView, ModelView)
+View = TypeVar("View", CardView, CardEvent, NodeView, PresetView, ModelView)
 Shape = TypeVar("Shape")
 _JOB = TypeAdapter(JobView)
 _PAGE = TypeAdapter(JobPage)
@@ -304,6 +305,14 @@ class Farm:
     def cards(self) -> list[CardView]:
         """The cards of the farm and what they do."""
         return self._list("/cards", CardView)
+
+    def card_history(self, card_id: str) -> list[CardEvent]:
+        """What happened to a card, newest first.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        return self._list(f"/cards/{quote(card_id, safe='')}/history", CardEvent)
 
     def node(self, named: str) -> NodeView:
         """The PC of this id or, where only one has it, of this name.

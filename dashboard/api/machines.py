@@ -5,18 +5,46 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 
+from dashboard.history import card_history, no_card
 from dashboard.parts import Parts, parts, who
-from dashboard.problems import documented
+from dashboard.problems import Responses, documented
 from dashboard.views import show_cards, show_node, show_nodes
-from farm.answers import CardView, NodeView, TelemetryPoint
+from farm.answers import CardEvent, CardView, NodeView, TelemetryPoint
 from farm.auth import Credential
-from farm.errors import ConflictError, NotFoundError
+from farm.errors import ConflictError
 from farm.store.requests import RequestKind
 
 router = APIRouter(tags=["machines"], responses=documented(401))
 
 Farm = Annotated[Parts, Depends(parts)]
-_WINDOWS = {"1h": 3600.0, "24h": 86_400.0, "7d": 7 * 86_400.0, "30d": 30 * 86_400.0, "1y": 365 * 86_400.0}
+_WINDOWS = {
+    "1h": (3600.0, 10),
+    "24h": (86_400.0, 300),
+    "7d": (7 * 86_400.0, 1800),
+    "30d": (30 * 86_400.0, 7200),
+    "1y": (365 * 86_400.0, 86_400),
+}
+"""Seconds up to now, and of how many of them a point tells: some three hundred points, as many as a chart can show."""
+_HISTORY: Responses = {
+    200: {
+        "description": "What happened to the card, newest first",
+        "content": {
+            "application/json": {
+                "example": [
+                    {
+                        "at": 1760003600.0,
+                        "until": None,
+                        "what": "failed",
+                        "why": "RTX 2060 ran out of memory while decoding: 5.4 GiB were usable, 7.9 were needed.",
+                        "job_id": "01K72M4Q8ZC3V5N6T7W8X9Y0AB",
+                    },
+                    {"at": 1759990200.0, "until": 1759997400.0, "what": "silent", "why": "", "job_id": None},
+                ]
+            }
+        },
+    },
+    **documented(401, 404),
+}
 Who = Annotated[Credential, Depends(who)]
 
 THERE_S = 60.0
@@ -41,12 +69,23 @@ def telemetry(
     card_id: str,
     window: Annotated[Literal["1h", "24h", "7d", "30d", "1y"], Query(description="up to now")] = "1h",
 ) -> list[TelemetryPoint]:
-    """Utilization, memory, temperature, power, clocks: every 10 s of the last hour, coarser further back. Empty where nothing was told."""
-    if all(card.id != card_id for card in farm.reader.cards()):
-        raise NotFoundError(f"There is no card {card_id[:80]}.", "`farm cards` lists the cards there are.")
+    """Share in use (0 to 1), GiB of memory, degrees Celsius, watts, MHz of shaders and memory: means, of the temperature the highest.
+
+    A point for every 10 s of the last hour, 5 minutes of 24 hours, 30 minutes of 7 days, 2 hours of 30 days, and day of a year: 370 at the
+    most. Where nothing was told there is none.
+    """
+    if card_id not in farm.reader.card_ids():
+        raise no_card(card_id)
     now = farm.now()
-    rows = farm.reader.telemetry.of(card_id, now - _WINDOWS[window], now)
+    length, part_s = _WINDOWS[window]
+    rows = farm.reader.telemetry.parts(card_id, now - length, now, part_s)
     return [TelemetryPoint(at=row.at, span_s=row.span_s, **asdict(row.figures)) for row in rows]
+
+
+@router.get("/cards/{card_id}/history", summary="What happened to a card", responses=_HISTORY)
+def history(farm: Farm, card_id: str) -> list[CardEvent]:
+    """The last ten tries that failed or were lost on it, the last five silences of seven days, and since when it gets no work."""
+    return card_history(farm, card_id)
 
 
 @router.post(

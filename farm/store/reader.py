@@ -13,6 +13,7 @@ from farm.errors import NotFoundError
 from farm.model import Attempt, Card, Job, JobStatus, Node
 from farm.store import schema, search
 from farm.store.attempt_reader import AttemptReader
+from farm.store.card_history import CardHistoryReader
 from farm.store.registry import find_token
 from farm.store.rows import CARD_COLUMNS, card_from_row, job_from_row, node_from_row
 from farm.store.taught import TaughtReader
@@ -46,6 +47,7 @@ class Reader(AttemptReader):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self.telemetry = TelemetryReader(engine)
+        self.card_history = CardHistoryReader(engine)
         self.taught = TaughtReader(engine)
 
     def job(self, job_id: str) -> Job:

@@ -14,6 +14,9 @@ metadata = sa.MetaData(
 LIVE = sa.text("status IN ('assigned', 'loading', 'running')")
 """Of attempts that hold a card. Said in these very words in queries too, or SQLite reads all attempts instead of the index of these."""
 
+TROUBLED = sa.text("status IN ('failed', 'lost')")
+"""Of attempts that came to grief on their card. In these very words too."""
+
 FORETOLD = sa.text(
     "status = 'finished' AND stage = 'generate' AND NOT disturbed AND resumed_step IS NULL AND predicted_low_s IS NOT NULL"
 )
@@ -190,6 +193,13 @@ attempts = sa.Table(
     ),
     sa.Index("ix_attempts_card_id_finished_at", "card_id", "finished_at"),
     sa.Index("ix_attempts_finished_at", "finished_at"),
+    sa.Index(
+        "ix_attempts_troubled",
+        "card_id",
+        "finished_at",
+        sqlite_where=TROUBLED,
+        postgresql_where=TROUBLED,
+    ),
     sa.Index("ix_attempts_foretold", "finished_at", sqlite_where=FORETOLD, postgresql_where=FORETOLD),
 )
 

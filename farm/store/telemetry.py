@@ -16,6 +16,8 @@ from farm.store import schema
 FINE_S = 10
 SPANS: tuple[tuple[int, float], ...] = ((FINE_S, 2 * 3600.0), (300, 7 * 86_400.0), (3600, 400 * 86_400.0))
 """Spans in seconds, and how long rows of each are kept. Each is made from the one before."""
+SILENT_S = 600.0
+"""A worker that is replaced leaves a gap of minutes; longer ones are worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +99,26 @@ class TelemetryWriter:
         start = max(first, known if known is not None else first)
         within = sa.and_(table.c.at >= start, table.c.at < end)
         connection.execute(sa.delete(table).where(table.c.span_s == coarse, within))
-        begun = (sa.func.floor(table.c.at / coarse) * coarse).label("begun")
-        means = [
-            (sa.func.max if name == "temperature_c" else sa.func.avg)(table.c[name]).label(name)
-            for name in FIGURES
-        ]
+        begun = _begun(coarse)
         rolled = (
-            sa.select(table.c.card_id, sa.literal(coarse), begun, *means)
+            sa.select(table.c.card_id, sa.literal(coarse), begun, *_means())
             .where(table.c.span_s == fine, within)
             .group_by(table.c.card_id, begun)
         )
         connection.execute(sa.insert(table).from_select(["card_id", "span_s", "at", *FIGURES], rolled))
+
+
+def _begun(part_s: int) -> sa.Label[float]:
+    """When the part of `part_s` seconds begins in which a row lies."""
+    return (sa.func.floor(schema.telemetry.c.at / part_s) * part_s).label("begun")
+
+
+def _means() -> list[sa.Label[float]]:
+    """What a row that takes the place of several holds."""
+    return [
+        (sa.func.max if name == "temperature_c" else sa.func.avg)(schema.telemetry.c[name]).label(name)
+        for name in FIGURES
+    ]
 
 
 class TelemetryReader:
@@ -118,21 +129,49 @@ class TelemetryReader:
 
     def of(self, card_id: str, since: float, until: float) -> list[Row]:
         """A card's rows from `since` on, first to last, of the finest span that reaches back so far."""
-        table = schema.telemetry
-        age = until - since
-        span = next((span for span, kept_s in SPANS if age <= kept_s), SPANS[-1][0])
+        span = _span(until - since)
+        statement = sa.select(schema.telemetry).where(*_within(card_id, span, since, until))
         with self._engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(table)
-                .where(
-                    table.c.card_id == card_id,
-                    table.c.span_s == span,
-                    table.c.at > since - span,
-                    table.c.at < until,
-                )
-                .order_by(table.c.at)
-            ).mappings()
+            rows = connection.execute(statement.order_by(schema.telemetry.c.at)).mappings()
             return [
                 Row(row["card_id"], row["span_s"], row["at"], Figures(*(row[name] for name in FIGURES)))
                 for row in rows
             ]
+
+    def parts(self, card_id: str, since: float, until: float, part_s: int) -> list[Row]:
+        """The same, thinned to a row for each `part_s` seconds in which something was told; a multiple of the rows' own span."""
+        begun = _begun(part_s)
+        statement = (
+            sa.select(begun, *_means())
+            .where(*_within(card_id, _span(until - since), since, until))
+            .group_by(begun)
+            .order_by(begun)
+        )
+        with self._engine.connect() as connection:
+            return [Row(card_id, part_s, at, Figures(*means)) for at, *means in connection.execute(statement)]
+
+    def silences(self, card_id: str, since: float, until: float) -> list[tuple[float, float]]:
+        """From when to when nothing was told of a card between two readings, first to last: ten minutes or more, to five minutes exactly.
+
+        Its PC was off or away then, or the head was. A silence that lasts still is none yet: the card's state tells of it.
+        """
+        span = SPANS[1][0]
+        statement = sa.select(schema.telemetry.c.at).where(*_within(card_id, span, since, until))
+        with self._engine.connect() as connection:
+            told = connection.scalars(statement.order_by(schema.telemetry.c.at)).all()
+        return [(one + span, after) for one, after in pairwise(told) if after - one - span >= SILENT_S]
+
+
+def _span(age: float) -> int:
+    """The finest span of which rows are kept that long."""
+    return next((span for span, kept_s in SPANS if age <= kept_s), SPANS[-1][0])
+
+
+def _within(card_id: str, span: int, since: float, until: float) -> tuple[sa.ColumnElement[bool], ...]:
+    table = schema.telemetry
+    return (
+        table.c.card_id == card_id,
+        table.c.span_s == span,
+        table.c.at > since - span,
+        table.c.at < until,
+    )

@@ -507,6 +507,35 @@ def test_a_job_tells_what_its_attempts_drew_and_a_card_how_it_fared(
     assert http.get(f"/cards/{CARD.id}/telemetry", params={"window": "2h"}).status_code == 422
 
 
+def test_a_card_tells_what_happened_to_it(farm: RunningDashboard, http: httpx.Client) -> None:
+    now = time.time()
+    lost, failed, good = (send(http).json()["id"] for _ in range(3))
+    farm.writer.lose(assign(farm, lost), "Nothing was heard of it.", now - 9000)
+    farm.writer.fail(
+        assign(farm, failed), FailureClass.BAD_INPUT, "No picture.", now - 100, then=JobMove.GIVE_UP
+    )
+    finish(farm, good)
+    path = f"/cards/{CARD.id}/history"
+    begun = {
+        "at": now - 9000,
+        "until": None,
+        "what": "lost",
+        "why": "Nothing was heard of it.",
+        "job_id": lost,
+    }
+    ended = {"at": now - 100, "until": None, "what": "failed", "why": "No picture.", "job_id": failed}
+    assert http.get(path).json() == [ended, begun]
+    farm.writer.telemetry.keep([Row(CARD.id, 300, at, Figures()) for at in (now - 6000, now - 3000)])
+    farm.registry.clear_card(CARD.id, now - 2000)
+    farm.registry.pause_card(CARD.id, "Three jobs failed on it.", now - 50)
+    http.post("/nodes/n1/drain")
+    told = http.get(path).json()
+    assert [one["what"] for one in told] == ["drained", "paused", "failed", "cleared", "silent", "lost"]
+    assert (told[1]["at"], told[1]["why"]) == (now - 50, "Three jobs failed on it.")
+    assert (told[4]["at"], told[4]["until"]) == (now - 5700, now - 3000)
+    assert http.get("/cards/GPU-nobody/history").status_code == 404
+
+
 def test_a_kept_card_says_so(farm: RunningDashboard, http: httpx.Client) -> None:
     facts = CardFacts("00000000:01:00.0", (12, 4), 160.0)
     gpu = replace(

@@ -83,6 +83,9 @@ def test_a_job_from_submit_to_file(farm: RunningDashboard, client: Farm, picture
     assert client.rate(job.id, 5).rating == 5
     assert "submitted by admin" in client.log(job.id)
     assert client.cards()[0].name == "CPU of attic"
+    assert client.card_history(CARD.id) == []
+    with pytest.raises(NotFoundError, match="no card GPU-9"):
+        client.card_history("GPU-9")
     assert client.nodes()[0].cards[0].id == CARD.id
     assert {preset.name for preset in client.presets()} >= {"draft", "preview"}
     assert client.models()[0].name == "animatic"

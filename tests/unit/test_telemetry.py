@@ -160,3 +160,34 @@ def test_a_card_that_is_forgotten_takes_its_history_with_it(station: Station) ->
     assert station.rows(FINE_S) == 0
     writer.keep([Row(station.card.id, FINE_S, START, Figures(power_w=1.0))])
     assert station.rows(FINE_S) == 0, "a late row of it is no fault"
+
+
+def test_a_long_time_is_thinned_to_what_a_chart_can_show(station: Station) -> None:
+    """A week was 2,016 points and a year 8,760."""
+    card = station.card.id
+    rows = [
+        Row(
+            card,
+            300,
+            START + 300 * part,
+            Figures(utilization=0.2 if part % 2 else 0.4, temperature_c=50.0 + part),
+        )
+        for part in range(12)
+        if part not in (6, 7)
+    ]
+    station.store.writer.telemetry.keep(rows)
+    reader = station.store.reader.telemetry
+    first, second = reader.parts(card, START - 6 * 86_400, START + 3600, 1800)
+    assert (first.at, first.span_s, first.figures.temperature_c) == (START, 1800, 55.0)
+    assert first.figures.utilization == pytest.approx(0.3)
+    assert (second.at, second.figures.temperature_c, second.figures.power_w) == (START + 1800, 61.0, None)
+    assert reader.parts(card, START - 6 * 86_400, START - 3600, 1800) == [], "none, and not nought"
+
+
+def test_a_silence_lies_between_two_readings_and_is_ten_minutes_long(station: Station) -> None:
+    card = station.card.id
+    told = [0, 300, 900, 1800, 2100]  # 300 and 900 s: one row is missing; 900 and 1800: two
+    station.store.writer.telemetry.keep([Row(card, 300, START + at, Figures()) for at in told])
+    reader = station.store.reader.telemetry
+    assert reader.silences(card, START - 60, START + 86_400) == [(START + 1200, START + 1800)]
+    assert reader.silences("GPU-nobody", START - 60, START + 86_400) == []

@@ -146,6 +146,21 @@ def test_the_words_by_which_the_database_knows_live_attempts_are_those_of_the_st
     assert set(re.findall(r"'(\w+)'", str(schema.LIVE))) == {str(status) for status in LIVE_ATTEMPTS}
 
 
+def test_what_failed_on_a_card_is_found_by_its_index(card: Card) -> None:
+    """Else a card that never fails would have all its attempts looked through, for a list of ten."""
+    attempts = schema.attempts
+    statement = (
+        sa.select(attempts)
+        .where(attempts.c.card_id == "A", schema.TROUBLED)
+        .order_by(attempts.c.finished_at.desc())
+    )
+    said = statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+    with card.store.reader._engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said}").all()
+    assert len(plan) == 1, plan
+    assert "ix_attempts_troubled" in plan[0].detail
+
+
 def test_live_attempts_are_found_by_their_index(card: Card) -> None:
     """They were looked for among all attempts: 20 ms with 100,000 of them, on every first screen."""
     attempts = schema.attempts
