@@ -68,7 +68,8 @@ async function ask() {
 
 let loading = null;
 
-function library() {
+/** The chart's library, fetched when the first chart is about to be seen. */
+export function library() {
   loading ||= new Promise((ready, failed) => {
     const script = document.createElement("script");
     script.src = "/static/vendor/uPlot.iife.min.js";

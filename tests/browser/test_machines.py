@@ -76,3 +76,40 @@ def test_a_card_that_is_kept_or_paused_says_why_and_a_pause_can_be_ended(
     expect(card).to_contain_text("Three jobs failed on it.")
     page.get_by_role("button", name="Resume desk").click()
     wait_until(lambda: asked(furnished) == [(RequestKind.RESUME, "node-desk")], what="the wish")
+
+
+def test_a_card_s_history_is_drawn_when_it_is_opened_and_says_none_where_nothing_was_told(
+    furnished: Furnished, visit: Visit
+) -> None:
+    """The page asks for none of it before, and looking at the farm anew leaves an open one as it is."""
+    asked_for: list[str] = []
+    visit.listen("request", lambda request: asked_for.append(request.url))
+    page = visit.go("/cards")
+    expect(page.locator("#updated")).to_contain_text("Updated")
+    assert not [url for url in asked_for if "uPlot.iife" in url or url.endswith("/history")]
+    card = page.locator(f"#history-{RTX_3060.id}")
+    card.locator("summary").click()
+    expect(card.locator("canvas")).to_have_count(1)
+    expect(card.locator(".history-chart")).to_have_attribute(
+        "aria-label", "Temperature, In use, Memory of RTX 3060 in the last 24 hours"
+    )
+    expect(card.locator(".history-says")).to_have_text(
+        "At most 68\u202f°C, 49\u202f% in use on average, at most 8.6\u202fGiB of memory."
+    )
+    expect(card.locator(".timeline")).to_contain_text("Nothing was heard of it for 2\u202fh 00\u202fmin")
+    furnished.scheduler.publish(
+        CardChanged(LiveCard(RTX_3060.id, "node-desk", "desk", "RTX 3060", "idle", why="Now idle."))
+    )
+    expect(page.locator(f"#card-{RTX_3060.id}")).to_contain_text("Now idle.")
+    expect(card.locator("canvas")).to_have_count(1)
+
+    silent = page.locator(f"#history-{RTX_2060.id}")
+    silent.locator("summary").click()
+    silent.get_by_role("button", name="The last 7 days").click()
+    expect(silent.locator(".history-says")).to_have_text(
+        "RTX 2060 told no temperature, use or memory in the last 7 days."
+    )
+    expect(silent.locator("canvas")).to_have_count(0)
+    failed = silent.locator(".timeline li").first
+    expect(failed).to_contain_text("A job failed: RTX 2060 ran out of memory while decoding")
+    expect(failed.get_by_role("link")).to_have_attribute("href", f"/jobs/{furnished.jobs['failed'].id}")

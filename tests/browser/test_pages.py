@@ -119,6 +119,9 @@ def test_no_page_scrolls_sideways_on_a_phone(shown: Furnished, browser: Browser)
             page = visit.go(path_of(name, shown))
             if name == "submit":
                 page.get_by_text("Advanced settings").click()
+            if name == "cards":
+                page.locator(f"#history-{RTX_3060.id} summary").click()
+                expect(page.locator(".history .uplot")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
 
 
