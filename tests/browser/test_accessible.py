@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Furnished, visiting
 from tests.browser.test_pages import PAGES, in_scheme, path_of
@@ -64,7 +64,7 @@ def test_axe_finds_colours_that_only_the_dark_makes_unreadable(shown: Furnished,
 def test_no_page_has_a_serious_fault(shown: Furnished, browser: Browser) -> None:
     """The pages are opened in the dark; `test_pages_are_quiet_and_readable` opens them in the light."""
     with visiting(browser, shown.farm.base_url, color_scheme="dark") as visit:
-        visit.go("/signin")
+        visit.go("/signin").wait_for_load_state("load")  # no script of it waits for the style sheet
         assert serious_in_both_schemes(visit.page) == []
         visit.sign_in(shown.farm)
         for name in PAGES:
@@ -75,6 +75,12 @@ def test_no_page_has_a_serious_fault(shown: Furnished, browser: Browser) -> None
             if name == "farm":
                 page.locator("#throughput").scroll_into_view_if_needed()
                 wait_until(lambda page=page: page.locator(".uplot").count(), what="the chart")
+            if name == "cards":
+                page.locator("[data-history] summary").evaluate_all(
+                    "(all) => all.forEach((one) => one.click())"
+                )
+                expect(page.locator(".history .uplot")).to_have_count(1)
+                expect(page.locator(".history .timeline li").first).to_be_visible()
             if name == "jobs":
                 page.locator("[name=pick]").first.check()
             assert serious_in_both_schemes(page) == [], name
