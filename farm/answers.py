@@ -232,9 +232,9 @@ class TelemetryPoint(Answer):
 class CardEvent(Answer):
     """A thing that happened to a card at `at`, wall seconds.
 
-    `what`: a job "failed" or was "lost" on it, with its `job_id` and the reason as `why`; "silent": nothing was heard of it up to `until`,
-    as its PC or the head was off or away; "paused": since then the farm gives it no work, for the reason `why`; "cleared": its last pause
-    ended; "drained": since then a person wants no new work for its PC.
+    `what`: an attempt "failed" or was "lost" on it, of the job `job_id` and for the reason `why`; "silent": nothing was heard of it up to
+    `until`, as its PC or the head was off or away; "paused": since then the farm gives it no work, for the reason `why`; "cleared": its
+    last pause ended; "drained": since then a person wants no new work for its PC.
     """
 
     at: float

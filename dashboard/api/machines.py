@@ -84,7 +84,7 @@ def telemetry(
 
 @router.get("/cards/{card_id}/history", summary="What happened to a card", responses=_HISTORY)
 def history(farm: Farm, card_id: str) -> list[CardEvent]:
-    """The last ten tries that failed or were lost on it, the last five silences of seven days, and since when it gets no work."""
+    """The last ten attempts that failed or were lost on it, the last five silences of seven days, and since when it gets no work."""
     return card_history(farm, card_id)
 
 

@@ -126,7 +126,7 @@ function list(folded, events) {
     prose(what, said(event));
     if (event.job_id) {
       const link = Object.assign(document.createElement("a"), { href: `/jobs/${event.job_id}` });
-      link.textContent = event.what === "lost" ? "A job was lost" : "A job failed";
+      link.textContent = event.what === "lost" ? "An attempt was lost" : "An attempt failed";
       what.prepend(link);
     }
     row.append(time, what);

@@ -111,5 +111,5 @@ def test_a_card_s_history_is_drawn_when_it_is_opened_and_says_none_where_nothing
     )
     expect(silent.locator("canvas")).to_have_count(0)
     failed = silent.locator(".timeline li").first
-    expect(failed).to_contain_text("A job failed: RTX 2060 ran out of memory while decoding")
+    expect(failed).to_contain_text("An attempt failed: RTX 2060 ran out of memory while decoding")
     expect(failed.get_by_role("link")).to_have_attribute("href", f"/jobs/{furnished.jobs['failed'].id}")
