@@ -38,6 +38,7 @@ PARAMETERS: dict[str, Any] = {
     "model": names.MODEL,
     "name": names.MODEL,
     "node_id": names.NODE_ID,
+    "of": "input",
     "path": names.WEIGHTS_FILE,
     "q": "waves",
     "sha256": names.WEIGHTS_SHA256,

@@ -18,6 +18,7 @@ PLAN = MemoryPlan(parts="by_stage", weights_on_card=0.53, ring_mib=181, piece_mi
 
 _BASE = f"/api/v1/jobs/{names.JOB_ID}"
 _PICTURE = JobUrls(
+    thumbnail=f"{_BASE}/thumbnail?of=input",
     input=f"{_BASE}/input",
     log=f"{_BASE}/log",
     page=f"/jobs/{names.JOB_ID}",
