@@ -1,4 +1,4 @@
-"""What FastAPI cannot see by itself for `/openapi.json`: how to sign in, and what our errors look like."""
+"""What FastAPI cannot see by itself for `/openapi.json`: how to sign in, what our errors look like, and examples."""
 
 import json
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from dashboard import examples
 from dashboard.access import NEEDS
-from dashboard.problems import Problem, documented
+from dashboard.problems import MEDIA_TYPE, Problem, documented
 from farm.auth import Scope
 
 
@@ -37,6 +38,7 @@ def describe(app: FastAPI) -> None:
                 for method, route in routes.items():
                     _say_what_it_needs(route, NEEDS.get((method.upper(), path)))
                     _say_how_it_refuses(route)
+                    _give_examples(route, (method.upper(), path))
             app.openapi_schema = made
         return app.openapi_schema
 
@@ -57,3 +59,31 @@ def _say_how_it_refuses(route: dict[str, Any]) -> None:
         route["responses"].setdefault("400", documented(400)[400])
     if "422" in route["responses"]:
         route["responses"]["422"] = documented(422)[422]
+
+
+def _give_examples(route: dict[str, Any], name: examples.Route) -> None:
+    """Puts in those that there are; a test holds that none is missing. What a route has said itself stays."""
+    named = examples.PARAMETERS | examples.PARAMETERS_OF.get(name, {})
+    for parameter in route.get("parameters", ()):
+        if parameter["name"] in named:
+            parameter.setdefault("example", named[parameter["name"]])
+    if name in examples.BODIES:
+        for content in route["requestBody"]["content"].values():
+            content.setdefault("example", examples.BODIES[name])
+    for status, answer in route["responses"].items():
+        for media_type, content in answer.get("content", {}).items():
+            if media_type == MEDIA_TYPE:
+                # A copy: `documented` gives one and the same to all statuses of a route.
+                answer["content"] = {MEDIA_TYPE: content | {"example": examples.problem(int(status))}}
+            elif name in examples.answers_of():
+                content.setdefault("example", examples.answers_of()[name])
+            elif (found := _by_schema(content.get("schema", {}))) is not None:
+                content.setdefault("example", found)
+
+
+def _by_schema(schema: dict[str, Any]) -> Any:
+    """An example of a named schema or of a list of one; None where there is none."""
+    if schema.get("type") == "array":
+        one = _by_schema(schema["items"])
+        return None if one is None else [one]
+    return examples.answers().get(schema.get("$ref", "").rpartition("/")[2])

@@ -11,6 +11,7 @@ from dashboard.animations import Animations
 from dashboard.calibrated import Calibrated
 from dashboard.greetings import Greetings
 from dashboard.reasons import Reasons
+from dashboard.stills import Stills
 from dashboard.stream import Live
 from dashboard.tries import Tries
 from farm.artifacts import ArtifactStore
@@ -64,6 +65,7 @@ class Parts:
     benches: Benches
     artifacts: ArtifactStore
     animations: Animations
+    stills: Stills
     models: Mapping[str, ModelRow]
     presets: Mapping[str, Preset]
     clock: Clock
@@ -112,6 +114,7 @@ def make_parts(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         benches=Benches(reading),
         artifacts=artifacts,
         animations=Animations(data.animations),
+        stills=Stills(data.stills),
         models=models,
         presets={name: preset for name, preset in presets().items() if preset.model in models},
         clock=clock,

@@ -103,9 +103,11 @@ def _progress(job: Job, live: LiveJob | None) -> ProgressView | None:
 def _urls(parts: Parts, job: Job) -> JobUrls:
     base = f"/api/v1/jobs/{job.id}"
     running = job.status == JobStatus.RUNNING
+    # Another address than the clip's still will have: a page shows again what it has of an address, whatever the headers say.
+    thumbnail = f"{base}/thumbnail" if job.thumbnail_sha256 else f"{base}/thumbnail?of=input"
     return JobUrls(
         video=f"{base}/video" if job.video_sha256 and job.removed_at is None else None,
-        thumbnail=f"{base}/thumbnail" if job.thumbnail_sha256 and job.removed_at is None else None,
+        thumbnail=thumbnail if job.removed_at is None else None,
         preview=f"{base}/preview" if running and preview_path(parts, job.id).exists() else None,
         input=f"{base}/input",
         log=f"{base}/log",

@@ -95,7 +95,10 @@ class AttemptView(Answer):
 
 
 class JobUrls(Answer):
-    """Where a job's files are, as paths on the head; None for a file that is not there (yet)."""
+    """Where a job's files are, as paths on the head; None for a file that is not there (yet).
+
+    `thumbnail` is of the clip once there is one, else of the picture.
+    """
 
     video: str | None = None
     thumbnail: str | None = None

@@ -42,8 +42,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# All that Pillow's decoders are known to raise on hostile bytes.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -53,6 +52,7 @@ _DECODER_ERRORS = (
     ArithmeticError,
     zlib.error,
 )
+"""All that Pillow's decoders are known to raise on hostile bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _normalised(kind: str, parts: PictureFile) -> Picture:
                 raise _broken(kind, "its header and its data disagree about the size")
             image.load()
             return _stored(kind, parts, image)
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise _broken(kind, _plain(error)) from error
     except MemoryError as error:
         raise BadInputError(
@@ -157,7 +157,7 @@ def _stored(kind: str, parts: PictureFile, image: Image.Image) -> Picture:
 def _is_srgb(icc: bytes) -> bool:
     try:
         name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(icc)))
-    except (ImageCms.PyCMSError, *_DECODER_ERRORS):
+    except (ImageCms.PyCMSError, *DECODER_ERRORS):
         return False
     return "srgb" in name.lower()
 
@@ -195,6 +195,6 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         if source.profile.xcolor_space.strip() == "RGB" and image.mode == "L":
             image = image.convert("RGB")
         changed = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, *_DECODER_ERRORS):
+    except (ImageCms.PyCMSError, *DECODER_ERRORS):
         return image.convert("RGB")
     return changed if changed is not None else image.convert("RGB")

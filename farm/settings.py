@@ -99,6 +99,11 @@ class DataDirectory:
         return self.root / "cache" / "animations"
 
     @property
+    def stills(self) -> Path:
+        """Small JPEGs made from inputs; as with `animations`."""
+        return self.root / "cache" / "stills"
+
+    @property
     def secrets(self) -> Path:
         """Tokens, mode 0700."""
         return self.root / "secrets"

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request
@@ -26,6 +26,8 @@ FOR_EVER = "private, max-age=31536000, immutable"
 """A file is named by its hash and a finished job keeps its files, so these never change; `private` keeps them out of shared caches."""
 A_DAY = "private, max-age=86400"
 """For what is made from a file that never changes: a newer farm may make it better."""
+ASK_AGAIN = "private, no-cache"
+"""For what another file takes the place of one day: kept, but asked for with its tag each time."""
 _SUFFIX = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 
 
@@ -47,10 +49,15 @@ def _file(
     request: Request, path: Path, sha256: str, media_type: str, name: str | None, kept: str
 ) -> Response:
     headers = {"etag": f'"{sha256}"', "cache-control": kept}
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if known & {headers["etag"], "*"}:
+    if _has(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
     return FileResponse(path, media_type=media_type, filename=name, headers=headers)
+
+
+def _has(request: Request, tag: str) -> bool:
+    """Whether the browser has the file of this tag."""
+    known = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
+    return bool(known & {tag, "*"})
 
 
 @router.get(
@@ -92,17 +99,35 @@ async def video(
 
 @router.get(
     "/jobs/{job_id}/thumbnail",
-    summary="A still of the clip (JPEG)",
+    summary="A still of the clip or of the picture (JPEG)",
     response_class=FileResponse,
-    responses=documented(401, 404, s304="Not modified"),
+    responses=documented(401, 404, 422, 503, s304="Not modified"),
 )
-def thumbnail(farm: Farm, request: Request, job_id: str) -> Response:
-    """A small still of the finished clip."""
-    job = farm.reader.job(job_id)
+async def thumbnail(
+    farm: Farm,
+    request: Request,
+    job_id: str,
+    of: Annotated[
+        Literal["clip", "input"] | None,
+        Query(description="without it the clip once there is one, else the picture"),
+    ] = None,
+) -> Response:
+    """A small still of the finished clip, or of the picture that was sent: 320 pixels wide, or on its longer side."""
+    job = await to_thread.run_sync(farm.reader.job, job_id)
     _there(job)
-    if job.thumbnail_sha256 is None:
-        raise NotFoundError(f"Job {job_id} has no thumbnail: it is {job.status}.")
-    return _stored(farm, request, job.thumbnail_sha256, "image/jpeg")
+    if of != "input" and job.thumbnail_sha256 is not None:
+        return await to_thread.run_sync(_stored, farm, request, job.thumbnail_sha256, "image/jpeg")
+    if of == "clip":
+        raise NotFoundError(f"Job {job_id} has no clip to show: it is {job.status}.")
+    picture = await to_thread.run_sync(_path, farm, job.input_sha256)
+    headers = {
+        "etag": f'"{farm.stills.name(job.input_sha256)}"',
+        "cache-control": A_DAY if of == "input" else ASK_AGAIN,
+    }
+    if _has(request, headers["etag"]):
+        return Response(status_code=304, headers=headers)
+    made = await farm.stills.of(picture, job.input_sha256)
+    return Response(made, media_type="image/jpeg", headers=headers)
 
 
 @router.get(

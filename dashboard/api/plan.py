@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
+from dashboard.examples import names
 from dashboard.forecast import forecast
 from dashboard.parts import Parts, parts
 from dashboard.problems import Responses, documented
@@ -15,9 +16,9 @@ router = APIRouter(tags=["planning"])
 Farm = Annotated[Parts, Depends(parts)]
 
 EXAMPLE: dict[str, Any] = {
-    "card": "RTX 2060",
-    "card_id": "GPU-0f7d...",
-    "node_name": "attic",
+    "card": names.CARD,
+    "card_id": names.CARD_ID,
+    "node_name": names.NODE,
     "vram_gib": 6.0,
     "usable_gib": 5.4,
     "fits": True,
@@ -59,7 +60,6 @@ BODY: dict[str, Any] = {
         "content": {
             "application/json": {
                 "schema": SubmittedSettings.model_json_schema(),
-                "example": {"preset": "native", "steps": 50},
             }
         },
     }

@@ -128,6 +128,78 @@ def test_the_description_names_the_new_fields(farm: RunningDashboard, http: http
     assert described["components"]["schemas"]["ClipFormat"]["enum"] == ["mp4", "gif", "webp"]
 
 
+def phone_photo() -> bytes:
+    """12 megapixels of a phone that was held upright: it lies on its side in the file. Upright, its upper half is red, the lower blue."""
+    lying = Image.new("RGB", (4032, 3024), (0, 0, 255))
+    lying.paste((255, 0, 0), (0, 0, 2016, 3024))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = io.BytesIO()
+    lying.save(out, "JPEG", quality=95, exif=exif)
+    return out.getvalue()
+
+
+def test_a_job_without_a_clip_shows_its_picture_small(farm: RunningDashboard, http: httpx.Client):
+    """Lists of jobs showed the picture as it was kept, up to 4096 pixels a side: some MB for each phone's photo in a batch."""
+    job = send(http, phone_photo()).json()
+    base = f"/api/v1/jobs/{job['id']}"
+    assert job["urls"]["thumbnail"] == f"{base}/thumbnail?of=input"
+    page = plain_http.get(f"{farm.base_url}/jobs", headers=farm.headers).text
+    assert (f'src="{base}/thumbnail?of=input"' in page, f'src="{base}/input"' in page) == (True, False)
+
+    answer = http.get(f"/jobs/{job['id']}/thumbnail")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert len(answer.content) < 20_000
+    with Image.open(io.BytesIO(answer.content)) as still:
+        assert (still.format, still.size) == ("JPEG", (240, 320))
+        upper, lower = still.getpixel((120, 80)), still.getpixel((120, 240))
+    assert np.abs(np.subtract((upper, lower), ((255, 0, 0), (0, 0, 255)))).max() < 4
+
+    (kept,) = farm.data.stills.iterdir()
+    kept.write_bytes(b"as it was kept")
+    again = http.get(f"/jobs/{job['id']}/thumbnail", params={"of": "input"})
+    assert again.content == b"as it was kept"
+    assert len(farm.stored_files) == 1  # the cache lies elsewhere
+
+
+def test_how_long_a_thumbnail_is_kept_follows_from_what_it_shows(http: httpx.Client, job_id: str):
+    queued = f"/jobs/{send(http, picture((5, 5, 5))).json()['id']}/thumbnail"
+    finished = f"/jobs/{job_id}/thumbnail"
+    told = {
+        (name, of): http.get(path, params={"of": of} if of else {}).headers.get("cache-control")
+        for name, path in (("queued", queued), ("finished", finished))
+        for of in ("", "clip", "input")
+    }
+    assert told == {
+        ("queued", ""): "private, no-cache",
+        ("queued", "clip"): "no-store",
+        ("queued", "input"): "private, max-age=86400",
+        ("finished", ""): "private, max-age=31536000, immutable",
+        ("finished", "clip"): "private, max-age=31536000, immutable",
+        ("finished", "input"): "private, max-age=86400",
+    }
+    assert http.get(queued, params={"of": "clip"}).status_code == 404
+    assert http.get(queued, params={"of": "preview"}).status_code == 422
+    assert http.get(finished).content != http.get(finished, params={"of": "input"}).content
+    tag = http.get(queued).headers["etag"]
+    same = http.get(queued, headers={"If-None-Match": tag})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    assert http.get(finished, headers={"If-None-Match": tag}).status_code == 200
+
+
+def test_a_picture_that_is_gone_or_damaged_has_no_still(farm: RunningDashboard, http: httpx.Client):
+    job = send(http, picture()).json()
+    path = f"/jobs/{job['id']}/thumbnail"
+    farm.stored_files[0].write_bytes(picture()[:300])
+    damaged = http.get(path)
+    assert (damaged.status_code, "cannot be read any more" in damaged.json()["detail"]) == (503, True)
+    assert list(farm.data.stills.iterdir()) == []
+    farm.stored_files[0].write_bytes(picture())
+    assert http.get(path).status_code == 200
+    farm.stored_files[0].unlink()
+    assert http.get(path).status_code == 404
+
+
 @pytest.fixture
 def job_id(farm: RunningDashboard, http: httpx.Client, tmp_path: Path) -> str:
     """A finished job with a real clip: 16 frames of 128x96 at 8 fps."""

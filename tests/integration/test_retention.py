@@ -69,7 +69,7 @@ def test_a_removed_job_says_so_everywhere_and_a_star_prevents_it(farm: RunningDa
     assert told["status"] == "finished"
     assert told["removed_at"] is not None
     assert told["urls"]["video"] is None
-    for file in ("video", "thumbnail", "input"):
+    for file in ("video", "thumbnail", "thumbnail?of=input", "input"):
         gone = http.get(f"/jobs/{other}/{file}")
         assert gone.status_code == 404
         assert "deleted on" in gone.json()["detail"]

@@ -1,0 +1,34 @@
+"""The farm that every example of the API's description is of: one PC with one card, and one picture that it rendered. Times are UTC."""
+
+FARM_ID = "01M7VZ4M00QJ3X8R6WEY5T2HKD"
+NODE_ID = "01M7VZA5W0BC9PN7FK4S1DG6ZV"
+NODE = "attic"
+ADDRESS = "192.168.1.23"
+CARD_ID = "GPU-0f7d2c1e-5b3a-4e86-9d21-7c4f8a6b3e90"
+CARD = "RTX 2060"
+MODEL = "i2vgen-xl"
+PRESET = "native"
+JOB_ID = "01M7W6C380P4M4RDQRPDQQ6SK5"
+ATTEMPT_ID = "01M7W6C47G9E2ZJ5T0XAVN8QHB"
+BATCH = "holiday 2026"
+PERSON = "ann"
+PROMPT = "waves roll in, slow zoom"
+INPUT_SHA256 = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+CLIP_SHA256 = "9c56cc51b374c3ba189210d5b6d4bf57790d351c96c47c02190ecf1e430635ab"
+WEIGHTS_SHA256 = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
+WEIGHTS_FILE = "unet/diffusion_pytorch_model.safetensors"
+WEIGHTS_BYTES = 7_101_234_567
+CODE = "8Jt0vQxK3mZrYw5LdPnB7aHcUe2GfTs9"
+FARM_VERSION = "0.1.0+3f29ac01b7d4"
+RAY_VERSION = "2.55.1"
+PYTHON_VERSION = "3.11.9"
+
+JOINED_AT = 1_795_161_600.0
+"""2026-11-20 08:00:00."""
+SUBMITTED_AT = 1_795_168_800.0
+"""2026-11-20 10:00:00."""
+ASSIGNED_AT = SUBMITTED_AT + 1
+STARTED_AT = SUBMITTED_AT + 3
+FINISHED_AT = SUBMITTED_AT + 472
+NOW = SUBMITTED_AT + 480
+"""When everything is asked that is asked about the finished job."""
