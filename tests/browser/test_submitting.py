@@ -171,8 +171,14 @@ def test_the_keyboard_alone_is_enough(furnished: Furnished, visit: Visit) -> Non
     assert (job.settings.prompt, job.preset) == ("He walks on", "standard")
 
 
-def test_pressing_render_again_after_no_answer_makes_one_job(furnished: Furnished, visit: Visit) -> None:
-    """The answer may be lost although the job was stored: the second press must repeat the key, not the job."""
+@pytest.mark.parametrize("names", [("street",), ("street", "person")], ids=["one picture", "the last of two"])
+def test_pressing_render_again_after_no_answer_makes_one_job(
+    furnished: Furnished, visit: Visit, names: tuple[str, ...]
+) -> None:
+    """The answer may be lost although the job was stored: the second press must repeat the key, not the job.
+
+    Regression: the last picture of a batch was sent again without the batch's name, and so refused for ever.
+    """
     page = visit.page
     visit.expected.append("/api/v1/jobs")
     keys: list[str] = []
@@ -182,7 +188,7 @@ def test_pressing_render_again_after_no_answer_makes_one_job(furnished: Furnishe
             route.continue_()
             return
         keys.append(request.headers["idempotency-key"])
-        if len(keys) == 1:
+        if len(keys) == len(names):
             route.fetch()  # it arrives and is stored, and its answer is thrown away
             route.abort()
         else:
@@ -190,14 +196,18 @@ def test_pressing_render_again_after_no_answer_makes_one_job(furnished: Furnishe
 
     page.route("**/api/v1/jobs", swallow)
     before = len(furnished.farm.reader.jobs(limit=100).jobs)
-    choose(page)
+    files = [{"name": f"{n}.jpg", "mimeType": "image/jpeg", "buffer": picture(n)} for n in names]
+    page.locator("#f-image").set_input_files(files)  # type: ignore[arg-type]  # the keys are those of FilePayload
     page.locator("#f-prompt").fill("Once")
     page.get_by_role("button", name="Render").click()
     expect(page.locator("#submit-error")).to_contain_text("The farm did not answer.")
     page.get_by_role("button", name="Render").click()
     expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
-    assert keys[0] == keys[1]
-    assert len(furnished.farm.reader.jobs(limit=100).jobs) == before + 1
+    assert keys[-2] == keys[-1]
+    jobs = furnished.farm.reader.jobs(limit=100).jobs
+    assert len(jobs) == before + len(names)
+    assert len({job.batch for job in jobs[: len(names)]}) == 1
+    assert (jobs[0].batch is None) == (len(names) == 1)
 
 
 def test_a_half_filled_form_survives_what_happens_meanwhile(furnished: Furnished, visit: Visit) -> None:
@@ -320,6 +330,11 @@ def test_one_bad_picture_of_many_is_named_and_the_good_ones_before_it_are_sent(
     expect(page.locator("#e-image")).to_contain_text("bad.jpg: ")
     expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
     expect(page.locator("#pictures li")).to_have_count(2)
+    first = newest(furnished)
+    page.get_by_role("button", name="Remove bad.jpg").click()
+    page.get_by_role("button", name="Render").click()
+    wait_until(lambda: newest(furnished).id != first.id, what="the job of the last picture")
+    assert newest(furnished).batch == first.batch
 
 
 def test_a_job_is_made_again_with_one_thing_changed(furnished: Furnished, visit: Visit) -> None:
@@ -337,6 +352,11 @@ def test_a_job_is_made_again_with_one_thing_changed(furnished: Furnished, visit:
     job = newest(furnished)
     assert job.settings == replace(before.settings, steps=20)
     assert job.input_sha256 == before.input_sha256
+    expect(page.locator("#seed-locked")).to_have_text("seed locked")
+    page = visit.go("/submit")  # regression: each later clip had that job's seed
+    expect(page.locator("#seed-lock")).not_to_be_checked()
+    expect(page.locator("#f-seed")).to_have_value("")
+    expect(page.locator("#seed-locked")).to_be_hidden()
 
 
 def test_a_locked_seed_stays_and_an_unlocked_one_is_new_each_time(furnished: Furnished, visit: Visit) -> None:
@@ -360,3 +380,9 @@ def test_a_locked_seed_stays_and_an_unlocked_one_is_new_each_time(furnished: Fur
     page.reload()
     expect(page.locator("#f-seed")).to_have_value(str(locked))
     expect(page.locator("#seed-lock")).to_be_checked()
+    expect(page.locator("#seed-locked")).to_be_visible()  # the settings are folded away
+    page.get_by_text("Advanced settings").click()
+    page.get_by_role("checkbox", name="Lock the seed").uncheck()
+    expect(page.locator("#f-seed")).to_have_value("")
+    page.reload()
+    expect(page.locator("#f-seed")).to_have_value("")
