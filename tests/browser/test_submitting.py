@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from playwright.sync_api import FileChooser, Page, expect
 
+from farm.feed import CardChanged, LiveCard
 from farm.model import Job
 from tests.browser.conftest import Furnished, Template, Visit, furnished_farm
-from tests.browser.farm_in_use import picture
+from tests.browser.farm_in_use import CPU, picture
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
@@ -265,6 +266,74 @@ def test_every_change_of_the_settings_asks_the_planner(furnished: Furnished, vis
     expect(best).to_contain_text("No card of this farm can run it")
     page.locator("label.preset", has_text="DRAFT").click()
     expect(page.locator(".forecast", has_text="Ryzen 5 3600")).to_contain_text("measured on this card")
+
+
+def test_the_planner_is_asked_again_when_a_card_comes_and_when_the_farm_answers_again(
+    furnished: Furnished, visit: Visit
+) -> None:
+    """Regression: "No card has joined yet" stayed for good, and after one lost answer no preset was asked about any more."""
+    page = visit.page
+    visit.expected.append("/api/v1/plan")
+    best, can = page.locator("#plan-best"), page.locator("#can-preview")
+    page.route("**/api/v1/plan", lambda route: route.abort())
+    page.reload(wait_until="domcontentloaded")
+    expect(best).to_have_text("The farm does not answer; nothing can be foretold.")
+    page.unroute("**/api/v1/plan")
+    page.route("**/api/v1/plan", lambda route: route.fulfill(json=[]))
+    expect(best).to_contain_text("No card has joined yet")
+    expect(can).to_have_text("No card yet")
+    page.unroute("**/api/v1/plan")
+    furnished.scheduler.publish(CardChanged(LiveCard(CPU.id, "node-desk", "desk", CPU.name, "idle")))
+    expect(best).to_contain_text("on RTX 3060 of desk")
+    expect(can).to_contain_text("RTX 3060")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "said"),
+    [
+        (
+            503,
+            {"detail": "The disk is full.", "remedy": "Free 2 GB with `farm models`.", "errors": []},
+            "The disk is full. Free 2 GB with farm models.",
+        ),
+        (
+            422,
+            {
+                "detail": "x",
+                "errors": [{"field": "settings.hue", "message": "No hue.", "remedy": "Leave it out."}],
+            },
+            "No hue. Leave it out.",
+        ),
+        (
+            422,
+            {
+                "detail": "x",
+                "errors": [{"field": "settings.steps", "message": "Too many steps.", "remedy": ""}],
+            },
+            "These settings cannot be rendered yet.",
+        ),
+    ],
+    ids=["trouble", "of no field", "of a field"],
+)
+def test_what_the_planner_refuses_is_said_as_it_is(
+    furnished: Furnished, visit: Visit, status: int, answer: dict[str, object], said: str
+) -> None:
+    """Regression: every refusal read "These settings cannot be rendered yet."."""
+    page = visit.page
+    visit.expected.append("/api/v1/plan")
+    page.route("**/api/v1/plan", lambda route: route.fulfill(status=status, json=answer))
+    page.locator("label.preset", has_text="Quality").click()
+    expect(page.locator("#plan-best")).to_have_text(said)
+
+
+def test_the_planner_leads_to_the_sign_in_page_when_the_session_has_ended(
+    furnished: Furnished, visit: Visit
+) -> None:
+    page = visit.page
+    visit.expected.append("/api/v1/plan")
+    page.route("**/api/v1/plan", lambda route: route.fulfill(status=401, json={"detail": "Revoked."}))
+    page.reload(wait_until="commit")
+    page.wait_for_url("**/signin?next=%2Fsubmit")
 
 
 def test_each_preset_says_which_cards_can_do_it(furnished: Furnished, visit: Visit) -> None:
