@@ -67,6 +67,12 @@ def test_a_limit_that_would_delete_clips_asks_first(farm: Furnished, visit: Visi
     days.fill("")
     page.locator('form[data-settings="keep"]').get_by_role("button", name="Save").click()
     expect(page.locator("main")).to_contain_text("none: everything is kept")
+    visit.expected.append("/api/v1/settings/retention")  # regression: "Failed to fetch" was shown
+    page.route("**/api/v1/settings/retention?*", lambda route: route.abort())
+    days.fill("1")
+    days.press("Enter")
+    notice = page.locator('form[data-settings="keep"] .notice')
+    expect(notice).to_have_text("The farm does not answer. Nothing was changed; try again when it is back.")
 
 
 def test_the_largest_picture_is_set_and_the_form_for_a_new_clip_says_so(
