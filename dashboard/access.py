@@ -44,6 +44,7 @@ NEEDS: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/events"): _R,
     ("POST", "/api/v1/plan"): _R,
     ("POST", "/api/v1/tokens"): _A,
+    ("DELETE", "/api/v1/tokens/{token_id}"): _A,
     ("GET", "/api/v1/settings"): _R,
     ("PATCH", "/api/v1/settings"): _A,
     ("GET", "/api/v1/settings/retention"): _A,

@@ -23,6 +23,7 @@ from dashboard.api import (
     plan,
     reach,
     stats,
+    tokens,
     weights,
 )
 from dashboard.api import settings as farm_settings
@@ -78,6 +79,7 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
         reach,
         weights,
         farm_settings,
+        tokens,
     ):
         app.include_router(module.router, prefix=API)
     app.include_router(join.open_router)

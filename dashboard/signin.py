@@ -54,6 +54,21 @@ def check(farm: Parts, token: str, accepts: frozenset[TokenKind]) -> Credential:
     return judge(farm.reader.token(token), accepts, farm.now())
 
 
+def sent_token(connection: HTTPConnection) -> str:
+    """The token of a program, or else of the browser's session; empty where none was sent."""
+    sent = bearer(connection.headers)
+    return sent if sent is not None else connection.cookies.get(COOKIE, "")
+
+
+def is_still_good(request: Request) -> bool:
+    """Whether a request that was let in, and is still being answered, would be let in again to see things."""
+    try:
+        demand(check(parts_of(request), sent_token(request), _PEOPLE), May.READ)
+    except FarmError:
+        return False
+    return True
+
+
 class SignedIn:
     """ASGI middleware: judges every request before anything else reads it, and leaves `request.state.credential`."""
 
@@ -72,11 +87,12 @@ class SignedIn:
         connection = HTTPConnection(scope)
         headers = connection.headers
         sent = bearer(headers)
-        token = sent if sent is not None else connection.cookies.get(COOKIE, "")
         path = scope["path"]
         accepts = _NODES if path in NODE_PATHS or FOR_NODES.fullmatch(path) else _PEOPLE
         try:
-            credential = await to_thread.run_sync(check, parts_of(connection), token, accepts)
+            credential = await to_thread.run_sync(
+                check, parts_of(connection), sent_token(connection), accepts
+            )
             if credential.kind == TokenKind.SESSION and sent is not None:
                 raise SignInError("A browser's session is not a bearer token.", "Make one with `farm token`.")
         except SignInError as error:

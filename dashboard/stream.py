@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,7 +186,7 @@ class Live:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.close)
 
-    async def events(self, job_id: str | None = None, last_id: str | None = None) -> AsyncIterator[bytes]:
+    async def events(self, job_id: str | None = None, last_id: str | None = None) -> AsyncGenerator[bytes]:
         """One page's stream, encoded: what it missed since `last_id`, or the state now, and then all that happens."""
         subscriber = Subscriber(job_id)
         self._subscribers.add(subscriber)

@@ -443,6 +443,14 @@ class RetentionView(Answer):
     bytes: int
 
 
+class EndedView(Answer):
+    """A token was ended, and with it so many browser `sessions` that it had opened. `this_pc`: the head's own PC came in by it."""
+
+    name: str
+    sessions: int
+    this_pc: bool
+
+
 class TokenView(Answer):
     """A fresh token, shown this once; the farm keeps only its hash.
 

@@ -11,16 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from farm.model import Tier
+from farm.planning.precedence import AFFINITY
 from scheduler.lanes import Group, Lane, rank
 from scheduler.scene import Scene
 from scheduler.spread import Spread
 from scheduler.turns import UNKNOWN, Flags, Numbers
 
-AFFINITY = 10.0
-"""A card changes its model when that is due by more than so many times the load: changing costs a tenth of its time at most."""
-
 BULK_AFFINITY = 60.0
-"""The same for batches, whose users mind a quarter of an hour less: changing costs a sixtieth."""
+"""As `AFFINITY`, for batches, whose users mind a quarter of an hour less: changing costs a sixtieth."""
 
 
 class Chosen(NamedTuple):

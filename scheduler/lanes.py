@@ -11,14 +11,10 @@ import numpy as np
 
 from farm.model import Card, Job, StageKind, Tier
 from farm.planning.eligibility import Verdict
+from farm.planning.precedence import AGEING_S, PATIENCE
 from farm.planning.tiers import tier_now
 from scheduler.shares import Shares
 from scheduler.turns import Offers, Turns
-
-AGEING_S = 3600.0
-"""So long in vain weighs as much as one step of priority: a lane that gets nothing rises, and falls back once it was served."""
-PATIENCE = 4.0
-"""A job may wait this many times its own length before a shorter one that came later no longer goes first."""
 
 BURST = 16
 BURST_S = 1.0

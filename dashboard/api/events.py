@@ -1,14 +1,18 @@
 """Server-sent events: what happens on the farm, as it happens."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import StreamingResponse
 
+from dashboard import stream
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented
+from dashboard.signin import is_still_good
 
 router = APIRouter(tags=["events"])
 
@@ -30,9 +34,24 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
 
-def _stream(events: AsyncIterator[bytes]) -> EventStream:
+def _stream(request: Request, events: AsyncGenerator[bytes]) -> EventStream:
     # X-Accel-Buffering: nginx in front would otherwise hold events back.
-    return EventStream(events, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+    return EventStream(
+        _while_good(request, events), headers={"cache-control": "no-store", "x-accel-buffering": "no"}
+    )
+
+
+async def _while_good(request: Request, events: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    """The events until whoever asked for them may not see them any more: looked at with each heartbeat, and as often on a busy farm."""
+    clock = asyncio.get_running_loop().time
+    looked_at = clock()
+    async with aclosing(events):
+        async for event in events:
+            if clock() - looked_at >= stream.HEARTBEAT_S:
+                if not await to_thread.run_sync(is_still_good, request):
+                    return
+                looked_at = clock()
+            yield event
 
 
 @router.get(
@@ -42,9 +61,9 @@ def _stream(events: AsyncIterator[bytes]) -> EventStream:
     response_model=None,
     responses=_STREAM | documented(401),
 )
-async def all_events(farm: Farm, last_event_id: LastId = None) -> EventStream:
+async def all_events(request: Request, farm: Farm, last_event_id: LastId = None) -> EventStream:
     """Everything that happens; resumable with `Last-Event-ID`."""
-    return _stream(farm.live.events(last_id=last_event_id))
+    return _stream(request, farm.live.events(last_id=last_event_id))
 
 
 @router.get(
@@ -54,7 +73,7 @@ async def all_events(farm: Farm, last_event_id: LastId = None) -> EventStream:
     response_model=None,
     responses=_STREAM | documented(401, 404),
 )
-async def job_events(farm: Farm, job_id: str, last_event_id: LastId = None) -> EventStream:
+async def job_events(request: Request, farm: Farm, job_id: str, last_event_id: LastId = None) -> EventStream:
     """What happens to one job; resumable with `Last-Event-ID`."""
     await to_thread.run_sync(farm.reader.job, job_id)
-    return _stream(farm.live.events(job_id, last_event_id))
+    return _stream(request, farm.live.events(job_id, last_event_id))

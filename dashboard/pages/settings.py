@@ -10,9 +10,11 @@ from starlette.responses import Response
 from dashboard.api.settings import show_settings
 from dashboard.frame import Farm, page
 from dashboard.views import show_models, show_nodes
+from dashboard.words import THIN, gib
 from farm import __version__
-from farm.answers import NodeView
+from farm.answers import ModelView, NodeView
 from farm.auth import Scope
+from farm.planning.precedence import AFFINITY, AGEING_S, PATIENCE
 from farm.retention import DAY_S, Limits
 
 router = APIRouter(include_in_schema=False)
@@ -50,7 +52,8 @@ def settings_page(request: Request, farm: Farm) -> Response:
     nodes = show_nodes(farm)
     settings = farm.in_force()
     limits = Limits(settings.keep_days, settings.keep_gb)
-    admin = request.state.credential.may(Scope.ADMIN)
+    me, models = request.state.credential, show_models(farm)
+    admin = me.may(Scope.ADMIN)
     context = {
         "limits": limits,
         "due": 0 if limits.days is None else farm.retention.due(farm.now() - limits.days * DAY_S),
@@ -62,10 +65,14 @@ def settings_page(request: Request, farm: Farm) -> Response:
         "counts": farm.reader.counts(),
         "settings": settings,
         "tiers": TIERS,
+        "hours_in_vain": AGEING_S / 3600.0,
+        "patience": PATIENCE,
+        "affinity": AFFINITY,
         "storage": storage(farm.data.root, farm.data.database),
         "nodes": [(node, models_of(node)) for node in nodes],
         "states": [card.state for node in nodes for card in node.cards],
-        "models": show_models(farm),
+        "models": models,
+        "weights": {model.name: weights_size(model) for model in models},
         "version": __version__,
     }
     return page(request, "settings.html", context)
@@ -79,9 +86,18 @@ def storage(folder: Path, database: Path) -> Storage:
 
 
 def models_of(node: NodeView) -> dict[str, list[str]]:
-    """Each model that a PC has, with the names of its cards that can run it."""
+    """Each model that lies on a PC, as its cards tell, with the names of those that can run it."""
     found: dict[str, list[str]] = {}
     for card in node.cards:
         for model in card.models:
             found.setdefault(model, []).append(card.name)
     return dict(sorted(found.items()))
+
+
+def weights_size(model: ModelView) -> str:
+    """What a model's weights take of a PC's disk: as they lie on the head, where they do, else as the catalogue has it."""
+    if model.weights_bytes is not None:
+        return gib(model.weights_bytes / 2**30)
+    if model.download_gib is None:
+        return "size not known"
+    return f"about{THIN}{gib(model.download_gib)}" if model.download_gib else "comes with the farm"

@@ -56,8 +56,9 @@ async function act(button) {
   const focused = document.activeElement === button;
   button.disabled = true;
   try {
-    const { do: verb, jobId, nodeId, body } = button.dataset;
+    const { do: verb, jobId, nodeId, tokenId, body } = button.dataset;
     if (verb === "forget") await send(`/api/v1/nodes/${encodeURIComponent(nodeId)}`, undefined, {}, "DELETE");
+    else if (tokenId) await send(`/api/v1/tokens/${encodeURIComponent(tokenId)}`, undefined, {}, "DELETE");
     else if (nodeId) await post(`/api/v1/nodes/${encodeURIComponent(nodeId)}/${verb}`);
     else await post(`/api/v1/jobs/${encodeURIComponent(jobId)}/${verb}`, body && JSON.parse(body));
     await refresh();

@@ -3,14 +3,19 @@
 import { duration, gib, prose } from "./words.js";
 
 const REST_MS = 250; // of the keyboard, before the planner is asked
+const ANEW_MS = 2000; // cards come and change in bursts, and to ask anew is a question for each preset
 const CARDS_SHOWN = 12;
 
 let asked = 0;
+let round = 0;
 let timer = 0;
+let planned = 0;
 let before = "";
 const ofPreset = new Map(); // name -> forecasts, the best card first
+const states = new Map(); // card -> what was last heard of it that may change a forecast
 
-/** Keeps the panel true to the form; `settings()` gives what would be sent, `wrong(errors)` shows what the farm refuses of it. */
+/** Keeps the panel true to the form and the cards; `settings()` gives what would be sent, `wrong(errors)` shows what the farm refuses of
+    it at its fields and gives back the sentences that have none. */
 export function keepPlan(form, settings, wrong) {
   const ask = (wait) => {
     const { prompt, negative_prompt, seed, priority, ...rest } = settings(); // these change neither memory nor time
@@ -18,12 +23,28 @@ export function keepPlan(form, settings, wrong) {
     if (sent === before) return;
     before = sent;
     clearTimeout(timer);
-    timer = setTimeout(() => show(sent, rest.preset, wrong), wait);
+    timer = setTimeout(() => show(sent, rest.preset, wrong, anew), wait);
+  };
+  const anew = () => {
+    planned ||= setTimeout(() => {
+      planned = 0;
+      if (document.hidden) return; // the page is fetched again when it is looked at
+      before = "";
+      ask(0);
+      askForPresets(form, anew);
+    }, ANEW_MS);
   };
   form.addEventListener("input", () => ask(REST_MS));
   form.addEventListener("change", () => ask(0));
+  document.addEventListener("farm:refreshed", anew); // after a break, or when the scheduler is back
+  document.addEventListener("farm:card", ({ detail: card }) => {
+    const state = `${card.state === "busy" ? "idle" : card.state} ${card.fetching.length}`; // what a card is at does not count
+    if (states.get(card.id) === state) return;
+    states.set(card.id, state);
+    anew();
+  });
   ask(0);
-  askForPresets(form);
+  askForPresets(form, anew);
 }
 
 async function foresee(sent) {
@@ -32,10 +53,11 @@ async function foresee(sent) {
     headers: { "content-type": "application/json", accept: "application/json" },
     body: sent,
   });
-  return { ok: answer.ok, said: await answer.json() };
+  if (answer.status === 401) location.assign(`/signin?next=${encodeURIComponent(location.pathname + location.search)}`);
+  return { ok: answer.ok, status: answer.status, said: await answer.json().catch(() => ({})) };
 }
 
-async function show(sent, preset, wrong) {
+async function show(sent, preset, wrong, anew) {
   const mine = ++asked;
   const best = document.getElementById("plan-best");
   let found;
@@ -44,14 +66,17 @@ async function show(sent, preset, wrong) {
   } catch {
     before = ""; // the next change asks again
     if (mine === asked) best.replaceChildren(line("unit", "The farm does not answer; nothing can be foretold."));
+    anew();
     return;
   }
   if (mine !== asked) return; // the form has changed since
   const panel = document.getElementById("plan-cards");
   if (!found.ok) {
-    wrong(found.said.errors || []);
-    best.replaceChildren(line("unit", "These settings cannot be rendered yet."));
+    const why = line("unit", "");
+    prose(why, refusal(found, wrong(found.said.errors || [])));
+    best.replaceChildren(why);
     panel.hidden = true;
+    if (found.status >= 500) anew();
     return;
   }
   wrong([]);
@@ -60,6 +85,13 @@ async function show(sent, preset, wrong) {
   document.getElementById("forecasts").replaceChildren(...found.said.slice(0, CARDS_SHOWN).map(oneCard));
   const more = found.said.length - CARDS_SHOWN;
   if (more > 0) document.getElementById("forecasts").append(item("unit", `${more} more ${more === 1 ? "card" : "cards"}`));
+}
+
+/** Why nothing is foretold. What the farm says at the fields is not said again here. */
+function refusal({ status, said }, unplaced) {
+  if (unplaced.length) return unplaced.join(" ");
+  if (said.errors?.length) return "These settings cannot be rendered yet.";
+  return [said.detail || `The farm answered ${status}.`, said.remedy].filter(Boolean).join(" ");
 }
 
 /** The best card in a sentence or two, and what would make it faster or make it fit. */
@@ -148,18 +180,21 @@ function status(one) {
 }
 
 /** Each preset card says which of the farm's cards can do it. One question after the other: the form's own goes first. */
-async function askForPresets(form) {
+async function askForPresets(form, anew) {
+  const mine = ++round;
   for (const input of form.querySelectorAll('input[name="preset"]')) {
     const place = document.getElementById(`can-${input.value}`);
     try {
-      const { ok, said } = await foresee(JSON.stringify({ preset: input.value }));
+      const { ok, status, said } = await foresee(JSON.stringify({ preset: input.value }));
+      if (mine !== round) return; // asked anew since
+      if (status >= 500) return anew();
       if (!ok) continue;
       ofPreset.set(input.value, said);
       const can = said.filter((one) => one.eligible);
       place.classList.toggle("cannot", !can.length);
+      place.title = can.length || !said.length ? "" : because(said[0]).replaceAll("`", "");
       if (!can.length) {
         place.textContent = said.length ? "No card here can run it" : "No card yet";
-        place.title = said.length ? because(said[0]).replaceAll("`", "") : "";
         continue;
       }
       const more = can.length - 2;
@@ -167,7 +202,7 @@ async function askForPresets(form) {
       if (more > 0) parts.push(`${more} more`);
       place.replaceChildren(...parts.flatMap((text, index) => (index ? [", ", span(text)] : [span(text)])));
     } catch {
-      return; // the farm does not answer; the bar above says so
+      return anew(); // the farm does not answer; the panel says so
     }
   }
 }

@@ -1,6 +1,6 @@
 // The forms of the Settings page: each saves its own settings, and what would delete files asks first.
 
-import { confirm, patch, Refused } from "./actions.js";
+import { confirm, get, patch, Refused } from "./actions.js";
 import { refresh } from "./live.js";
 import { gb, prose } from "./words.js";
 
@@ -73,9 +73,12 @@ async function agreed(values) {
 async function look(values) {
   const query = new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null));
   if (![...query].length) return { jobs: 0, bytes: 0 };
-  const answer = await fetch(`/api/v1/settings/retention?${query}`, { headers: { accept: "application/json" } });
-  if (!answer.ok) return { jobs: 0, bytes: 0 }; // saving says what is wrong with them
-  return answer.json();
+  try {
+    return await get(`/api/v1/settings/retention?${query}`);
+  } catch (error) {
+    if (error instanceof Refused && error.errors.length) return { jobs: 0, bytes: 0 }; // saving says what is wrong with them
+    throw error;
+  }
 }
 
 function said({ jobs, bytes }) {

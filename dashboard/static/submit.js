@@ -11,12 +11,16 @@ const SEED = "farm-seed";
 
 let form;
 let keys = new Map(); // picture -> the name of its request, so that a repeat makes no second job
+let batch = ""; // the name of the pictures sent at once, also for the last one that is left after an error
+let batched = new WeakSet(); // those pictures
+let locked = false; // whether a person locked the seed, in this form or an earlier one; the form of a job comes with its seed locked
 
 export function offerSubmit() {
   form = document.getElementById("submit");
   if (!form) return;
   takePictures(form, () => {
     keys.clear();
+    if (!pictures().some((file) => batched.has(file))) batch = "";
     clearError("image");
   });
   form.addEventListener("change", (event) => {
@@ -52,24 +56,37 @@ function showPreset() {
     : "optional, such as “zoom” or “pan left”";
 }
 
-/** A locked seed stays from clip to clip and from visit to visit; else each clip gets a new one. */
+/** A locked seed stays from clip to clip; one that a person locked also from visit to visit. Else each clip gets a new one. */
 function lockSeed() {
   const lock = document.getElementById("seed-lock");
   const kept = localStorage.getItem(SEED);
   if (kept !== null && form.seed.value === "") {
     form.seed.value = kept;
-    lock.checked = true;
+    lock.checked = locked = true;
   }
-  const keep = () => (lock.checked && form.seed.value !== "" ? localStorage.setItem(SEED, form.seed.value) : localStorage.removeItem(SEED));
-  lock.addEventListener("change", keep);
-  form.seed.addEventListener("change", keep);
+  lock.addEventListener("change", () => {
+    locked = lock.checked;
+    if (!locked) form.seed.value = "";
+    keepSeed();
+  });
+  form.seed.addEventListener("change", () => locked && keepSeed());
+  sayLocked();
+}
+
+function keepSeed() {
+  if (locked && form.seed.value !== "") localStorage.setItem(SEED, form.seed.value);
+  else localStorage.removeItem(SEED);
+  sayLocked();
+}
+
+/** Said where the settings are folded away too: such a seed is easily forgotten. */
+function sayLocked() {
+  document.getElementById("seed-locked").hidden = !document.getElementById("seed-lock").checked;
 }
 
 function afterSeed(job) {
-  if (document.getElementById("seed-lock").checked) {
-    form.seed.value = job.settings.seed;
-    localStorage.setItem(SEED, form.seed.value);
-  } else form.seed.value = "";
+  form.seed.value = document.getElementById("seed-lock").checked ? job.settings.seed : "";
+  if (locked) keepSeed();
 }
 
 function settings(wrong) {
@@ -114,12 +131,14 @@ async function send() {
   bar.hidden = false;
   const made = [];
   const todo = files.length ? files : [null];
-  const batch = files.length > 1 ? form.dataset.batch || newBatch() : ""; // what is left of one after an error stays of it
-  form.dataset.batch = batch;
+  if (files.length > 1) {
+    batch ||= newBatch();
+    batched = new WeakSet(files);
+  }
   let failed = null;
   for (const [index, file] of todo.entries()) {
     button.textContent = todo.length > 1 ? `Sending ${index + 1} of ${todo.length}…` : "Sending…";
-    const request = await post(wanted, file, batch, (part) => (bar.value = (100 * (index + part)) / todo.length));
+    const request = await post(wanted, file, (part) => (bar.value = (100 * (index + part)) / todo.length));
     if (request.status !== 200 && request.status !== 201) {
       failed = request;
       break;
@@ -129,9 +148,9 @@ async function send() {
   button.disabled = false;
   button.textContent = "Render";
   bar.hidden = true;
-  if (made.length) done(made, batch);
+  if (made.length) done(made);
   if (!failed) {
-    form.dataset.batch = "";
+    batch = "";
     return keys.clear();
   }
   const rest = files.slice(made.length);
@@ -144,7 +163,7 @@ async function send() {
 }
 
 /** Sends one picture, or the name of the one that the farm has; the request, once it has ended. */
-function post(wanted, file, batch, progress) {
+function post(wanted, file, progress) {
   const body = new FormData();
   if (batch) body.append("batch", batch);
   body.append("settings", wanted);
@@ -181,7 +200,7 @@ function refused(request, name) {
   trouble([answer.detail || `The farm answered ${request.status}.`, answer.remedy].filter(Boolean).join(" "));
 }
 
-function done(jobs, batch) {
+function done(jobs) {
   const line = document.getElementById("sent");
   const link = document.createElement("a");
   link.href = batch ? `/jobs?batch=${encodeURIComponent(batch)}` : `/jobs/${encodeURIComponent(jobs[0].id)}`;
@@ -236,10 +255,10 @@ function place(errors) {
   return unplaced;
 }
 
-/** What the planner refuses, said at its fields without taking the focus from whoever is typing. */
+/** What the planner refuses, said at its fields without taking the focus from whoever is typing; what has no field comes back. */
 function showRefused(errors) {
   for (const name of ["preset", "model", ...NUMBERS, "motion"]) clearError(name);
-  place(errors);
+  return place(errors);
 }
 
 function trouble(text, focus = true) {

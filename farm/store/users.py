@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from farm.auth import Role, TokenKind
+from farm.auth import Credential, Role, TokenKind
 from farm.errors import BadInputError, ConflictError, NotFoundError
 from farm.ids import new_id
 from farm.store import schema
@@ -32,11 +32,23 @@ class User:
 class GivenToken:
     """What may be shown of a program's token; times in wall seconds."""
 
+    id: str
     name: str
+    kind: TokenKind
     scope: str
     created_at: float
     expires_at: float | None
     user: str | None
+
+    @property
+    def this_pc(self) -> bool:
+        """Whether the head's own PC comes in by it."""
+        return (self.kind, self.name) == (TokenKind.ADMIN, THIS_PC)
+
+    def let_in(self, browser: Credential) -> bool:
+        """Whether this browser's session is one of those that end with it; a token of a program opens none."""
+        opened = (TokenKind.SESSION, None, self.name)
+        return self.kind is TokenKind.ADMIN and (browser.kind, browser.user, browser.name) == opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +95,15 @@ class Users:
         """The tokens of programs that are good at `now`, the newest first."""
         tokens, users = schema.tokens, schema.users
         statement = (
-            sa.select(tokens.c.name, tokens.c.scope, tokens.c.created_at, tokens.c.expires_at, users.c.name)
+            sa.select(
+                tokens.c.id,
+                tokens.c.name,
+                tokens.c.kind,
+                tokens.c.scope,
+                tokens.c.created_at,
+                tokens.c.expires_at,
+                users.c.name,
+            )
             .outerjoin(users, tokens.c.user_id == users.c.id)
             .where(
                 tokens.c.kind.in_((TokenKind.ADMIN, TokenKind.API)),
@@ -92,7 +112,10 @@ class Users:
             .order_by(tokens.c.created_at.desc(), tokens.c.id)
         )
         with self._engine.connect() as connection:
-            return [GivenToken(*row) for row in connection.execute(statement)]
+            return [
+                GivenToken(row[0], row[1], TokenKind(row[2]), *row[3:])
+                for row in connection.execute(statement)
+            ]
 
     def end_tokens(self, called: str, now: float, *, every: bool = False) -> Ended:
         """Ends the token that has this name or id, and the browser sessions opened by a token of its name. `every`: all of that name.

@@ -1,11 +1,12 @@
 """The Settings page's main job: an admin sets the farm, sees who set what, and is asked before anything is deleted."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from farm.auth import Role
+from farm.auth import Role, Scope, TokenKind, new_token
 from farm.passwords import hash_password
 from farm.store.engine import open_engine
 from farm.store.users import Users
@@ -67,6 +68,12 @@ def test_a_limit_that_would_delete_clips_asks_first(farm: Furnished, visit: Visi
     days.fill("")
     page.locator('form[data-settings="keep"]').get_by_role("button", name="Save").click()
     expect(page.locator("main")).to_contain_text("none: everything is kept")
+    visit.expected.append("/api/v1/settings/retention")  # regression: "Failed to fetch" was shown
+    page.route("**/api/v1/settings/retention?*", lambda route: route.abort())
+    days.fill("1")
+    days.press("Enter")
+    notice = page.locator('form[data-settings="keep"] .notice')
+    expect(notice).to_have_text("The farm does not answer. Nothing was changed; try again when it is back.")
 
 
 def test_the_largest_picture_is_set_and_the_form_for_a_new_clip_says_so(
@@ -136,6 +143,25 @@ def test_accounts_sign_in_by_password_and_the_pages_are_accessible(farm: Furnish
         expect(page.locator("#users")).to_contain_text(name)
         expect(page.locator("#tokens")).to_contain_text("admin")
         assert serious_in_both_schemes(page) == []
+
+
+def test_an_admin_ends_a_token_and_is_told_when_it_is_the_way_in_of_this_browser(
+    farm: Furnished, visit: Visit
+) -> None:
+    farm.farm.registry.add_token(new_token(), TokenKind.API, "wall", time.time(), scope=Scope.READ)
+    page = visit.go("/settings")
+    row = page.locator("#tokens tr", has_text="wall")
+    page.get_by_role("button", name="End admin").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("This browser may have signed in with it, and is then signed out too")
+    dialog.get_by_role("button", name="Keep it").click()
+    row.get_by_role("button", name="End wall").click()
+    expect(dialog).to_contain_text("Whatever uses it is refused from now on. It cannot be brought back.")
+    expect(dialog).not_to_contain_text("This browser")
+    dialog.get_by_role("button", name="End the token").click()
+    expect(row).to_have_count(0)
+    expect(dialog).to_be_hidden()
+    assert serious(page) == []
 
 
 def test_a_star_keeps_a_clip_and_a_second_press_lets_it_go(farm: Furnished, visit: Visit) -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from playwright.sync_api import FileChooser, Page, expect
 
+from farm.feed import CardChanged, LiveCard
 from farm.model import Job
 from tests.browser.conftest import Furnished, Template, Visit, furnished_farm
-from tests.browser.farm_in_use import picture
+from tests.browser.farm_in_use import CPU, picture
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
@@ -171,8 +172,14 @@ def test_the_keyboard_alone_is_enough(furnished: Furnished, visit: Visit) -> Non
     assert (job.settings.prompt, job.preset) == ("He walks on", "standard")
 
 
-def test_pressing_render_again_after_no_answer_makes_one_job(furnished: Furnished, visit: Visit) -> None:
-    """The answer may be lost although the job was stored: the second press must repeat the key, not the job."""
+@pytest.mark.parametrize("names", [("street",), ("street", "person")], ids=["one picture", "the last of two"])
+def test_pressing_render_again_after_no_answer_makes_one_job(
+    furnished: Furnished, visit: Visit, names: tuple[str, ...]
+) -> None:
+    """The answer may be lost although the job was stored: the second press must repeat the key, not the job.
+
+    Regression: the last picture of a batch was sent again without the batch's name, and so refused for ever.
+    """
     page = visit.page
     visit.expected.append("/api/v1/jobs")
     keys: list[str] = []
@@ -182,7 +189,7 @@ def test_pressing_render_again_after_no_answer_makes_one_job(furnished: Furnishe
             route.continue_()
             return
         keys.append(request.headers["idempotency-key"])
-        if len(keys) == 1:
+        if len(keys) == len(names):
             route.fetch()  # it arrives and is stored, and its answer is thrown away
             route.abort()
         else:
@@ -190,14 +197,18 @@ def test_pressing_render_again_after_no_answer_makes_one_job(furnished: Furnishe
 
     page.route("**/api/v1/jobs", swallow)
     before = len(furnished.farm.reader.jobs(limit=100).jobs)
-    choose(page)
+    files = [{"name": f"{n}.jpg", "mimeType": "image/jpeg", "buffer": picture(n)} for n in names]
+    page.locator("#f-image").set_input_files(files)  # type: ignore[arg-type]  # the keys are those of FilePayload
     page.locator("#f-prompt").fill("Once")
     page.get_by_role("button", name="Render").click()
     expect(page.locator("#submit-error")).to_contain_text("The farm did not answer.")
     page.get_by_role("button", name="Render").click()
     expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
-    assert keys[0] == keys[1]
-    assert len(furnished.farm.reader.jobs(limit=100).jobs) == before + 1
+    assert keys[-2] == keys[-1]
+    jobs = furnished.farm.reader.jobs(limit=100).jobs
+    assert len(jobs) == before + len(names)
+    assert len({job.batch for job in jobs[: len(names)]}) == 1
+    assert (jobs[0].batch is None) == (len(names) == 1)
 
 
 def test_a_half_filled_form_survives_what_happens_meanwhile(furnished: Furnished, visit: Visit) -> None:
@@ -255,6 +266,74 @@ def test_every_change_of_the_settings_asks_the_planner(furnished: Furnished, vis
     expect(best).to_contain_text("No card of this farm can run it")
     page.locator("label.preset", has_text="DRAFT").click()
     expect(page.locator(".forecast", has_text="Ryzen 5 3600")).to_contain_text("measured on this card")
+
+
+def test_the_planner_is_asked_again_when_a_card_comes_and_when_the_farm_answers_again(
+    furnished: Furnished, visit: Visit
+) -> None:
+    """Regression: "No card has joined yet" stayed for good, and after one lost answer no preset was asked about any more."""
+    page = visit.page
+    visit.expected.append("/api/v1/plan")
+    best, can = page.locator("#plan-best"), page.locator("#can-preview")
+    page.route("**/api/v1/plan", lambda route: route.abort())
+    page.reload(wait_until="domcontentloaded")
+    expect(best).to_have_text("The farm does not answer; nothing can be foretold.")
+    page.unroute("**/api/v1/plan")
+    page.route("**/api/v1/plan", lambda route: route.fulfill(json=[]))
+    expect(best).to_contain_text("No card has joined yet")
+    expect(can).to_have_text("No card yet")
+    page.unroute("**/api/v1/plan")
+    furnished.scheduler.publish(CardChanged(LiveCard(CPU.id, "node-desk", "desk", CPU.name, "idle")))
+    expect(best).to_contain_text("on RTX 3060 of desk")
+    expect(can).to_contain_text("RTX 3060")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "said"),
+    [
+        (
+            503,
+            {"detail": "The disk is full.", "remedy": "Free 2 GB with `farm models`.", "errors": []},
+            "The disk is full. Free 2 GB with farm models.",
+        ),
+        (
+            422,
+            {
+                "detail": "x",
+                "errors": [{"field": "settings.hue", "message": "No hue.", "remedy": "Leave it out."}],
+            },
+            "No hue. Leave it out.",
+        ),
+        (
+            422,
+            {
+                "detail": "x",
+                "errors": [{"field": "settings.steps", "message": "Too many steps.", "remedy": ""}],
+            },
+            "These settings cannot be rendered yet.",
+        ),
+    ],
+    ids=["trouble", "of no field", "of a field"],
+)
+def test_what_the_planner_refuses_is_said_as_it_is(
+    furnished: Furnished, visit: Visit, status: int, answer: dict[str, object], said: str
+) -> None:
+    """Regression: every refusal read "These settings cannot be rendered yet."."""
+    page = visit.page
+    visit.expected.append("/api/v1/plan")
+    page.route("**/api/v1/plan", lambda route: route.fulfill(status=status, json=answer))
+    page.locator("label.preset", has_text="Quality").click()
+    expect(page.locator("#plan-best")).to_have_text(said)
+
+
+def test_the_planner_leads_to_the_sign_in_page_when_the_session_has_ended(
+    furnished: Furnished, visit: Visit
+) -> None:
+    page = visit.page
+    visit.expected.append("/api/v1/plan")
+    page.route("**/api/v1/plan", lambda route: route.fulfill(status=401, json={"detail": "Revoked."}))
+    page.reload(wait_until="commit")
+    page.wait_for_url("**/signin?next=%2Fsubmit")
 
 
 def test_each_preset_says_which_cards_can_do_it(furnished: Furnished, visit: Visit) -> None:
@@ -320,6 +399,11 @@ def test_one_bad_picture_of_many_is_named_and_the_good_ones_before_it_are_sent(
     expect(page.locator("#e-image")).to_contain_text("bad.jpg: ")
     expect(page.locator("#sent")).to_contain_text("The job is in the queue.")
     expect(page.locator("#pictures li")).to_have_count(2)
+    first = newest(furnished)
+    page.get_by_role("button", name="Remove bad.jpg").click()
+    page.get_by_role("button", name="Render").click()
+    wait_until(lambda: newest(furnished).id != first.id, what="the job of the last picture")
+    assert newest(furnished).batch == first.batch
 
 
 def test_a_job_is_made_again_with_one_thing_changed(furnished: Furnished, visit: Visit) -> None:
@@ -337,6 +421,11 @@ def test_a_job_is_made_again_with_one_thing_changed(furnished: Furnished, visit:
     job = newest(furnished)
     assert job.settings == replace(before.settings, steps=20)
     assert job.input_sha256 == before.input_sha256
+    expect(page.locator("#seed-locked")).to_have_text("seed locked")
+    page = visit.go("/submit")  # regression: each later clip had that job's seed
+    expect(page.locator("#seed-lock")).not_to_be_checked()
+    expect(page.locator("#f-seed")).to_have_value("")
+    expect(page.locator("#seed-locked")).to_be_hidden()
 
 
 def test_a_locked_seed_stays_and_an_unlocked_one_is_new_each_time(furnished: Furnished, visit: Visit) -> None:
@@ -360,3 +449,9 @@ def test_a_locked_seed_stays_and_an_unlocked_one_is_new_each_time(furnished: Fur
     page.reload()
     expect(page.locator("#f-seed")).to_have_value(str(locked))
     expect(page.locator("#seed-lock")).to_be_checked()
+    expect(page.locator("#seed-locked")).to_be_visible()  # the settings are folded away
+    page.get_by_text("Advanced settings").click()
+    page.get_by_role("checkbox", name="Lock the seed").uncheck()
+    expect(page.locator("#f-seed")).to_have_value("")
+    page.reload()
+    expect(page.locator("#f-seed")).to_have_value("")

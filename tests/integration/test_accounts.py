@@ -1,6 +1,7 @@
 """Accounts over HTTP: signing in, what each role may do on every route, whose jobs are whose, and the brake on guessing."""
 
 import io
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from dashboard.app import create_app
 from dashboard.signin import NODE_PATHS
 from dashboard.tries import PER_NAME, WINDOW_S
 from farm.auth import Role, Scope, TokenKind, new_token
+from farm.model import Node
 from farm.settings import FarmSettings
 from farm.store.engine import open_engine
 from farm.store.users import Users
@@ -87,6 +89,10 @@ def app_of(farm: RunningDashboard) -> FastAPI:
     return create_app(farm.data, FarmSettings(data=farm.data.root))
 
 
+ANY_ID = defaultdict(lambda: "none")
+"""Whatever a path is filled in with."""
+
+
 def test_every_route_says_what_it_needs_and_the_table_names_no_other(farm: RunningDashboard):
     app = app_of(farm)
     described = {
@@ -103,7 +109,7 @@ def test_every_route_says_what_it_needs_and_the_table_names_no_other(farm: Runni
     }
     assert routes == set(NEEDS)
     for (method, path), need in NEEDS.items():
-        filled = path.format(job_id="J1", node_id="n1", batch_id="b", card_id="c", name="m", path="f")
+        filled = path.format_map(ANY_ID)
         assert needed(method, filled) == (need or Scope.READ), (method, path)
     assert needed("HEAD", "/submit") == Scope.SUBMIT
     assert needed("DELETE", "/api/v1/unheard") == Scope.ADMIN
@@ -118,7 +124,7 @@ def test_every_route_refuses_what_is_too_small_and_says_what_is_missing(
     for (method, path), need in NEEDS.items():
         if need is None or path.endswith("/events"):
             continue
-        filled = path.format(job_id="none", node_id="none", batch_id="none", card_id="none")
+        filled = path.format_map(ANY_ID)
         answer = plain_http.request(method, farm.base_url + filled, headers=headers)
         assert (answer.status_code == 403) == (not scope.covers(need)), (method, path, answer.text)
         assert answer.status_code < 500, (method, path)
@@ -129,7 +135,7 @@ def test_every_route_refuses_what_is_too_small_and_says_what_is_missing(
             assert f"has the scope {scope}; this needs {need}." in said["detail"]
             assert said["remedy"]
             assert "content-security-policy" in answer.headers
-    assert refused == {Scope.READ: 14, Scope.SUBMIT: 6, Scope.ADMIN: 0}[scope]
+    assert refused == {Scope.READ: 15, Scope.SUBMIT: 7, Scope.ADMIN: 0}[scope]
     for path in NODE_PATHS:
         assert plain_http.post(farm.base_url + path, headers=headers, json={}).status_code == 401
 
@@ -185,6 +191,30 @@ def test_a_token_is_its_owners_and_does_no_more_than_its_scope(farm: RunningDash
         assert sue.post(f"/api/v1/jobs/{job['id']}/cancel").status_code == 202
     reads = token_of(farm, clock, Scope.READ, "ada")
     assert plain_http.post(f"{farm.base_url}/api/v1/tokens", json={}, headers=reads).status_code == 403
+
+
+def test_an_admin_ends_a_token_and_others_and_a_pc_s_own_cannot_be_ended_so(
+    farm: RunningDashboard, clock: HandClock
+) -> None:
+    script = token_of(farm, clock, Scope.SUBMIT, "ada")
+    farm.registry.see_node(Node("n1", "attic", "10.0.0.7"), [], clock.at)
+    farm.registry.add_token(new_token(), TokenKind.NODE, "attic", clock.at, node_id="n1")
+    here = farm.server.config.app.state.parts.users.tokens(clock.at)
+    (its_id,) = [one.id for one in here if one.user == "ada"]
+    address = f"{farm.base_url}/api/v1/tokens/{its_id}"
+    assert plain_http.delete(address, headers=script).status_code == 403
+    with sign_in(farm, "ada") as ada:  # an admin
+        ended = ada.delete(f"/api/v1/tokens/{its_id}")
+        assert (ended.status_code, ended.json()["sessions"], ended.json()["this_pc"]) == (200, 0, False)
+        assert "revoked" in plain_http.get(f"{farm.base_url}/api/v1/jobs", headers=script).json()["detail"]
+        again = ada.delete(f"/api/v1/tokens/{its_id}")
+        assert (again.status_code, "farm token list" in again.json()["remedy"]) == (404, True)
+        assert ada.delete("/api/v1/tokens/attic").status_code == 404
+        assert ada.get("/api/v1/jobs").status_code == 200, "who came in by another way stays"
+        assert (
+            ada.delete(f"/api/v1/tokens/{its_id}", headers={"sec-fetch-site": "cross-site"}).status_code
+            == 403
+        )
 
 
 def test_an_account_that_is_taken_away_is_out_at_once(farm: RunningDashboard, clock: HandClock):

@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from dashboard.access import NEEDS
+from farm.auth import Scope, TokenKind, new_token
 from farm.model import Card, CardKind, Node
 from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
@@ -57,7 +58,11 @@ def known(farm: RunningDashboard) -> dict[str, str]:
         data={"settings": '{"preset": "draft"}', "batch": "some"},
     )
     assert made.status_code == 201, made.text
-    return {**KNOWN, "job_id": made.json()["id"]}
+    spare = new_token()
+    farm.registry.add_token(spare, TokenKind.API, "spare", 1.0, scope=Scope.READ)
+    token = farm.reader.token(spare)
+    assert token is not None
+    return {**KNOWN, "job_id": made.json()["id"], "token_id": token.id}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Settings over HTTP: what holds and why, changing it, and who may."""
 
+import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import httpx
 import pytest
 
 from farm.auth import Scope, TokenKind, new_token
+from farm.model import Card, CardKind, Coming, Node
+from farm.planning.precedence import AFFINITY, AGEING_S, PATIENCE
 from tests import plain_http
 from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_api import finish, send
@@ -127,6 +131,37 @@ def test_only_an_admin_changes_settings(farm: RunningDashboard, http: httpx.Clie
     page = plain_http.get(f"{farm.base_url}/settings", headers=mine | {"accept": "text/html"}).text
     assert 'value="strict" disabled' in page
     assert ">Save</button>" not in page
+
+
+def test_the_page_tells_the_policy_in_force_and_what_lies_on_each_pc(
+    farm: RunningDashboard, http: httpx.Client
+) -> None:
+    coming = Coming("svd-xt", 10**9, 4 * 10**9)
+    card = Card(
+        "GPU-1",
+        "n1",
+        CardKind.CUDA,
+        "RTX 2060",
+        models=frozenset({"animatic", "i2vgen-xl"}),
+        coming=(coming,),
+    )
+    farm.registry.see_node(Node("n1", "attic", "10.0.0.7"), [card], 1.0)
+
+    def page() -> str:
+        headers = farm.headers | {"accept": "text/html"}
+        text = html.unescape(plain_http.get(f"{farm.base_url}/settings", headers=headers).text)
+        return re.sub(r"<[^>]*>|\s+", " ", text.replace("\u202f", " "))
+
+    told = page()
+    assert f"waited {PATIENCE:g} times its own length" in told
+    assert (
+        f"due by more than {AFFINITY:g} times the load: changing takes at the most {100 / AFFINITY:g} % of"
+        in told
+    )
+    assert AGEING_S == 3600.0
+    assert "Each hour in vain counts as one more step of priority" in told
+    assert re.search(r"attic +comes with the farm +RTX 2060 +about 4\.6 GiB +RTX 2060", told), told
+    assert "svd-xt 25 %, 3.0 GB to go" in told
 
 
 def test_what_limits_would_delete_is_told_before_they_are_set(

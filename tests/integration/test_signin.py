@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 
 import httpx
 import pytest
 
+from dashboard import stream
 from dashboard.signin import local_path
 from farm.auth import TokenKind, new_token
 from farm.build import build
@@ -421,6 +423,21 @@ def test_two_pcs_that_race_for_one_code_do_not_both_get_in(farm: RunningDashboar
         answers = list(pool.map(lambda _: redeem(farm, code=good).status_code, range(8)))
     assert sorted(answers) == [200] + [401] * 7
     assert len(farm.reader.nodes()) == 1
+
+
+def test_an_open_stream_ends_when_what_opened_it_is_revoked(
+    farm: RunningDashboard, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: whoever had the stream open went on seeing all that happened, for as long as the line held."""
+    monkeypatch.setattr(stream, "HEARTBEAT_S", 0.05)
+    lost = give(farm, clock, TokenKind.ADMIN)
+    headers = {"authorization": f"Bearer {lost}"}
+    with plain_http.stream("GET", f"{farm.base_url}/api/v1/events", headers=headers, timeout=10) as following:
+        chunks = following.iter_raw()
+        for _ in range(4):  # the snapshot, and heartbeats with a look each
+            next(chunks)
+        farm.registry.revoke_one(lost, clock.at)
+        assert next(islice(chunks, 100, None), None) is None, "it has ended by then"
 
 
 def test_the_process_stops_at_once_with_streams_open_and_logs_no_token(

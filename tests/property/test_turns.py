@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, Tier
 from farm.planning.eligibility import Verdict
-from scheduler.lanes import AGEING_S
+from farm.planning.precedence import AGEING_S
 from scheduler.policy import Policy
 from tests.storage import SETTINGS
 

@@ -8,7 +8,7 @@ import pytest
 
 from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, Tier
 from farm.planning.eligibility import Verdict
-from scheduler.lanes import AGEING_S
+from farm.planning.precedence import AGEING_S
 from scheduler.order import in_order
 from scheduler.policy import Policy
 from tests.storage import SETTINGS
