@@ -30,7 +30,7 @@ from farm.told import Told
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 15.0
-"""A comment this often keeps proxies from cutting a quiet stream (their usual limit is 60 s)."""
+"""A quiet stream beats this often: proxies do not cut it (their usual limit is 60 s), and a page can tell it from a dead one."""
 KEPT_EVENTS = 2000
 """Events that a returning page can catch up on: over a minute of a busy farm."""
 QUEUED_EVENTS = 500
@@ -41,7 +41,8 @@ RECONNECT_S = (0.1, 2.0)
 
 _JOB = TypeAdapter(LiveJob)
 _CARD = TypeAdapter(LiveCard)
-_BEAT = b": still here\n\n"
+_BEAT = b"event: beat\ndata: {}\n\n"
+"""Without an id: a page that comes back names the last event that said something."""
 
 
 @dataclass(frozen=True, slots=True)

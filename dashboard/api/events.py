@@ -22,7 +22,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "`snapshot` (all that is live, on a first connection), then `job`, `card` and `link` as they change, and `queue` "
         "when places and times in the queue have (`GET /jobs/{id}` has them); "
-        "`reset` says to fetch everything again. A comment every 15 s keeps the line open.",
+        "`reset` says to fetch everything again. `beat` comes when nothing else has for 15 s: a line without it for longer is dead.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }

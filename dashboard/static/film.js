@@ -12,9 +12,10 @@ export function offerFrames() {
     event.preventDefault();
     step(by);
   });
-  const film = document.getElementById("film");
-  if (!film) return;
-  for (const kind of ["timeupdate", "seeked", "loadedmetadata"]) film.addEventListener(kind, () => tell(film));
+  // A clip may come while the page is open. A video's events do not bubble; the document hears them on their way down.
+  for (const kind of ["timeupdate", "seeked", "loadedmetadata"]) {
+    document.addEventListener(kind, (event) => event.target.id === "film" && tell(event.target), { capture: true });
+  }
 }
 
 function frameOf(film) {

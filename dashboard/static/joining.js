@@ -1,7 +1,7 @@
 // "Add a PC": a single-use code, the line to paste on the other PC, and word of its cards as soon as they are there.
 
 import { get, post } from "./actions.js";
-import { clockTime } from "./times.js";
+import { clockTime, now } from "./times.js";
 import { prose } from "./words.js";
 
 const TIERS = { preview: "preview", quality: "quality" }; // what a card takes of a tier is asked by the preset of its name
@@ -9,6 +9,8 @@ const TRIES = 5;
 const AGAIN_MS = 1000; // the feed may be a moment ahead of the store
 
 let known = null; // the cards that were there when the code was made, and those that were told since
+let until = 0; // when the newest code expires, while it waits for its PC
+let expiring = 0;
 
 export function offerJoining() {
   const place = document.getElementById("join");
@@ -27,6 +29,8 @@ export function offerJoining() {
       document.getElementById("join-until").textContent =
         `Good for one PC, until ${clockTime(made.expires_at)}. Shown this once: make another for the next PC.`;
       waits("Waiting for it to appear…", true);
+      until = made.expires_at;
+      expire();
       const first = document.getElementById(made.linux ? "line" : "line-bare");
       first.focus();
       first.select();
@@ -39,12 +43,31 @@ export function offerJoining() {
   });
   for (const button of place.querySelectorAll("[data-copy]"))
     button.addEventListener("click", () => copy(document.getElementById(button.dataset.copy), button));
-  document.addEventListener("farm:card", (event) => {
-    const { id } = event.detail;
-    if (!known || known.has(id)) return;
-    known.add(id);
-    tell(id).catch(() => known.delete(id)); // its next event tries again
+  document.addEventListener("farm:card", (event) => found(event.detail.id));
+  // A hidden page hears no event: what came meanwhile is on the page when it is looked at again.
+  document.addEventListener("farm:refreshed", () => {
+    for (const card of document.querySelectorAll("#nodes [data-card]")) found(card.dataset.card);
+    expire();
   });
+}
+
+function found(id) {
+  if (!known || known.has(id)) return;
+  known.add(id);
+  tell(id).catch(() => known.delete(id)); // its next event tries again
+}
+
+/** Says when the code is no longer good, or looks again then: the timer of a PC that slept comes late. */
+function expire() {
+  clearTimeout(expiring);
+  if (!until) return;
+  const left_s = until - now();
+  if (left_s > 0) {
+    expiring = setTimeout(expire, 1000 * left_s);
+    return;
+  }
+  until = 0;
+  waits("The code has expired before a PC used it. Make another join code, and paste its line.", false);
 }
 
 function waits(text, still) {
@@ -64,6 +87,7 @@ async function tell(id) {
   const item = document.createElement("li");
   prose(item, `Found ${named(card)}, on ${card.node_name}: ${card.state === "trouble" ? card.why : await takes(card)}`);
   document.getElementById("join-found").append(item);
+  until = 0;
   waits("It is in the farm.", false);
 }
 

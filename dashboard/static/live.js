@@ -1,56 +1,50 @@
-// Keeps the page true: progress from events as they come, everything else by fetching the page again and morphing it.
-// The server's templates stay the only place that knows how a job looks.
+// Keeps the page true: progress and status words from events as they come, everything else by fetching the page again.
 
-import { morph } from "./morph.js";
-import { clockTime, now, setClock, showTimes } from "./times.js";
+import { refresh, soon } from "./refresh.js";
+import { clockTime, now } from "./times.js";
 import { showVitals } from "./vitals.js";
-import { progressLine } from "./words.js";
+import { jobWord, progressLine } from "./words.js";
 
-const REFRESH_EVERY_MS = 1000; // at most: on a busy farm jobs end many times a second
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
+const SILENT_MS = 45_000; // three beats of the stream (HEARTBEAT_S in dashboard/stream.py)
 const UNSEEN_KEPT = 5000;
-const PARTS = ["main", "#farm-word"];
 
 let source = null;
 let lost = false;
 let tries = 0;
 let retry = 0;
-let planned = 0;
-let refreshing = false;
-let again = false;
-let last = 0;
+let watch = 0;
 const unseen = new Map(); // what the feed last said of jobs that are not on the page
 const jobs = new Map(); // what the feed last said of each running job, to show again after a refresh
+
+export { refresh };
 
 export function follow() {
   say();
   connect();
-  document.addEventListener("visibilitychange", () => {
-    // A browser allows six connections to a host; hidden tabs must not use them up.
-    if (document.hidden) disconnect();
-    else if (!source) {
-      connect();
-      refresh();
-    }
-  });
+  document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : resume()));
   addEventListener("pagehide", disconnect);
-  addEventListener("pageshow", (event) => {
-    if (event.persisted && !source) {
-      connect();
-      refresh();
-    }
+  addEventListener("pageshow", (event) => event.persisted && resume());
+  addEventListener("offline", connectionLost);
+  addEventListener("online", reconnect);
+  document.addEventListener("farm:refreshed", () => {
+    jobs.forEach(showJob);
+    say();
   });
-  addEventListener("offline", () => connectionLost());
-  addEventListener("online", () => {
-    disconnect();
-    connect();
-  });
+  // The event stream says when the head is back, and then everything is fetched again.
+  document.addEventListener("farm:unreached", () => source?.readyState !== EventSource.OPEN && connectionLost());
 }
 
+/** Opens the event stream, of a page that is looked at: a browser allows six connections to a host, and hidden tabs must not use them up. */
 function connect() {
   clearTimeout(retry);
+  if (document.hidden) return;
   source = new EventSource(document.body.dataset.events);
-  source.addEventListener("open", connectionBack);
+  heard();
+  source.addEventListener("open", () => {
+    heard();
+    connectionBack();
+  });
   source.addEventListener("error", () => {
     const closed = source?.readyState === EventSource.CLOSED;
     connectionLost();
@@ -58,25 +52,48 @@ function connect() {
     if (closed) {
       disconnect();
       retry = setTimeout(connect, RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)]);
+      refresh(); // where the session has ended, to the sign-in page
     }
   });
-  source.addEventListener("snapshot", (event) => {
-    onSnapshot(JSON.parse(event.data));
-  });
-  source.addEventListener("job", (event) => onJob(JSON.parse(event.data)));
-  source.addEventListener("card", (event) => onCard(JSON.parse(event.data)));
-  source.addEventListener("queue", onQueue);
-  source.addEventListener("link", soon);
-  source.addEventListener("reset", soon);
+  const ways = { snapshot: onSnapshot, job: onJob, card: onCard, queue: onQueue, link: soon, reset: soon, beat: () => {} };
+  for (const [name, way] of Object.entries(ways)) {
+    source.addEventListener(name, (event) => {
+      heard();
+      way(JSON.parse(event.data));
+    });
+  }
 }
 
 function disconnect() {
   clearTimeout(retry);
+  clearTimeout(watch);
   source?.close();
   source = null;
 }
 
+function reconnect() {
+  disconnect();
+  connect();
+}
+
+/** Goes on where the page is looked at again; what happened meanwhile is in the store. */
+function resume() {
+  if (source) return;
+  connect();
+  refresh();
+}
+
+/** The line lives. A head that loses its power closes no connection: only its silence tells. */
+function heard() {
+  clearTimeout(watch);
+  watch = setTimeout(() => {
+    connectionLost();
+    reconnect();
+  }, SILENT_MS);
+}
+
 function connectionLost() {
+  if (!lost) announce("Connection lost, trying again");
   lost = true;
   say();
 }
@@ -85,18 +102,25 @@ function connectionBack() {
   tries = 0;
   if (lost) {
     lost = false;
+    announce("Connection back");
     refresh(); // whatever happened meanwhile is in the store
   }
   say();
 }
 
-/** The line that says how fresh the page is. Written only when it changes, so that a screen reader is not made to repeat it. */
+/** The line that says how fresh the page is; not read out, for it changes every minute. */
 function say() {
   const line = document.getElementById("updated");
   if (!line) return;
   const text = lost ? "Connection lost, trying again" : `Updated ${clockTime(now())}`;
   if (line.textContent !== text) line.textContent = text;
   line.dataset.tone = lost ? "bad" : "off";
+}
+
+/** Read out by a screen reader, and not shown. */
+function announce(text) {
+  const line = document.getElementById("connection");
+  if (line) line.textContent = text;
 }
 
 /** What is live when the stream begins. Fetches the page again where something moved between its making and now. */
@@ -148,7 +172,19 @@ function onJob(job) {
   else jobs.delete(job.id);
   // Of a job that does not run the feed may also say why it waits, or that somebody rated or cancelled it.
   const shown = document.querySelector(`[data-job="${CSS.escape(job.id)}"]`) !== null;
+  showStatus(job);
   if (jobDiffers(job) || (shown && job.status !== "running")) soon();
+}
+
+/** Puts a job's new status in its word at once. `data-status` stays with the rest of what was fetched, until that is fetched again. */
+function showStatus(job) {
+  for (const place of document.querySelectorAll(`[data-job="${CSS.escape(job.id)}"]`)) {
+    const shown = place.querySelector(".status"); // the first is the job's own, later ones are of its attempts
+    if (!shown || place.dataset.status === job.status) continue;
+    const { word, tone } = jobWord(job.status);
+    shown.dataset.tone = tone;
+    shown.lastChild.data = word; // after the dot
+  }
 }
 
 /** Places in the queue and expected times have moved: shown by the page that shows a job which has not ended. */
@@ -187,55 +223,5 @@ function showJob(job) {
     const loader = new Image(); // swapped in when it is there, so that the old one never flashes away
     loader.addEventListener("load", () => picture.setAttribute("src", address));
     loader.src = address;
-  }
-}
-
-function soon() {
-  if (planned) return;
-  const wait = Math.max(60, last + REFRESH_EVERY_MS - Date.now());
-  planned = setTimeout(refresh, wait);
-}
-
-/** Fetches this page again and morphs it in. */
-export async function refresh() {
-  clearTimeout(planned);
-  planned = 0;
-  if (refreshing) {
-    again = true;
-    return;
-  }
-  refreshing = true;
-  last = Date.now();
-  try {
-    const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
-    if (answer.redirected && new URL(answer.url).pathname === "/signin") {
-      location.assign(answer.url);
-      return;
-    }
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    setClock(Number(fresh.body.dataset.now));
-    document.body.dataset.connected = fresh.body.dataset.connected;
-    for (const part of PARTS) {
-      const old = document.querySelector(part);
-      const now_ = fresh.querySelector(part);
-      if (old && now_) morph(old, now_);
-    }
-    for (const [id, job] of jobs) {
-      if (fresh.querySelector(`[data-progress="${CSS.escape(id)}"]`)) showJob(job);
-    }
-    showTimes();
-    document.title = fresh.title;
-    document.dispatchEvent(new Event("farm:refreshed"));
-    say();
-  } catch {
-    // The event stream says when the head is back, and then everything is fetched again.
-    if (!source || source.readyState !== EventSource.OPEN) connectionLost();
-  } finally {
-    refreshing = false;
-    if (again) {
-      again = false;
-      soon();
-    }
   }
 }

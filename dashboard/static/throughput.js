@@ -8,20 +8,28 @@ const ROWS = 12;
 const SECONDS = { "1h": 3600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000 };
 const LONG = { "1h": "hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days" };
 
+let offered = null; // the place that is served; it goes with the last card and comes with the first
 let chart = null;
 let shown = null; // what the API last said
 let asked = 0;
 
 export function offerThroughput() {
+  offer();
+  document.addEventListener("farm:refreshed", offer); // the chart comes with the first card
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  setInterval(() => document.hidden || ask(), EVERY_MS);
+}
+
+/** Serves the page's chart, once. */
+function offer() {
   const place = document.getElementById("throughput");
-  if (!place) return;
+  if (!place || place === offered) return;
+  offered = place;
   for (const button of place.querySelectorAll("[data-window]")) {
     button.addEventListener("click", () => choose({ window: button.dataset.window }));
   }
   document.getElementById("chart-card").addEventListener("change", (event) => choose({ card: event.target.value }));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   new ResizeObserver(resize).observe(document.getElementById("chart"));
-  setInterval(() => document.hidden || ask(), EVERY_MS);
   // The page is of use before its chart: the library comes when the chart is about to be seen.
   new IntersectionObserver(
     (entries, observer) => {
@@ -52,6 +60,7 @@ function choose(change) {
 }
 
 async function ask() {
+  if (!offered?.isConnected) return;
   const mine = ++asked;
   const { window } = chosen();
   try {
@@ -62,7 +71,7 @@ async function ask() {
     shown = { window, cards: found };
     draw();
   } catch {
-    if (mine === asked) say("The farm does not answer; the chart comes back with it.");
+    if (mine === asked && offered.isConnected) say("The farm does not answer; the chart comes back with it.");
   }
 }
 
@@ -84,7 +93,7 @@ export function library() {
 }
 
 function draw() {
-  if (!shown) return;
+  if (!shown || !offered.isConnected) return;
   const { window, card } = chosen();
   for (const button of document.querySelectorAll("[data-window]")) {
     button.setAttribute("aria-pressed", String(button.dataset.window === window));

@@ -9,6 +9,19 @@ const PHASES = {
   verifying: "Checking the clip",
 };
 
+const JOBS = {
+  queued: { word: "Queued", tone: "wait" },
+  running: { word: "Rendering", tone: "live" },
+  finished: { word: "Finished", tone: "good" },
+  failed: { word: "Failed", tone: "bad" },
+  cancelled: { word: "Cancelled", tone: "off" },
+};
+
+/** A job's status in a word, with its tone. */
+export function jobWord(status) {
+  return JOBS[status];
+}
+
 export function phase(name, stage = "generate") {
   if (name === "running" && stage === "interpolate") return "Interpolating";
   const plain = (name || "").replaceAll("_", " ");

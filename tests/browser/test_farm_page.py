@@ -1,12 +1,17 @@
 """The first screen: cards at work, the last clips, and a chart of what was done."""
 
+import time
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import Browser, expect
 
 from farm.feed import CardChanged, LiveCard
+from farm.model import Node
 from farm.vitals import Vitals
 from tests.browser.conftest import Furnished, until, visiting
 from tests.browser.farm_in_use import CPU, RTX_2060, RTX_3060
+from tests.integration.dashboard_server import FakeScheduler, running_dashboard
 
 pytestmark = pytest.mark.browser
 
@@ -127,6 +132,25 @@ def test_an_empty_window_says_none_and_draws_nothing(shown: Furnished, browser: 
             "RTX 2060 of attic finished no clip in the last hour."
         )
         expect(page.locator("#chart .uplot")).to_have_count(0)
+
+
+def test_the_chart_that_comes_with_the_first_card_is_alive(tmp_path: Path, browser: Browser) -> None:
+    """On a page that was opened before its first card the chart stayed empty and its buttons dead until a reload."""
+    with (
+        running_dashboard(tmp_path) as farm,
+        FakeScheduler(farm.data) as scheduler,
+        visiting(browser, farm.base_url) as visit,
+    ):
+        visit.sign_in(farm)
+        page = visit.go("/")
+        expect(page.locator("#updated")).to_contain_text("Updated")
+        expect(page.locator("#throughput")).to_have_count(0)
+        farm.registry.see_node(Node(CPU.node_id, "desk", "192.168.1.20"), [CPU], time.time())
+        scheduler.publish(CardChanged(LiveCard(CPU.id, CPU.node_id, "desk", CPU.name, "idle")))
+        page.locator("#throughput").scroll_into_view_if_needed()
+        expect(page.locator("#chart-says")).to_have_text("No clip was finished in the last 24 hours.")
+        page.get_by_role("button", name="The last 7 days").click()
+        expect(page.locator("#chart-says")).to_have_text("No clip was finished in the last 7 days.")
 
 
 def test_a_job_that_the_page_has_no_room_for_makes_it_fetch_itself_once(

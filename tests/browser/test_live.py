@@ -1,20 +1,23 @@
 """What moves by itself: progress, the finished clip, a lost connection, cancelling."""
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import uvicorn
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+from dashboard import stream
 from dashboard.app import create_app
 from farm.feed import CardChanged, Expected, JobChanged, LiveCard, LiveJob, QueueChanged, QueuePlace
 from farm.model import Attempt, Coming
 from farm.planning.kinds import kind_of
-from tests.browser.conftest import Furnished, Visit, until
+from tests.browser.conftest import Furnished, Visit, until, visiting
 from tests.browser.farm_in_use import CPU, RTX_3060
 from tests.integration.dashboard_server import RunningDashboard
 from tests.waiting import wait_until
@@ -66,6 +69,8 @@ def test_the_job_page_goes_from_preview_to_a_clip_that_plays(furnished: Furnishe
     film.evaluate("(video) => { video.currentTime = 1.5; }")  # needs an answer to a Range request
     until(page, "!document.querySelector('video.film').seeking")
     assert film.evaluate("(video) => video.error") is None
+    # Only a clip that was there when the page was opened had its frames counted.
+    expect(page.locator("#film-frame")).to_have_text(re.compile(r"frame \d+ of 16"))
     assert visit.never_reloaded()
 
 
@@ -164,6 +169,147 @@ def test_what_one_tab_does_the_other_shows(furnished: Furnished, visit: Visit) -
     other.close()
 
 
+_HIDDEN = """
+    let hidden = true;
+    Object.defineProperty(document, "hidden", { get: () => hidden });
+    window.show = () => { hidden = false; document.dispatchEvent(new Event("visibilitychange")); };
+    const plain = window.EventSource;
+    window.streams = 0;
+    window.EventSource = class extends plain { constructor(...all) { super(...all); window.streams += 1; } };
+"""
+
+
+def test_a_page_that_nobody_has_looked_at_opens_no_stream(shown: Furnished, browser: Browser) -> None:
+    """Six jobs opened in tabs behind took all six connections that a browser allows to a host, and the farm hung."""
+    with visiting(
+        browser, shown.farm.base_url, locale="en-GB"
+    ) as visit:  # a browser of its own for the script
+        visit.sign_in(shown.farm)
+        visit.page.add_init_script(_HIDDEN)
+        page = visit.go("/jobs")
+        expect(page.locator("#updated")).to_contain_text("Updated")
+        page.evaluate("dispatchEvent(new Event('online'))")
+        assert page.evaluate("window.streams") == 0
+        with page.expect_request(lambda asked: asked.url.endswith("/api/v1/events")):
+            page.evaluate("window.show()")
+        assert page.evaluate("window.streams") == 1
+
+
+def test_a_session_that_has_ended_leads_to_the_sign_in_page(shown: Furnished, browser: Browser) -> None:
+    """The page said for ever that the connection was lost and that it tried again."""
+    with visiting(browser, shown.farm.base_url) as visit:
+        visit.sign_in(shown.farm)
+        visit.expected.append("/api/v1/events")
+        page = visit.go("/jobs")
+        expect(page.locator("#updated")).to_contain_text("Updated")
+        page.context.clear_cookies()
+        page.evaluate("dispatchEvent(new Event('online'))")
+        page.wait_for_url("**/signin?next=**")
+
+
+def test_a_line_without_a_beat_is_said_to_be_lost(
+    furnished: Furnished, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head that loses its power closes no connection: the page said that it was up to date until TCP gave up."""
+    monkeypatch.setattr(stream, "HEARTBEAT_S", 0.05)
+    with visiting(
+        browser, furnished.farm.base_url, locale="en-GB"
+    ) as visit:  # a browser of its own for the clock
+        visit.sign_in(furnished.farm)
+        visit.page.clock.install()
+        page = visit.go("/jobs")
+        updated = page.locator("#updated")
+        expect(updated).to_contain_text("Updated")
+        for _ in range(2):
+            page.evaluate(
+                "new Promise((beat) => new EventSource('/api/v1/events').addEventListener('beat', beat))"
+            )
+            page.clock.fast_forward(40_000)
+            expect(updated).to_contain_text("Updated")
+        expect(page.locator("#connection")).to_be_empty()
+        page.route("**/api/v1/events", lambda _: None)  # a head that does not answer
+        monkeypatch.setattr(stream, "HEARTBEAT_S", 3600.0)
+
+        def lost() -> bool:
+            page.clock.fast_forward(46_000)
+            return "lost" in updated.inner_text()
+
+        wait_until(lost, what="the lost line to be said")
+
+
+def _held(page: Page) -> list[Route]:
+    """Where the page's next fetch of itself will wait to be let go; later ones go through."""
+    held: list[Route] = []
+    page.route("**/jobs", lambda route: route.continue_() if held else held.append(route))
+    return held
+
+
+def _hold(page: Page, held: list[Route]) -> Route:
+    """The fetch, once it has come."""
+    wait_until(
+        lambda: page.evaluate("true") and held, what="the page to be fetched"
+    )  # a word brings the news
+    return held[0]
+
+
+def test_a_job_that_ends_is_said_to_have_ended_before_the_page_is_there_again(
+    furnished: Furnished, visit: Visit
+) -> None:
+    """What a worker reports is to be seen within 500 ms: the word waited for the page, which is fetched once a second at most."""
+    attempt, live = _live(furnished)
+    page = visit.go("/jobs")
+    expect(page.locator("#updated")).to_contain_text("Updated")
+    held = _held(page)
+    row = page.locator(f"#job-{live.id}")
+    furnished.use.finish(attempt, "person")
+    furnished.scheduler.publish(JobChanged(replace(live, status="finished", done=50)))
+    expect(row.locator(".status")).to_have_text("Finished")
+    expect(row.locator(".status")).to_have_attribute("data-tone", "good")
+    expect(row).to_have_attribute("data-status", "running")  # the page itself is still on its way
+    _hold(page, held).continue_()
+    expect(row).to_have_attribute("data-status", "finished")
+
+
+def test_the_page_is_fetched_quickly_and_on_a_busy_farm_no_oftener_than_once_a_second(
+    furnished: Furnished, visit: Visit
+) -> None:
+    """A job that ended just after a fetch was shown up to a second late."""
+    page = visit.go("/jobs")
+    expect(page.locator("#updated")).to_contain_text("Updated")
+    fetches = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/jobs')).map((one) => one.startTime)"
+
+    def five() -> bool:
+        furnished.scheduler.publish(QueueChanged(0.0, waiting=1, placed=0))
+        return len(page.evaluate(fetches)) >= 5
+
+    wait_until(five, what="five fetches")
+    starts = page.evaluate(fetches)
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
+    assert 250 < gaps[0] < 900
+    assert all(gap > 900 for gap in gaps[2:4])
+
+
+def test_who_waits_for_a_refresh_sees_what_was_stored_when_he_asked(
+    furnished: Furnished, visit: Visit
+) -> None:
+    """While another fetch ran, the wait was over at once, and whoever waited went on with the old page."""
+    page = visit.go("/jobs")
+    expect(page.locator("#updated")).to_contain_text("Updated")
+    held = _held(page)
+    page.evaluate("import('/static/live.js').then((live) => { window.first = live.refresh(); })")
+    first = _hold(page, held)
+    old = first.fetch()
+    new = furnished.use.queue("person", "preview", "Stored after the first fetch")
+    page.evaluate(
+        """(id) => import('/static/live.js').then((live) => {
+             window.second = live.refresh().then(() => document.getElementById(`job-${id}`) !== null);
+           })""",
+        new.id,
+    )
+    first.fulfill(response=old)
+    assert page.evaluate("window.second") is True
+
+
 def test_a_failed_job_can_be_tried_again(furnished: Furnished, visit: Visit) -> None:
     page = visit.go(f"/jobs/{furnished.jobs['failed'].id}")
     expect(page.locator("#standing")).to_contain_text("Ask for a smaller size or fewer frames")
@@ -216,11 +362,14 @@ def test_a_lost_connection_is_said_and_mends_itself(furnished: Furnished, visit:
     farm.server.config.app.state.parts.live.close_soon()  # type: ignore[union-attr]  # the app itself
     farm.server.should_exit = True
     expect(updated).to_have_text("Connection lost, trying again")
+    expect(page.locator("#connection")).to_have_text("Connection lost, trying again")
     wait_until(lambda: not farm.server.servers or not any(s.is_serving() for s in farm.server.servers))
     furnished.use.finish(attempt, "person")
     with _again(farm, port):
         expect(row).to_have_attribute("data-status", "finished", timeout=15_000)
         expect(updated).to_contain_text("Updated")
         assert visit.never_reloaded()
-        expect(updated).to_have_attribute("aria-live", "polite")
+        # A screen reader says that it was lost and is back, and not the time of every minute.
+        expect(page.get_by_role("status").and_(page.locator("#connection"))).to_have_text("Connection back")
+        assert updated.evaluate("(line) => line.closest('[role=status], [aria-live]')") is None
         page.goto("about:blank")  # lets go of the event stream, so that the server can stop

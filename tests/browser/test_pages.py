@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from dashboard import words
 from dashboard.memory_bar import read_bar
 from farm.answers import ProgressView
 from farm.feed import CardChanged, LiveCard
-from farm.model import Node, StageKind
+from farm.model import JobStatus, Node, StageKind
 from farm.vitals import Vitals
 from tests.browser.conftest import PHONE, Furnished, Visit, until, visiting
 from tests.browser.farm_in_use import RTX_2060, RTX_3060
@@ -242,6 +242,17 @@ def test_adding_a_pc_gives_the_line_and_says_when_nobody_can_reach_the_head(
         assert page.locator("#line").input_value().endswith(f"sh $f http://ADDRESS:8000 {words_of_line[4]}")
         assert "-Head 'http://ADDRESS:8000'" in page.locator("#line-windows").input_value()
         expect(page.locator("#join-until")).to_contain_text("Good for one PC, until")
+        expect(page.locator("#join-waits")).to_have_text("Waiting for it to appear…")
+
+        def late(route: Route) -> None:
+            answer = route.fetch()
+            route.fulfill(response=answer, json=answer.json() | {"expires_at": time.time() + 0.5})
+
+        page.route("**/api/v1/tokens", late)
+        page.get_by_role("button", name="Make a join code").click()
+        expect(page.locator("#join-waits")).to_have_text(
+            "The code has expired before a PC used it. Make another join code, and paste its line."
+        )
 
 
 def test_a_pc_that_joins_is_found_and_said_what_it_takes(furnished: Furnished, visit: Visit) -> None:
@@ -265,6 +276,19 @@ def test_a_pc_that_joins_is_found_and_said_what_it_takes(furnished: Furnished, v
     expect(page.locator("#join-waits")).to_have_text("It is in the farm.")
     expect(page.locator("#nodes")).to_contain_text("cellar")
     expect(page.locator("#line-bare")).to_be_visible()
+    # One that comes while nobody looks at the page, which then hears no event, was never told of.
+    page.evaluate(
+        """window.away = (hidden) => {
+             Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+             document.dispatchEvent(new Event("visibilitychange"));
+           }; away(true)"""
+    )
+    second = replace(new, id="GPU-second", name="GTX 1650")
+    furnished.farm.registry.see_node(
+        Node("node-cellar", "cellar", "192.168.1.44"), [new, second], time.time()
+    )
+    page.evaluate("away(false)")
+    expect(found.nth(1)).to_contain_text("Found GTX 1650, 4 GB, on cellar")
     assert visit.never_reloaded()
 
 
@@ -351,12 +375,13 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
         said = visit.go("/").evaluate(
-            """async ([seconds, passed, jobs, vitals, memory, sizes]) => {
+            """async ([seconds, passed, jobs, vitals, memory, sizes, statuses]) => {
                  const words = await import("/static/words.js");
                  const now = 1760000000;
                  return [seconds.map(words.duration), passed.map((p) => words.ago(now - p, now)), jobs.map(words.progressLine),
                          vitals.map(words.vitalsLine),
-                         memory.map((m) => words.memoryParts(...m).map((one) => [one.part, one.text, one.share])), sizes.map(words.gb)];
+                         memory.map((m) => words.memoryParts(...m).map((one) => [one.part, one.text, one.share])), sizes.map(words.gb),
+                         statuses.map(words.jobWord).map((one) => [one.word, one.tone])];
                }""",
             [
                 seconds,
@@ -365,6 +390,7 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
                 [asdict(v) for v in vitals],
                 memory,
                 sizes,
+                list(JobStatus),
             ],
         )
     assert said[0] == [words.duration(value) for value in seconds]
@@ -372,6 +398,7 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
     assert said[2] == [words.progress_line(view) for view in views]
     assert said[3] == [words.vitals_line(one) for one in vitals]
     assert said[5] == [words.gb(one) for one in sizes]
+    assert said[6] == [[words.status_word(one).word, words.status_word(one).tone] for one in JobStatus]
     for (vram, used, others), parts in zip(memory, said[4], strict=True):
         segments = read_bar(vram, used, others).segments
         assert [(part, text) for part, text, _ in parts] == [(one.part, one.text) for one in segments]
@@ -405,6 +432,11 @@ def test_write_the_pictures_of_the_documentation(shown: Furnished, browser: Brow
                 until(
                     visit.page,
                     "[...document.images].every((shown) => shown.complete || shown.loading === 'lazy')",
+                )
+                # Until its first frame is there the player shows a turning arc.
+                until(
+                    visit.page,
+                    "[...document.querySelectorAll('video[src]')].every((clip) => clip.readyState >= 2)",
                 )
                 _picture(visit.page, folder / f"{image}-{scheme}.png")
     with visiting(browser, shown.farm.base_url, viewport=PHONE, device_scale_factor=2) as visit:

@@ -139,21 +139,23 @@ def test_a_page_that_reads_too_slowly_is_told_to_fetch_everything_and_holds_no_m
     asyncio.run(run())
 
 
-def test_a_quiet_stream_is_kept_open_and_closing_ends_it(monkeypatch: pytest.MonkeyPatch):
+def test_a_quiet_stream_beats_and_closing_ends_it(monkeypatch: pytest.MonkeyPatch):
+    """The beat was a comment, which no page hears: one could not tell a quiet farm from a head without power."""
+    beat = b"event: beat\ndata: {}\n\n"
     monkeypatch.setattr(stream, "HEARTBEAT_S", 0.01)
 
     async def run() -> None:
         farm = live()
         events = farm.events()
         await take(events, 1)
-        assert (await asyncio.wait_for(anext(events), 5)).startswith(b":")
+        assert await asyncio.wait_for(anext(events), 5) == beat
         farm.close()
         while True:
             try:
                 left = await asyncio.wait_for(anext(events), 5)
             except StopAsyncIteration:
                 break
-            assert left.startswith(b":")
+            assert left == beat
         assert not farm._subscribers
 
     asyncio.run(run())
