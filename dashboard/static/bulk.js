@@ -6,7 +6,7 @@ import { refresh } from "./live.js";
 const AT_ONCE = 4;
 const WAYS = {
   cancel: { fits: ["queued", "running"], done: "will be cancelled", not: "have ended already" },
-  retry: { fits: ["failed", "cancelled"], done: "will be tried again", not: "have not failed" },
+  retry: { fits: ["failed", "cancelled"], done: "will be tried again", not: "have not failed, or their picture was removed" },
   priority: { fits: ["queued", "running"], done: "will be moved", not: "have ended already" },
 };
 
@@ -60,7 +60,7 @@ async function act(kind) {
     return show();
   }
   const way = WAYS[kind];
-  const fitting = rows.filter((row) => way.fits.includes(row.dataset.status));
+  const fitting = rows.filter((row) => way.fits.includes(row.dataset.status) && !(kind === "retry" && "removed" in row.dataset));
   const rest = rows.length - fitting.length;
   if (!fitting.length) return say(`Nothing to do: ${rest === 1 ? "it does" : `all ${rest} do`} not fit; ${way.not}.`);
   const field = document.getElementById("bulk-value");

@@ -105,6 +105,7 @@ def test_only_a_finished_preview_with_a_prompt_is_made_again_in_quality() -> Non
     assert promoted(job) == '{"preset": "quality", "prompt": "pan left", "seed": 7}'
     for change in (
         {"status": JobStatus.FAILED},
+        {"removed_at": 2.0},
         {"tier": Tier.QUALITY},
         {"settings": replace(SETTINGS, prompt="")},
     ):
