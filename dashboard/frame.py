@@ -93,8 +93,8 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
 
 
 def waits_for(job: JobView) -> str:
-    """Why a queued job waits, where that says more than its status does already."""
-    return "" if job.why_pending in (None, SCHEDULER_DOWN) else str(job.why_pending)
+    """Why a queued job waits, where that says more than its status does already; one that was cancelled waits for nothing."""
+    return "" if job.cancel_requested or job.why_pending in (None, SCHEDULER_DOWN) else str(job.why_pending)
 
 
 def error_page(request: Request, found: Problem) -> Response:
