@@ -77,6 +77,7 @@ async function act(kind) {
   if (rest) parts.push(`${rest} left alone: they ${way.not}`);
   if (failed.length) parts.push(`${failed.length} did not work: ${failed[0].message}`);
   say(`${parts.join("; ")}.`);
+  if (document.activeElement === document.body) document.getElementById("pick-all").focus(); // the button has nothing to do any more
   refresh();
 }
 
