@@ -1,6 +1,6 @@
 // Many jobs at once: choose rows, then cancel, try again or move them. Each is asked for by itself, and what did not work is said.
 
-import { confirm, post } from "./actions.js";
+import { confirm, post, Refused } from "./actions.js";
 import { refresh } from "./live.js";
 
 const AT_ONCE = 4;
@@ -75,7 +75,10 @@ async function act(kind) {
   for (const box of boxes()) box.checked = false;
   const parts = [`${count(fitting.length - failed.length)} ${way.done}`];
   if (rest) parts.push(`${rest} left alone: they ${way.not}`);
-  if (failed.length) parts.push(`${failed.length} did not work: ${failed[0].message}`);
+  if (failed.length) {
+    const [error] = failed;
+    parts.push(`${failed.length} ${error instanceof Refused ? "did not work" : "got no answer"}: ${error.message.replace(/\.$/, "")}`);
+  }
   say(`${parts.join("; ")}.`);
   if (document.activeElement === document.body) document.getElementById("pick-all").focus(); // the button has nothing to do any more
   refresh();

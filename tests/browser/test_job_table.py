@@ -41,6 +41,16 @@ def test_several_jobs_are_cancelled_at_once_after_a_question(furnished: Furnishe
     expect(asked).to_contain_text("1 of them in the middle of the render")
     asked.get_by_role("button", name="Keep it").click()
     assert furnished.use.requests.waiting()[1:] == []  # only the one that the farm began with
+    visit.expected.append("/api/v1/jobs/")
+    page.route("**/cancel", lambda route: route.abort())
+    page.locator("#bulk").get_by_role("button", name="Cancel").click()
+    asked.get_by_role("button", name="Cancel 2 jobs").click()
+    expect(page.locator("#bulk-said")).to_contain_text(
+        "2 got no answer: The farm did not answer: this may or"
+    )
+    expect(page.get_by_role("checkbox", name="Choose all on this page")).to_be_focused()
+    page.unroute("**/cancel")
+    pick(visit, furnished, "running", "queued", "finished")
     page.locator("#bulk").get_by_role("button", name="Cancel").click()
     asked.get_by_role("button", name="Cancel 2 jobs").click()
     expect(page.locator("#bulk-said")).to_have_text(
