@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dashboard.parts import Parts
-from dashboard.views import default_preset
+from dashboard.views import card_states, default_preset
 from farm.answers import CardForecast
 from farm.catalogue.models import ModelRow
 from farm.model import Card
@@ -11,14 +11,18 @@ from farm.own_bench import BenchResult
 from farm.planning.eligibility import FarmView, bands_of
 from farm.planning.foresee import foresee
 from farm.planning.learned import LAST, Learned, bench_lessons, learn, lesson_of
+from farm.standing import in_words
 from farm.submit import parse_settings
 
 RESTING = ("drained", "paused", "kept")
 """States in which a card takes no work until a person, a test or its owner says so."""
+_AWAY = "not answering"
 
 
 def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
     """What a render with the settings that were sent (JSON) would come to on each card of the farm, the best first.
+
+    A card that does not answer comes after those that also cannot take it now: they are there.
 
     Raises:
         BadInputError, BadSettingsError: the settings cannot be used; `field` says which.
@@ -34,25 +38,30 @@ def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
     cards = farm.reader.cards()
     row = farm.models[submission.settings.model]
     bench = farm.benches.rows()
+    states = card_states(farm)
     view = FarmView(
         models=farm.models,
         tiers=farm.in_force().tiers,
         bands=bands_of(card for card in cards if card.trouble is None),
         resting={
-            card_id: f"is {live.state}"
+            card_id: in_words(live.state)
             for card_id, live in list(farm.live.cards.items())
             if live.state in RESTING
-        },
+        }
+        | {card_id: in_words(_AWAY) for card_id, state in states.items() if state == _AWAY},
         learned={(card.id, row.name): _taught(farm, bench, card, row) for card in cards},
     )
     names = farm.reader.node_names()
     of_card = {card.id: names.get(card.node_id) for card in cards}
-    return [
-        one.model_copy(update={"node_name": of_card[one.card_id]}) if one.card_id in of_card else one
+    found = [
+        one.model_copy(update={"node_name": of_card[one.card_id], "state": states.get(one.card_id)})
+        if one.card_id in of_card
+        else one
         for one in foresee(
             submission.settings, cards, view, anywhere=submission.anywhere, needs=submission.needs
         )
     ]
+    return sorted(found, key=lambda one: (not one.eligible, not one.able, one.state == _AWAY))
 
 
 def _taught(farm: Parts, bench: Sequence[BenchResult], card: Card, row: ModelRow) -> Learned:

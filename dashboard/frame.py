@@ -1,6 +1,6 @@
 """What every page shows: the bar, the farm's state in a word, the counts; and the filters that the templates use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +12,8 @@ from dashboard import marks, words
 from dashboard.parts import Parts, parts, parts_of
 from dashboard.problems import Problem
 from dashboard.queue import SCHEDULER_DOWN
+from dashboard.state import farm_state
 from dashboard.views import card_states
-from dashboard.words import Word, many
 from farm.answers import JobView
 from farm.model import JobStatus
 from farm.stages import clip_fps, clip_frames
@@ -67,48 +67,6 @@ templates.env.globals.update(
 Farm = Annotated[Parts, Depends(parts)]
 
 
-def farm_state(*, connected: bool, states: Sequence[str], counts: Mapping[JobStatus, int]) -> Word:
-    """The farm's state in a word, with its reason; `states` are those of its cards."""
-    if not connected:
-        return Word(
-            "Scheduler not answering",
-            "bad",
-            "New jobs are stored and wait for it; what is shown of cards and progress may be old. "
-            "`farm up` starts it again by itself.",
-        )
-    if not states:
-        return Word(
-            "No cards", "wait", "Nothing can render until a PC has joined: add one on the Cards page."
-        )
-    return _state_of_cards(states, counts[JobStatus.RUNNING], counts[JobStatus.QUEUED])
-
-
-def _state_of_cards(states: Sequence[str], running: int, queued: int) -> Word:
-    well = [state for state in states if state in ("idle", "busy", "starting")]
-    known = many(len(states), "card")
-    drained = states.count("drained")
-    ill = len(states) - len(well) - drained
-    also = f"; {many(ill, 'card')} not answering or in trouble" if ill else ""
-    waiting = f", {many(queued, 'job')} waiting" if queued else ""
-    if running:
-        reason = f"{many(running, 'job')} on {states.count('busy')} of {known}{waiting}{also}."
-        return Word("Rendering", "live", reason)
-    if not well and drained and not ill:
-        return Word(
-            "Drained", "wait", f"All of {known} are drained{waiting}; `farm resume` gives a PC work again."
-        )
-    if not well:
-        return Word("No card answers", "bad", f"{known} known{waiting}; the Cards page says why.")
-    if queued:
-        jobs = "1 job waits" if queued == 1 else f"{many(queued, 'job')} wait"
-        return Word(
-            "Waiting", "wait", f"{jobs} for a card that can run {'it' if queued == 1 else 'them'}{also}."
-        )
-    if "idle" not in states:
-        return Word("Starting", "wait", f"{many(states.count('starting'), 'card')} starting{also}.")
-    return Word("Idle", "good", f"{states.count('idle')} of {known} ready{also}.")
-
-
 def page(request: Request, name: str, context: Mapping[str, Any], status: int = 200) -> Response:
     """A page with what every page shows: the farm's state, and how many jobs wait and render.
 
@@ -135,8 +93,8 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
 
 
 def waits_for(job: JobView) -> str:
-    """Why a queued job waits, where that says more than its status does already."""
-    return "" if job.why_pending in (None, SCHEDULER_DOWN) else str(job.why_pending)
+    """Why a queued job waits, where that says more than its status does already; one that was cancelled waits for nothing."""
+    return "" if job.cancel_requested or job.why_pending in (None, SCHEDULER_DOWN) else str(job.why_pending)
 
 
 def error_page(request: Request, found: Problem) -> Response:

@@ -121,14 +121,14 @@ def _checked(farm: Parts, upload: Upload) -> Picture | Artifact:
     if wanted is None:
         raise BadInputError("image", "No picture was sent.", "Send a PNG, JPEG or WebP file.")
     # Only a job's picture counts, not any file of the store: what may be seen is decided by jobs.
-    media_type = farm.reader.input_media_type(wanted) if farm.artifacts.touch(wanted) else None
-    if media_type is None:
+    kept = farm.reader.input_kept(wanted) if farm.artifacts.touch(wanted) else None
+    if kept is None:
         raise BadInputError(
             "input_sha256",
             "The farm has no picture with this SHA-256.",
             "Send the picture itself as `image`.",
         )
-    return Artifact(wanted, media_type, farm.artifacts.path(wanted).stat().st_size)
+    return Artifact(wanted, kept[1], farm.artifacts.path(wanted).stat().st_size)
 
 
 def _fingerprint(upload: Upload) -> str:

@@ -239,10 +239,13 @@ def gb(count: int) -> str:
 
 
 def rate(value: float | None) -> str:
-    """A rate with three digits at most: "0.25", "4.2", "118"; "" for not known."""
+    """A rate, rounded: with two decimals below 1, with one below 100: "0.25", "4.2", "118"; "" for not known."""
     if value is None:
         return ""
-    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else number(_whole(value))
+    # What it comes to decides, not what it was: 0.996 is 1.0 as 1 is, and 99.97 is 100.
+    if (hundredths := _whole(100 * value)) < 100:
+        return f"{hundredths / 100:.2f}"
+    return f"{tenths / 10:.1f}" if (tenths := _whole(10 * value)) < 1000 else number(_whole(value))
 
 
 def wh(value: float | None) -> str:

@@ -273,6 +273,8 @@ class CardForecast(Answer):
     """What a render would come to on a card, before it runs.
 
     `fits` speaks of memory alone; `eligible` says that the card would take the job, else `reasons` say why not and `advice` what helps.
+    `able`: nothing lasting speaks against it, only what passes, so that the job may wait for the card. `state` is that of `CardView`, None
+    for a card that is not of the farm.
     `how_it_fits`: where a card cannot hold everything, what that would need, and what the plan costs in time.
     `tier` is the job's. `peak_gib` is what the caching allocator will reserve, without the CUDA context, as history records it; 0 where no
     GPU memory is needed. Where nothing fits, plan and peak are those that take the least, and no seconds are told. `usable_gib` is what the
@@ -288,6 +290,8 @@ class CardForecast(Answer):
     usable_gib: float | None = None
     fits: bool
     eligible: bool
+    able: bool = False
+    state: str | None = None
     tier: Tier
     reasons: list[str] = []
     advice: str = ""

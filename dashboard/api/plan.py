@@ -23,6 +23,8 @@ EXAMPLE: dict[str, Any] = {
     "usable_gib": 5.4,
     "fits": True,
     "eligible": True,
+    "able": True,
+    "state": "idle",
     "tier": "quality",
     "reasons": [],
     "advice": "",

@@ -142,9 +142,11 @@ def job_page(request: Request, farm: Farm, job_id: str) -> Response:
 
 
 def promoted(job: JobView) -> str | None:
-    """The settings (JSON) that make a finished preview or draft again in quality, with the same prompt and seed; None for other jobs."""
+    """The settings (JSON) that make a finished preview or draft again in quality, same prompt and seed; None for others."""
     settings = job.settings
-    if job.status != JobStatus.FINISHED or not settings.prompt or job.tier == Tier.QUALITY:
+    if job.status != JobStatus.FINISHED or job.removed_at is not None:
+        return None
+    if not settings.prompt or job.tier == Tier.QUALITY:
         return None
     kept = {"preset": PROMOTED, "prompt": settings.prompt, "seed": settings.seed}
     if settings.negative_prompt:

@@ -38,6 +38,7 @@ def submit_page(
     usual = filled.get("preset") or (chosen.name if chosen else usual_preset(farm))
     context = {
         "job": job,
+        "has_picture": None if job is None else has_picture(job, farm),
         "filled": filled,
         "unfold": any(
             filled[name] not in ("", None) for name in filled.keys() - {"preset", "prompt", "seed"}
@@ -58,6 +59,16 @@ def submit_page(
         },
     }
     return page(request, "submit.html", context)
+
+
+def has_picture(job: Job, farm: Parts) -> str | None:
+    """The id of a job that still has the picture of `job`: its own, or after its removal another's; None where it is gone."""
+    if job.removed_at is None:
+        return job.id
+    if not farm.artifacts.path(job.input_sha256).exists():  # asked first: it spares a look through all jobs
+        return None
+    kept = farm.reader.input_kept(job.input_sha256)
+    return None if kept is None else kept[0]
 
 
 def filled_from(job: Job, farm: Parts, chosen: Preset | None) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 // Many jobs at once: choose rows, then cancel, try again or move them. Each is asked for by itself, and what did not work is said.
 
-import { confirm, post } from "./actions.js";
+import { confirm, post, Refused } from "./actions.js";
 import { refresh } from "./live.js";
 
 const AT_ONCE = 4;
 const WAYS = {
   cancel: { fits: ["queued", "running"], done: "will be cancelled", not: "have ended already" },
-  retry: { fits: ["failed", "cancelled"], done: "will be tried again", not: "have not failed" },
+  retry: { fits: ["failed", "cancelled"], done: "will be tried again", not: "have not failed, or their picture was removed" },
   priority: { fits: ["queued", "running"], done: "will be moved", not: "have ended already" },
 };
 
@@ -60,7 +60,7 @@ async function act(kind) {
     return show();
   }
   const way = WAYS[kind];
-  const fitting = rows.filter((row) => way.fits.includes(row.dataset.status));
+  const fitting = rows.filter((row) => way.fits.includes(row.dataset.status) && !(kind === "retry" && "removed" in row.dataset));
   const rest = rows.length - fitting.length;
   if (!fitting.length) return say(`Nothing to do: ${rest === 1 ? "it does" : `all ${rest} do`} not fit; ${way.not}.`);
   const field = document.getElementById("bulk-value");
@@ -75,8 +75,12 @@ async function act(kind) {
   for (const box of boxes()) box.checked = false;
   const parts = [`${count(fitting.length - failed.length)} ${way.done}`];
   if (rest) parts.push(`${rest} left alone: they ${way.not}`);
-  if (failed.length) parts.push(`${failed.length} did not work: ${failed[0].message}`);
+  if (failed.length) {
+    const [error] = failed;
+    parts.push(`${failed.length} ${error instanceof Refused ? "did not work" : "got no answer"}: ${error.message.replace(/\.$/, "")}`);
+  }
   say(`${parts.join("; ")}.`);
+  if (document.activeElement === document.body) document.getElementById("pick-all").focus(); // the button has nothing to do any more
   refresh();
 }
 

@@ -100,10 +100,11 @@ function inShort(forecasts, preset) {
   const best = forecasts.find((one) => one.eligible);
   if (!best) {
     const nearest = forecasts[0];
-    const lines = [line("verdict", "No card of this farm can run it", "bad")];
+    const lines = [nearest.able ? line("verdict", "No card can take it just now", "wait") : line("verdict", "No card of this farm can run it", "bad")];
     const why = line("reason", "");
     prose(why, because(nearest));
     lines.push(why);
+    if (nearest.able) lines.push(line("unit", "The job would wait for it."));
     const other = otherPreset(preset, Infinity);
     if (other) lines.push(other);
     return lines;
@@ -171,11 +172,12 @@ function bar(one) {
 function status(one) {
   const word = document.createElement("span");
   word.className = "status";
+  const away = one.able && one.state === "not answering";
   word.dataset.tone = one.eligible ? "good" : one.fits ? "wait" : "off";
   const dot = document.createElement("span");
   dot.className = "dot";
   dot.setAttribute("aria-hidden", "true");
-  word.append(dot, one.eligible ? (one.seconds == null ? "Can" : duration(one.seconds)) : one.fits ? "Not now" : "Does not fit");
+  word.append(dot, one.eligible ? (one.seconds == null ? "Can" : duration(one.seconds)) : away ? "Not answering now" : one.fits ? "Not now" : "Does not fit");
   return word;
 }
 
@@ -194,7 +196,7 @@ async function askForPresets(form, anew) {
       place.classList.toggle("cannot", !can.length);
       place.title = can.length || !said.length ? "" : because(said[0]).replaceAll("`", "");
       if (!can.length) {
-        place.textContent = said.length ? "No card here can run it" : "No card yet";
+        place.textContent = !said.length ? "No card yet" : said[0].able ? "No card can take it just now" : "No card here can run it";
         continue;
       }
       const more = can.length - 2;

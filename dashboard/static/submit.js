@@ -1,5 +1,6 @@
 // The form of a new clip: one job for each picture, upload with progress, each error at its field.
 
+import { newKey } from "./actions.js";
 import { pictures, put, takePictures } from "./pictures.js";
 import { keepPlan } from "./plan.js";
 import { prose, size } from "./words.js";
@@ -213,11 +214,6 @@ function done(jobs) {
 /** A name for many pictures sent at once: when it was, and something that tells two of the same second apart. */
 function newBatch() {
   return `${new Date().toISOString().slice(0, 19).replaceAll(":", "").replace("T", " ")} ${newKey().slice(0, 4)}`;
-}
-
-/** A name for a request. Not crypto.randomUUID: that exists on https and localhost only, and farms are on plain LANs. */
-function newKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 // --- errors

@@ -78,10 +78,13 @@ export function gib(value) {
   return value == null ? "" : `${(Math.round(10 * value) / 10).toFixed(1).replace(/\.0$/, "")}${THIN}GiB`;
 }
 
-/** A rate with three digits at most. */
+/** A rate, rounded: with two decimals below 1, with one below 100. What it comes to decides, not what it was. */
 export function rate(value) {
   if (value == null) return "";
-  return value < 1 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : String(Math.round(value));
+  const hundredths = Math.round(100 * value);
+  if (hundredths < 100) return (hundredths / 100).toFixed(2);
+  const tenths = Math.round(10 * value);
+  return tenths < 1000 ? (tenths / 10).toFixed(1) : String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, THIN);
 }
 
 /** How a card is: "71 °C, 98 % in use, 155 W"; what it does not tell is left out. */

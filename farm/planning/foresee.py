@@ -107,6 +107,7 @@ def _forecast(job: Job, card: Card, view: FarmView) -> CardForecast:
         usable_gib=card.usable_gib,
         fits=fits,
         eligible=not reasons,
+        able=verdict.able,
         tier=job.tier,
         reasons=reasons,
         advice=_advice(job, card, view, verdict),

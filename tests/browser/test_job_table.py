@@ -1,7 +1,7 @@
 """The table of jobs: sorting, choosing many, and asking things of them at once."""
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from farm.store.requests import RequestKind
 from tests.browser.conftest import Furnished, Visit
@@ -41,6 +41,16 @@ def test_several_jobs_are_cancelled_at_once_after_a_question(furnished: Furnishe
     expect(asked).to_contain_text("1 of them in the middle of the render")
     asked.get_by_role("button", name="Keep it").click()
     assert furnished.use.requests.waiting()[1:] == []  # only the one that the farm began with
+    visit.expected.append("/api/v1/jobs/")
+    page.route("**/cancel", lambda route: route.abort())
+    page.locator("#bulk").get_by_role("button", name="Cancel").click()
+    asked.get_by_role("button", name="Cancel 2 jobs").click()
+    expect(page.locator("#bulk-said")).to_contain_text(
+        "2 got no answer: The farm did not answer: this may or"
+    )
+    expect(page.get_by_role("checkbox", name="Choose all on this page")).to_be_focused()
+    page.unroute("**/cancel")
+    pick(visit, furnished, "running", "queued", "finished")
     page.locator("#bulk").get_by_role("button", name="Cancel").click()
     asked.get_by_role("button", name="Cancel 2 jobs").click()
     expect(page.locator("#bulk-said")).to_have_text(
@@ -110,9 +120,28 @@ def test_a_clip_is_stepped_through_frame_by_frame(furnished: Furnished, visit: V
 def test_a_good_preview_is_made_in_quality_with_the_same_picture_and_seed(
     furnished: Furnished, visit: Visit
 ) -> None:
+    """Pressed again after no answer, it made a second job, and the first try was said to have changed nothing."""
     before = furnished.jobs["retried"]
     page = visit.go(f"/jobs/{before.id}")
+    visit.expected.append("/api/v1/jobs")
+    keys: list[str] = []
+
+    def swallow(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        if len(keys) == 1:
+            route.fetch()  # it arrives and is stored, and its answer is thrown away
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/api/v1/jobs", swallow)
+    count = len(furnished.farm.reader.jobs(limit=100).jobs)
     page.get_by_role("button", name="Make it in quality").click()
+    expect(page.locator("#act-error")).to_contain_text("this may or may not have been done")
+    page.get_by_role("button", name="Make it in quality").click()
+    page.wait_for_url(lambda url: not url.endswith(before.id))
+    assert keys[0] == keys[1]
+    assert len(furnished.farm.reader.jobs(limit=100).jobs) == count + 1
     expect(page.locator("dl.settings").first).to_contain_text("768 \u00d7 768 px")
     made = furnished.farm.reader.jobs(limit=1).jobs[0]
     assert page.url.endswith(made.id)

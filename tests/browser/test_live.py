@@ -153,6 +153,9 @@ def test_cancelling_asks_first_and_names_the_consequence(furnished: Furnished, v
     asked.get_by_role("button", name="Cancel the job").click()
     expect(row).to_contain_text("Cancelling")
     assert furnished.farm.reader.job(job.id).cancel_requested
+    expect(
+        row.locator(".job-name")
+    ).to_be_focused()  # the button is gone; the focus fell to the top of the page
 
 
 def test_what_one_tab_does_the_other_shows(furnished: Furnished, visit: Visit) -> None:
@@ -311,9 +314,26 @@ def test_who_waits_for_a_refresh_sees_what_was_stored_when_he_asked(
 
 
 def test_a_failed_job_can_be_tried_again(furnished: Furnished, visit: Visit) -> None:
-    page = visit.go(f"/jobs/{furnished.jobs['failed'].id}")
+    """What went wrong before stayed on the page for ever; in a list it was told with a button "Keep it"."""
+    job_id = furnished.jobs["failed"].id
+    path = f"/api/v1/jobs/{job_id}/retry"
+    visit.expected.append(path)
+    visit.page.route(f"**{path}", lambda route: route.abort())
+    page = visit.go("/jobs")
+    row = page.locator(f"#job-{job_id}")
+    row.get_by_role("button", name="Try again").click()
+    told = page.get_by_role("dialog", name="That did not work")
+    expect(told).to_contain_text("this may or may not have been done")
+    expect(told.get_by_role("button")).to_have_text(["Close"])
+    told.get_by_role("button", name="Close").click()
+    expect(row.get_by_role("button", name="Try again")).to_be_focused()
+    page = visit.go(f"/jobs/{job_id}")
     expect(page.locator("#standing")).to_contain_text("Ask for a smaller size or fewer frames")
     page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#act-error")).to_be_visible()
+    page.unroute(f"**{path}")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#act-error")).to_be_hidden()
     wait_until(lambda: [r.kind for r in furnished.use.requests.waiting()][-1:] == ["retry"], what="the wish")
 
 

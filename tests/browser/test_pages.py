@@ -371,17 +371,18 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
         Vitals(1.0, utilization=0.0, power_w=9.4),
     ]
     sizes = [1, 340_000_000, 999_999_999, 1_250_000_000, 83_400_000_000]
+    rates = [None, 0.0, 0.125, 0.994, 0.996, 1.0, 1.15, 2.25, 99.94, 99.97, 100.0, 1234.5, 1_234_567.0]
     memory = [(6.0, 4.7, 0.5), (12.0, 0.19, 0.0), (6.0, 6.2, 7.0), (8.0, 8.0, 0.25)]
     with visiting(browser, shown.farm.base_url) as visit:
         visit.sign_in(shown.farm)
         said = visit.go("/").evaluate(
-            """async ([seconds, passed, jobs, vitals, memory, sizes, statuses]) => {
+            """async ([seconds, passed, jobs, vitals, memory, sizes, statuses, rates]) => {
                  const words = await import("/static/words.js");
                  const now = 1760000000;
                  return [seconds.map(words.duration), passed.map((p) => words.ago(now - p, now)), jobs.map(words.progressLine),
                          vitals.map(words.vitalsLine),
                          memory.map((m) => words.memoryParts(...m).map((one) => [one.part, one.text, one.share])), sizes.map(words.gb),
-                         statuses.map(words.jobWord).map((one) => [one.word, one.tone])];
+                         statuses.map(words.jobWord).map((one) => [one.word, one.tone]), rates.map(words.rate)];
                }""",
             [
                 seconds,
@@ -391,6 +392,7 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
                 memory,
                 sizes,
                 list(JobStatus),
+                rates,
             ],
         )
     assert said[0] == [words.duration(value) for value in seconds]
@@ -399,6 +401,7 @@ def test_python_and_javascript_use_the_same_words(shown: Furnished, browser: Bro
     assert said[3] == [words.vitals_line(one) for one in vitals]
     assert said[5] == [words.gb(one) for one in sizes]
     assert said[6] == [[words.status_word(one).word, words.status_word(one).tone] for one in JobStatus]
+    assert said[7] == [words.rate(one) for one in rates]
     for (vram, used, others), parts in zip(memory, said[4], strict=True):
         segments = read_bar(vram, used, others).segments
         assert [(part, text) for part, text, _ in parts] == [(one.part, one.text) for one in segments]

@@ -339,7 +339,11 @@ def test_the_planner_leads_to_the_sign_in_page_when_the_session_has_ended(
 def test_each_preset_says_which_cards_can_do_it(furnished: Furnished, visit: Visit) -> None:
     can = visit.page.locator("#can-preview")
     expect(can).to_contain_text("RTX 3060")
-    expect(can).to_contain_text("RTX 2060")
+    expect(can).not_to_contain_text("RTX 2060")  # its PC does not answer
+    away = visit.page.locator(".forecast", has_text="RTX 2060")
+    expect(away.locator(".status")).to_have_text("Not answering now")
+    expect(away.locator(".status")).to_have_attribute("data-tone", "wait")
+    expect(away).to_contain_text("RTX 2060 does not answer.")
     svd = visit.page.locator("#can-svd")
     expect(svd).to_have_text("No card here can run it")
     assert "not installed" in (svd.get_attribute("title") or "")

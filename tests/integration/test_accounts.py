@@ -24,6 +24,7 @@ from farm.store.engine import open_engine
 from farm.store.users import Users
 from tests import plain_http
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
+from tests.integration.test_api import finish
 
 PASSWORD = "correct horse battery"  # noqa: S105  # of made-up people
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -174,9 +175,35 @@ def test_a_viewer_sees_and_changes_nothing(farm: RunningDashboard):
         assert refused.status_code == 403
         assert refused.headers["content-type"].startswith("text/html")
         assert "this needs submit" in refused.text
+        first = vic.get("/", headers=HTML).text
+        assert 'href="/cards#add"' not in first
+        assert "The farm's admin can add one." in first
+        assert "with the line below" not in vic.get("/cards", headers=HTML).text
         assert vic.post("/signout").headers["location"] == "/signin"
     with sign_in(farm, "sue") as sue:
         assert 'href="/submit"' in sue.get("/", headers=HTML).text
+    with sign_in(farm, "ada") as ada:
+        assert 'href="/cards#add"' in ada.get("/", headers=HTML).text
+
+
+def test_a_page_offers_only_what_whoever_looks_at_it_may_do(farm: RunningDashboard):
+    """Stars, check boxes and buttons for many jobs were shown to everyone, and each ended in a 403."""
+    with sign_in(farm, "sue") as sue:
+        job_id = submit(sue).json()["id"]
+        finish(farm, job_id)
+        assert sue.post(f"/api/v1/jobs/{job_id}/rating", json={"rating": 4}).status_code == 200
+    for name, chooses, controls in (
+        ("vic", False, False),
+        ("sam", True, False),
+        ("sue", True, True),
+        ("ada", True, True),
+    ):
+        with sign_in(farm, name) as http:
+            many = http.get("/jobs", headers=HTML).text
+            assert ('id="bulk"' in many, 'id="pick-all"' in many) == (chooses, chooses), name
+            assert ('name="pick"' in many) == controls, name
+            one = http.get(f"/jobs/{job_id}", headers=HTML).text
+            assert ("data-rate=" in one, "Rated 4 of 5" in one) == (controls, not controls), name
 
 
 def test_a_token_is_its_owners_and_does_no_more_than_its_scope(farm: RunningDashboard, clock: HandClock):

@@ -1,5 +1,6 @@
 """What was done, over HTTP: throughput, sorted lists, the evaluation's results, and figures for Prometheus."""
 
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -208,6 +209,7 @@ def test_own_results_come_before_the_published_ones_and_only_the_newest_of_each(
     assert text.index("RTX 3060") < text.index("RTX 2070 Super")
     assert "no memory plan fits this card" in text
     cards = day.get("/cards").text
+    assert "<dt>Last 7 days</dt><dd>no clip</dd>" in cards, "an empty week is not 0"
     assert re.findall(r"<dt>Own bench</dt><dd>([^<]*)</dd>", cards) == [
         f"i2vgen-xl standard: 1{THIN}min 28{THIN}s, peak 7.5{THIN}GiB",
         "i2vgen-xl standard: no memory plan fits this card",
@@ -215,11 +217,16 @@ def test_own_results_come_before_the_published_ones_and_only_the_newest_of_each(
 
 
 def test_a_cards_page_tells_its_week(day: Day) -> None:
+    """The link led to all jobs that the card ever tried."""
     day.job(NOON - 600)
     day.job(NOON - 30 * HOUR)
     day.job(NOON - 500, fails=True)
     day.job(NOON - 8 * 24 * HOUR)
-    assert ">2 clips</a>, 67 % of its renders came out well</dd>" in day.get("/cards").text
+    shown = day.get("/cards").text
+    assert ">2 clips</a>, 67 % of its renders came out well</dd>" in shown
+    (link,) = re.findall(r'<dt>Last 7 days</dt><dd><a href="([^"]*)">', shown)
+    listed = day.get(html.unescape(link)).text
+    assert listed.count('class="job-row"') == 2, "the very clips that were counted"
 
 
 def test_models_say_what_their_download_comes_to(day: Day) -> None:

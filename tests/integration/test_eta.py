@@ -117,3 +117,15 @@ def test_a_kind_that_was_never_seen_has_its_reason_from_the_moment_it_is_stored(
         kind = kind_of(farm.reader.job(draft["id"]))
         scheduler.publish(QueueChanged(time.time(), 1, 0, why={kind: "Its turn comes next."}))
         wait_until(lambda: http.get(f"/jobs/{draft['id']}").json()["why_pending"] == "Its turn comes next.")
+        path = f"{farm.base_url}/jobs/{draft['id']}"
+        shown = plain_http.get(path, headers=farm.headers).text
+        assert "Number 1 in the queue" in shown
+        assert "Its turn comes next." in shown
+        assert http.post(f"/jobs/{draft['id']}/cancel").status_code == 202
+        for where in (path, f"{farm.base_url}/jobs", farm.base_url):
+            shown = plain_http.get(where, headers=farm.headers).text
+            assert "Cancelling" in shown
+            assert "Number 1 in the queue" not in shown, "a job that was cancelled has no place"
+            assert "Its turn comes next." not in shown
+        shown = plain_http.get(path, headers=farm.headers).text
+        assert "A cancel was asked for; the job leaves the queue, and no card begins it." in shown

@@ -11,6 +11,7 @@ import pytest
 from dashboard.api.plan import EXAMPLE
 from farm.client import Farm
 from farm.errors import BadInputError
+from farm.feed import CardChanged, LiveCard, Snapshot
 from farm.ids import new_id
 from farm.model import Card, CardKind, MemoryPlan, Node
 from farm.planning.foresee import imagined_card
@@ -19,9 +20,10 @@ from farm.store.claims import Assignment
 from farm.store.writer import Result
 from tests import plain_http
 from tests.farm_verbs import run_here
-from tests.integration.dashboard_server import RunningDashboard, running_dashboard
+from tests.integration.dashboard_server import FakeScheduler, RunningDashboard, running_dashboard
 from tests.integration.test_api import send
 from tests.integration.test_cli_client import run
+from tests.waiting import wait_until
 
 RTX_2060 = replace(
     imagined_card("RTX 2060", models=("i2vgen-xl", "animatic")), id="GPU-0f7d", node_id="n1", name="RTX 2060"
@@ -41,7 +43,7 @@ def test_each_card_is_foreseen_as_the_description_shows_it(http: httpx.Client, f
     answer = http.post("/plan", json={"preset": "native"})
     assert answer.status_code == 200
     best, other = answer.json()
-    assert best == EXAMPLE | {"card_id": "GPU-0f7d"}
+    assert best == EXAMPLE | {"card_id": "GPU-0f7d", "state": "not known"}  # no scheduler runs
     assert (other["card"], other["node_name"], other["fits"], other["eligible"]) == (
         "CPU of den",
         "den",
@@ -56,6 +58,38 @@ def test_each_card_is_foreseen_as_the_description_shows_it(http: httpx.Client, f
     assert "preset" in post["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert post["responses"]["200"]["content"]["application/json"]["example"] == [EXAMPLE]
     assert set(described["components"]["schemas"]["CardForecast"]["properties"]) == set(EXAMPLE)
+
+
+def test_a_card_that_does_not_answer_comes_last_and_says_so(http: httpx.Client, farm: RunningDashboard):
+    """It was offered in green, and as the best where it was the fastest."""
+    near = replace(RTX_2060, id="GPU-near", node_id="n2", name="GTX 1660", usable_gib=5.0)
+    kept = replace(near, id="GPU-kept", name="GTX 1070")
+    farm.registry.see_node(Node("n2", "den", "10.0.0.8"), [CPU, near, kept], 1.0)
+    cards = (
+        LiveCard(near.id, "n2", "den", near.name, "busy"),
+        LiveCard(kept.id, "n2", "den", kept.name, "kept"),
+        LiveCard(CPU.id, "n2", "den", CPU.name, "idle"),
+    )
+    live = farm.server.config.app.state.parts.live
+    told, reasons = {}, {}
+    with FakeScheduler(farm.data, Snapshot(cards=cards)) as scheduler:
+        for state in ("idle", "not answering"):
+            first = LiveCard(RTX_2060.id, "n1", "attic", RTX_2060.name, state)  # type: ignore[arg-type]  # both are states of cards
+            scheduler.publish(CardChanged(first))
+            wait_until(lambda now=first: live.cards.get(now.id) == now, what=state)
+            found = http.post("/plan", json={"preset": "native"}).json()
+            told[state] = [(one["card"], one["state"], one["eligible"], one["able"]) for one in found]
+            reasons = {one["card"]: one["reasons"] for one in found}
+    at_rest = ("GTX 1070", "kept", False, True)
+    cpu = ("CPU of den", "idle", False, False)
+    assert told["idle"] == [("RTX 2060", "idle", True, True), ("GTX 1660", "busy", True, True), at_rest, cpu]
+    assert told["not answering"] == [
+        ("GTX 1660", "busy", True, True),
+        at_rest,
+        ("RTX 2060", "not answering", False, True),
+        cpu,
+    ]
+    assert reasons["RTX 2060"] == ["RTX 2060 does not answer"]
 
 
 def test_nothing_sent_is_what_a_job_without_settings_would_get(http: httpx.Client):

@@ -92,8 +92,31 @@ def test_a_failed_job_whose_picture_is_gone_is_not_tried_again(farm: RunningDash
     job_id = send(http).json()["id"]
     assert farm.writer.give_up_queued(job_id, "no card", 1000.0)
     assert look(farm) == [job_id]
+    for path in ("/jobs", f"/jobs/{job_id}"):
+        assert 'data-do="retry"' not in page(farm, path)
     refused = http.post(f"/jobs/{job_id}/retry")
     assert (refused.status_code, "deleted" in refused.json()["detail"]) == (409, True)
+
+
+def test_a_removed_job_is_made_again_without_its_picture_and_with_one_that_another_job_has(
+    farm: RunningDashboard, http: httpx.Client
+):
+    """The form showed a broken picture, and sending it ended in an error."""
+    gone, kept = (send(http).json() for _ in range(2))
+    for job in (gone, kept):
+        assert farm.writer.give_up_queued(job["id"], "no card", 1000.0)
+    assert http.post(f"/jobs/{kept['id']}/star").status_code == 200
+    assert look(farm) == [gone["id"]]
+    path = f"/submit?again={gone['id']}"
+    shown = page(farm, path)
+    assert f'data-input="{gone["input_sha256"]}"' in shown
+    assert f'src="/api/v1/jobs/{kept["id"]}/input"' in shown
+    assert http.post(f"/jobs/{kept['id']}/star", json={"starred": False}).status_code == 200
+    assert look(farm) == [kept["id"]]
+    shown = page(farm, path)
+    assert "Its picture was removed" in shown
+    assert "data-input" not in shown
+    assert "/input" not in shown
 
 
 @pytest.mark.parametrize("body", [{"starred": "perhaps"}, [], "yes"])

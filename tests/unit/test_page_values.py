@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from dashboard.frame import farm_state
 from dashboard.pages.evaluation import by_setting
 from dashboard.pages.jobs import Filters, promoted
 from dashboard.pages.machines import facts_of, told
+from dashboard.state import farm_state
 from dashboard.words import THIN
 from farm.answers import BenchSettingView, BenchView, CardView, JobUrls, JobView
 from farm.catalogue.article import BenchSetting
@@ -23,7 +23,7 @@ SHORT = STANDARD.model_copy(update={"frames": 14})
 @pytest.mark.parametrize(
     ("states", "queued", "running", "word", "reason"),
     [
-        ([], 3, 0, "No cards", "Nothing can render until a PC has joined: add one on the Cards page."),
+        ([], 3, 0, "No cards", "Nothing can render until a PC has joined."),
         (["idle", "idle"], 0, 0, "Idle", "2 of 2 cards ready."),
         (["idle", "trouble"], 0, 0, "Idle", "1 of 2 cards ready; 1 card not answering or in trouble."),
         (["busy", "idle"], 1, 1, "Rendering", "1 job on 1 of 2 cards, 1 job waiting."),
@@ -36,14 +36,49 @@ SHORT = STANDARD.model_copy(update={"frames": 14})
             "No card answers",
             "1 card known, 2 jobs waiting; the Cards page says why.",
         ),
+        (["drained"], 0, 0, "Drained", "The only card is drained; `farm resume` gives a PC work again."),
+        (
+            ["kept"],
+            1,
+            0,
+            "Resting",
+            "The only card is with its owner, 1 job waiting; the Cards page says why.",
+        ),
+        (
+            ["kept", "kept"],
+            0,
+            0,
+            "Resting",
+            "All 2 cards are with their owners; the Cards page says why.",
+        ),
+        (["kept", "idle"], 0, 0, "Idle", "1 of 2 cards ready; 1 card kept for its owner."),
+        (
+            ["kept", "busy", "kept"],
+            0,
+            1,
+            "Rendering",
+            "1 job on 1 of 3 cards; 2 cards kept for their owners.",
+        ),
+        (["kept", "drained"], 0, 0, "Resting", "1 card kept for its owner; 1 card drained."),
+        (
+            ["kept", "trouble"],
+            2,
+            0,
+            "Resting",
+            "1 card not answering or in trouble; 1 card kept for its owner, 2 jobs waiting.",
+        ),
+        (["paused"], 0, 0, "Paused", "1 card waiting for a test; the Cards page says why."),
+        (["idle", "paused"], 0, 0, "Idle", "1 of 2 cards ready; 1 card waiting for a test."),
     ],
 )
 def test_the_farms_state_in_a_word_with_its_reason(
     states: list[str], queued: int, running: int, word: str, reason: str
 ) -> None:
+    """Cards that were kept for their owners counted as broken: a red "No card answers" all day where owners give the nights only."""
     counts = {JobStatus.QUEUED: queued, JobStatus.RUNNING: running}
     found = farm_state(connected=True, states=states, counts=counts)
     assert (found.word, found.reason) == (word, reason)
+    assert (found.tone == "bad") == (word in ("No card answers", "Paused"))
     lost = farm_state(connected=False, states=states, counts=counts)
     assert (lost.word, lost.tone) == ("Scheduler not answering", "bad")
 
@@ -70,6 +105,7 @@ def test_only_a_finished_preview_with_a_prompt_is_made_again_in_quality() -> Non
     assert promoted(job) == '{"preset": "quality", "prompt": "pan left", "seed": 7}'
     for change in (
         {"status": JobStatus.FAILED},
+        {"removed_at": 2.0},
         {"tier": Tier.QUALITY},
         {"settings": replace(SETTINGS, prompt="")},
     ):
