@@ -20,6 +20,7 @@ from farm.vitals import Vitals
 from tests.browser.conftest import PHONE, Furnished, Visit, until, visiting
 from tests.browser.farm_in_use import RTX_2060, RTX_3060
 from tests.integration.dashboard_server import RunningDashboard
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -436,7 +437,7 @@ def test_write_the_pictures_of_the_documentation(shown: Furnished, browser: Brow
                     visit.page,
                     "[...document.images].every((shown) => shown.complete || shown.loading === 'lazy')",
                 )
-                # Until its first frame is there the player shows a turning arc.
+                # Until its first frame is there the player shows a turning arc, and lets it turn to its end.
                 until(
                     visit.page,
                     "[...document.querySelectorAll('video[src]')].every((clip) => clip.readyState >= 2)",
@@ -449,7 +450,14 @@ def test_write_the_pictures_of_the_documentation(shown: Furnished, browser: Brow
 
 def _picture(page: Page, path: Path) -> None:
     """A screenshot in 256 colours, a third of the bytes: grounds and letters exactly as they are, of the rest also those of small dots."""
-    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    shots: list[bytes] = []
+
+    def rests() -> bool:
+        shots.append(page.screenshot())
+        return shots[-3:] == 3 * shots[-1:]
+
+    wait_until(rests, what="a page on which nothing moves")
+    shot = Image.open(io.BytesIO(shots[-1])).convert("RGB")
     found: Any = shot.getcolors(shot.width * shot.height)
     exact = [colour for _, colour in sorted(found, reverse=True)[:64]]
     rest = shot.quantize(192, method=Image.Quantize.MAXCOVERAGE).getpalette() or []
