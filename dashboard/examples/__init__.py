@@ -44,7 +44,7 @@ PARAMETERS: dict[str, Any] = {
     "sha256": names.WEIGHTS_SHA256,
     "sort": "ended",
     "status": "finished",
-    "token_id": names.TOKEN_ID,
+    "token_id": names.LAPTOP_ID,
     "window": "24h",
 }
 """By name: a name means the same in every operation, but for those of `PARAMETERS_OF`."""
