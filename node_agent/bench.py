@@ -30,6 +30,7 @@ from farm.planning.estimate import room_of
 from farm.planning.plans import Choice, best_plan
 from farm.settings import FarmSettings
 from farm.wire import CardReport
+from node_agent.card_process import card_environment
 from node_agent.faults import fault_of
 from node_agent.meter import PeakMemory
 from node_agent.pipelines.base import OpenModel, RenderRequest, Unheard
@@ -111,14 +112,13 @@ def _run(order: Mapping[str, Any], visible: str, tell: Tell) -> dict[str, Any]:
 @contextmanager
 def _child(visible: str, errors: IO[str]) -> Iterator["subprocess.Popen[str]"]:
     """A fresh process that sees one card alone. In a session of its own: Ctrl-C is the caller's, who ends it here."""
-    environment = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
     child = subprocess.Popen(
         [sys.executable, "-m", "node_agent.bench"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        env=environment,
+        env={**os.environ, **card_environment(visible)},
         start_new_session=True,
     )
     try:

@@ -1,7 +1,10 @@
 """The evaluation in fresh processes: the five dimensions of a real clip, kept; failures are results."""
 
 import json
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from farm.catalogue.article import BenchSetting, article
 from farm.catalogue.models import builtin_models
 from farm.cli.sample import write_sample
 from farm.model import CardKind
+from farm.own_bench import BenchResult
 from farm.wire import CardReport
 from node_agent.bench import bench, within_limits
 from tests.farm_verbs import run_apart, run_here
@@ -61,6 +65,71 @@ def test_a_card_without_room_for_any_plan_is_a_result(tmp_path: Path) -> None:
     tiny = CardReport("GPU-1", CardKind.CUDA, "GT 710", vram_gib=1.0, usable_gib=0.4)
     found = bench(builtin_models()["i2vgen-xl"], tiny, SMALL, tmp_path / "any.png", lambda *_: None)
     assert found.failure == "no memory plan fits this card"
+
+
+class Card:
+    """A card, and in place of Python a program of the test's, which the bench starts for it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._program = folder / "python"
+        self.said = CardReport(
+            "GPU-1",
+            CardKind.CUDA,
+            "GTX 1080",
+            driver="550.120",
+            vram_gib=8.0,
+            usable_gib=7.4,
+            compute_capability=(6, 1),
+        )
+        monkeypatch.setattr(sys, "executable", str(self._program))
+
+    def bench(self, program: str) -> BenchResult:
+        self._program.write_text(f"#!/bin/sh\ncat > /dev/null\n{program}\n")
+        self._program.chmod(0o755)
+        return bench(builtin_models()["i2vgen-xl"], self.said, SMALL, self._program, lambda *_: None)
+
+
+@pytest.fixture
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
+    return Card(tmp_path, monkeypatch)
+
+
+def test_benches_calibrations_and_workers_have_one_environment(
+    card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Benches and calibrations were measured with torch's other allocator, and the head learned from them for the workers."""
+    from farm.cli import calibrate
+    from node_agent import agent as agent_module
+
+    expected = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "GPU-1",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
+    for name in expected:
+        monkeypatch.setenv(name, "another")
+    names = "/".join(f"${name}" for name in expected)
+    assert card.bench(f"""echo '{{"result": {{"torch": "'{names}'"}}}}'""").torch == "/".join(
+        expected.values()
+    )
+
+    monkeypatch.setattr("node_agent.probe.cards", lambda *_: (card.said,))
+    monkeypatch.setattr("node_agent.selftest.card_trouble", lambda *_: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: True)
+    calibrate._choose_card("i2vgen-xl")
+    assert {name: os.environ[name] for name in expected} == expected
+
+    asked: dict[str, Any] = {}
+    actor = SimpleNamespace(
+        options=lambda **options: asked.update(options) or SimpleNamespace(remote=lambda *_, **__: None)
+    )
+    monkeypatch.setattr(agent_module, "CardWorkerActor", actor)
+    context = SimpleNamespace(get_node_id=lambda: "ab" * 28)
+    monkeypatch.setattr(agent_module.ray, "get_runtime_context", lambda: context)
+    agent = object.__new__(agent_module.NodeAgent)
+    agent._failed, agent._resting = set(), set()
+    agent._start_worker(card.said)
+    assert asked["runtime_env"]["env_vars"] == expected
 
 
 def test_the_verb_keeps_results_and_shows_the_article(tmp_path: Path) -> None:
