@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,13 @@ import pytest
 from farm.catalogue.article import BenchSetting, article
 from farm.catalogue.models import builtin_models
 from farm.cli.sample import write_sample
-from farm.model import CardKind
+from farm.model import CardKind, MemoryPlan
 from farm.own_bench import BenchResult
 from farm.wire import CardReport
-from node_agent.bench import bench, within_limits
+from node_agent import bench as bench_module
+from node_agent.bench import bench, limit_s, within_limits
 from tests.farm_verbs import run_apart, run_here
+from tests.storage import SETTINGS
 
 SMALL = BenchSetting("small", 128, 96, 4, 2, 7.5)
 CPU = CardReport("CPU-local", CardKind.CPU, "CPU (a test's)")
@@ -81,10 +84,18 @@ class Card:
             usable_gib=7.4,
             compute_capability=(6, 1),
         )
+        self.trouble: str | None = None
+        self.asked: list[tuple[object, ...]] = []
         monkeypatch.setattr(sys, "executable", str(self._program))
+        monkeypatch.setattr(bench_module, "card_trouble_apart", self._ask)
+        bench_module._trouble.cache_clear()
 
-    def bench(self, program: str) -> BenchResult:
-        self._program.write_text(f"#!/bin/sh\ncat > /dev/null\n{program}\n")
+    def _ask(self, *said: object) -> str | None:
+        self.asked.append(said)
+        return self.trouble
+
+    def bench(self, program: str, reads: str = "cat > /dev/null") -> BenchResult:
+        self._program.write_text(f"#!/bin/sh\n{reads}\n{program}\n")
         self._program.chmod(0o755)
         return bench(builtin_models()["i2vgen-xl"], self.said, SMALL, self._program, lambda *_: None)
 
@@ -92,6 +103,38 @@ class Card:
 @pytest.fixture
 def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
     return Card(tmp_path, monkeypatch)
+
+
+def test_a_card_that_torch_does_not_serve_is_a_result_in_clear_words(card: Card) -> None:
+    """A wrong torch or driver was seen only as whatever the render died of, after all its weights were read."""
+    card.trouble = "Driver 470.256.02 is too old for CUDA 12.6: install driver 525.60.13 or newer on that PC."
+    for _ in range(2):
+        assert card.bench("echo should not run >&2; exit 9").failure == card.trouble.rstrip(".")
+    assert card.asked == [("GTX 1080", "550.120", (6, 1), "GPU-1")], "torch is loaded once for all rows"
+
+
+def test_a_card_that_hangs_does_not_hang_the_bench(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one whose process no signal ends: a driver that hangs keeps it."""
+    row, plan = builtin_models()["i2vgen-xl"], MemoryPlan()
+    few, many = (limit_s(row, card.said, replace(SETTINGS, steps=steps), plan) for steps in (1, 50))
+    assert 900 < few < many < 4 * 3600
+    monkeypatch.setattr(bench_module, "START_S", 0.5)
+    monkeypatch.setattr(bench_module, "SLOW", 0.0)
+    monkeypatch.setattr(bench_module, "END_S", 0.1)
+    stuck = (
+        """trap '' TERM; echo '{"doing": "decode", "done": 0, "total": 0}'; while :; do sleep 0.05; done"""
+    )
+    failure = card.bench(stuck).failure
+    assert failure is not None
+    assert "it was not done within 0 min, many times what was foretold, and was at 'decode'" in failure
+    assert "restart this PC" in failure
+
+
+def test_a_process_that_ends_at_once_is_a_result(card: Card) -> None:
+    """One that had not taken its order yet ended the whole bench with a broken pipe."""
+    assert card.bench("echo no such library >&2; exit 3", reads="exec <&-").failure == (
+        "its process ended with code 3: no such library"
+    )
 
 
 def test_benches_calibrations_and_workers_have_one_environment(
