@@ -77,8 +77,9 @@ class Animations:
             self._waiting -= 1
 
     async def _make(self, clip: Path, name: str, kind: ClipFormat, fps: int, loop: int) -> Animation:
-        work = Path(tempfile.mkdtemp(prefix="making-", dir=self._folder))
+        work: Path | None = None
         try:
+            work = Path(tempfile.mkdtemp(prefix="making-", dir=self._folder))
             made = work / f"made.{kind}"
             async with asyncio.timeout(self._limit_s):
                 for command in commands(
@@ -96,8 +97,14 @@ class Animations:
                 f"The {kind.upper()} was not made within {self._limit_s:g} s.",
                 "Take the MP4, or render the clip smaller or shorter.",
             ) from error
+        except OSError as error:
+            raise FarmError(
+                f"The {kind.upper()} could not be stored in {self._folder}: {error.strerror or error}.",
+                "Take the MP4, and check that the head's disk has room and lets the farm write there.",
+            ) from error
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            if work is not None:
+                shutil.rmtree(work, ignore_errors=True)
 
     def _found(self, name: str, kind: ClipFormat) -> Animation | None:
         for path in self._folder.glob(f"{name}.*.{kind}"):

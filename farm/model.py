@@ -104,8 +104,7 @@ class MemoryPlan:
     streamed through a ring of `ring_mib` MiB, 0 where nothing is. `piece_mib`: the largest working set of one layer, MiB; a layer
     that would take more runs in pieces; 0 runs all layers whole. `guidance`: the two guidance passes of a step "together" in one
     batch, or "in_turn" at half the activations. `decode`: the VAE a whole "frame" at a time, or in exact "tiles" of it.
-    `precision`: what is computed in; weights are always stored in fp16. `expandable_segments`: torch's allocator grows
-    segments instead of keeping fixed ones (Linux), so that it reserves hardly more than it hands out.
+    `precision`: what is computed in; weights are always stored in fp16.
     """
 
     parts: Literal["resident", "by_stage"] = "resident"
@@ -115,7 +114,6 @@ class MemoryPlan:
     piece_mib: int = 0
     decode: Literal["frame", "tiles"] = "frame"
     precision: Literal["fp16", "fp32"] = "fp16"
-    expandable_segments: bool = True
 
 
 @dataclass(frozen=True, slots=True)

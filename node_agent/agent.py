@@ -25,6 +25,7 @@ from farm.weights import Shelf
 from farm.wire import CardReport, NodeReport, worker_name
 from node_agent import probe
 from node_agent.benched import Benched
+from node_agent.card_process import card_environment
 from node_agent.fetcher import Fetcher, allowed_pace
 from node_agent.guard import Guard, Senses, WorkerSeen
 from node_agent.head_shelf import HeadShelf
@@ -303,11 +304,7 @@ class NodeAgent:
             self._standings.setdefault(card_id, Standing()).renew()
 
     def _start_worker(self, card: CardReport) -> ActorHandle[Any]:
-        environment = {
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-        }
-        environment["CUDA_VISIBLE_DEVICES"] = card.id if card.kind == CardKind.CUDA else ""
+        environment = card_environment(card.id if card.kind == CardKind.CUDA else "")
         ray_node_id = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(ray_node_id, soft=False)
         worker: ActorHandle[Any] = CardWorkerActor.options(

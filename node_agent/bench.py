@@ -11,12 +11,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import IO, Any, Final
 
 from pydantic import TypeAdapter
@@ -26,17 +29,23 @@ from farm.catalogue.article import BenchSetting
 from farm.catalogue.models import ModelRow, load_models
 from farm.model import Card, CardKind, MemoryPlan, RenderSettings
 from farm.own_bench import BenchResult
-from farm.planning.estimate import room_of
+from farm.planning.estimate import room_of, seconds
 from farm.planning.plans import Choice, best_plan
 from farm.settings import FarmSettings
 from farm.wire import CardReport
+from node_agent.card_process import card_environment
 from node_agent.faults import fault_of
 from node_agent.meter import PeakMemory
 from node_agent.pipelines.base import OpenModel, RenderRequest, Unheard
+from node_agent.selftest import card_trouble_apart
 
 PROMPT: Final = "The camera moves slowly forward to the lighthouse"
 END_S: Final = 10.0
 """How long a process that is told to end may take."""
+START_S: Final = 900.0
+"""How long it may take beside the foretold seconds: torch and 8 GB of weights from a slow disk take some minutes."""
+SLOW: Final = 10.0
+"""How many times the foretold seconds a render may take: for a card that nobody measured they are a guess."""
 
 Tell = Callable[[str, int, int], None]
 """Told what is done now, and how many steps are done of how many."""
@@ -51,7 +60,16 @@ def choose_plan(row: ModelRow, said: CardReport, settings: RenderSettings) -> Ch
     """The planner's plan for a render that has the card to itself; None if none fits. A CPU's memory is not planned."""
     if said.kind is CardKind.CPU or row.memory is None:
         return Choice(MemoryPlan(), 0.0, 0.0)
-    card = Card(
+    return best_plan(row, settings, room_of(row, _card(said), said.usable_gib or 0.0))
+
+
+def limit_s(row: ModelRow, said: CardReport, settings: RenderSettings, plan: MemoryPlan) -> float:
+    """After how many seconds a render counts as hung, start included."""
+    return START_S + SLOW * seconds(row, _card(said), settings, plan)
+
+
+def _card(said: CardReport) -> Card:
+    return Card(
         said.id,
         "",
         said.kind,
@@ -62,7 +80,11 @@ def choose_plan(row: ModelRow, said: CardReport, settings: RenderSettings) -> Ch
         bus_gb_s=said.bus_gb_s,
         ram_gib=said.ram_gib,
     )
-    return best_plan(row, settings, room_of(row, card, said.usable_gib or 0.0))
+
+
+@cache  # one answer for all rows of a card: each question loads torch
+def _trouble(said: CardReport) -> str | None:
+    return card_trouble_apart(said.name, said.driver, said.compute_capability, said.id)
 
 
 def bench(row: ModelRow, said: CardReport, setting: BenchSetting, picture: Path, tell: Tell) -> BenchResult:
@@ -73,6 +95,9 @@ def bench(row: ModelRow, said: CardReport, setting: BenchSetting, picture: Path,
     choice = choose_plan(row, said, settings)
     if choice is None:
         return replace(found, failure="no memory plan fits this card")
+    trouble = _trouble(said) if said.kind is CardKind.CUDA else None
+    if trouble is not None:
+        return replace(found, failure=trouble.rstrip("."))
     if row.memory is not None and said.kind is CardKind.CUDA:
         found = replace(
             found,
@@ -86,52 +111,75 @@ def bench(row: ModelRow, said: CardReport, setting: BenchSetting, picture: Path,
         "picture": str(picture),
         "born": time.monotonic(),
     }
-    measured = _run(order, "" if said.kind is CardKind.CPU else said.id, tell)
+    limit = limit_s(row, said, settings, choice.plan)
+    measured = _run(order, "" if said.kind is CardKind.CPU else said.id, limit, tell)
     return replace(found, plan=choice.plan, **measured)
 
 
-def _run(order: Mapping[str, Any], visible: str, tell: Tell) -> dict[str, Any]:
-    """What the child measured, or a `failure`."""
-    with tempfile.TemporaryFile("w+") as errors, _child(visible, errors) as child:
-        assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 - asked for
-        with child.stdin as stdin:
+def _run(order: Mapping[str, Any], visible: str, limit: float, tell: Tell) -> dict[str, Any]:
+    """What the child measured within `limit` seconds, or a `failure`."""
+    with tempfile.TemporaryFile("w+") as errors, _child(visible, errors) as (child, lines):
+        assert child.stdin is not None  # noqa: S101 - asked for
+        with suppress(BrokenPipeError), child.stdin as stdin:  # it ended already: below it is said how
             stdin.write(json.dumps(order))
-        for line in child.stdout:
-            said = json.loads(line)
-            if "result" in said:
-                result: dict[str, Any] = said["result"]
-                return result
-            tell(said["doing"], said["done"], said["total"])
-        code = child.wait()
+        doing, ends = "start", time.monotonic() + limit
+        try:
+            while (line := lines.get(timeout=max(0.0, ends - time.monotonic()))) is not None:
+                said = json.loads(line)
+                if "result" in said:
+                    result: dict[str, Any] = said["result"]
+                    return result
+                doing = said["doing"]
+                tell(doing, said["done"], said["total"])
+            code = child.wait(END_S)
+        except (Empty, subprocess.TimeoutExpired):
+            return {
+                "failure": f"it was not done within {limit / 60:.0f} min, many times what was foretold, and was at {doing!r}; "
+                "if the card or its driver hangs, restart this PC and bench again"
+            }
         errors.seek(0)
         last = (errors.read().strip().splitlines() or ["it said nothing"])[-1]
         return {"failure": f"its process ended with code {code}: {last}"}
 
 
 @contextmanager
-def _child(visible: str, errors: IO[str]) -> Iterator["subprocess.Popen[str]"]:
-    """A fresh process that sees one card alone. In a session of its own: Ctrl-C is the caller's, who ends it here."""
-    environment = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
+def _child(
+    visible: str, errors: IO[str]
+) -> Iterator[tuple["subprocess.Popen[str]", "SimpleQueue[str | None]"]]:
+    """A fresh process that sees one card alone, and its lines, None after the last.
+
+    In a session of its own: Ctrl-C is the caller's, who ends it here.
+    """
     child = subprocess.Popen(
         [sys.executable, "-m", "node_agent.bench"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        env=environment,
+        env={**os.environ, **card_environment(visible)},
         start_new_session=True,
     )
+    lines: SimpleQueue[str | None] = SimpleQueue()
+
+    def hear() -> None:
+        assert child.stdout is not None  # noqa: S101 - asked for
+        with child.stdout as stdout:
+            for line in stdout:
+                lines.put(line)
+        lines.put(None)
+
+    # A thread, since a read has no time limit; it ends with the process, or with this one where the driver lets that process not go.
+    Thread(target=hear, daemon=True).start()
     try:
-        yield child
+        yield child, lines
     finally:
         child.terminate()
         try:
             child.wait(END_S)
         except subprocess.TimeoutExpired:
             child.kill()
-            child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(END_S)
 
 
 # --- the fresh process ---

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from farm.planning.rules import architecture_trouble, driver_trouble, kernel_trouble, no_cuda_trouble
+from node_agent.card_process import card_environment
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def card_trouble_apart(
     if find_spec("torch") is None:
         return None
     facts = json.dumps([name, driver, capability])
-    sees = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": card_id} if card_id else {}
+    sees = card_environment(card_id) if card_id else {}
     try:
         # -P: a folder called like a package of ours, where Ray happens to stand, must not take its place.
         done = subprocess.run(

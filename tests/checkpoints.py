@@ -252,6 +252,33 @@ def write_small_svd(target: Path, seed: int = 0) -> Path:
     return target
 
 
+T5_SMALL: dict[str, Any] = {
+    "vocab_size": 100,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 3,
+    "num_heads": 4,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+"""google/t5-v1_1-xxl's shape, which LTX reads prompts with; google/umt5-xxl, which Wan does, differs in more position tables."""
+
+
+def write_small_t5(target: Path, kind: str, seed: int = 0) -> Path:
+    """Writes a small `T5EncoderModel` or `UMT5EncoderModel` in shards, as transformers does with large ones, and returns `target`."""
+    import torch
+    import transformers
+
+    config = getattr(transformers, kind.replace("EncoderModel", "Config"))(**T5_SMALL)
+    with torch.random.fork_rng(devices=[]), _silent():
+        torch.manual_seed(seed)
+        part = getattr(transformers, kind)(config)
+        _leave_no_weight_at_rest(part)
+        part.half().save_pretrained(target, variant="fp16", max_shard_size="16KB")
+    return target
+
+
 def _save(parts: dict[str, Any], target: Path) -> None:
     for name, part in parts.items():
         _leave_no_weight_at_rest(part)

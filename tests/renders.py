@@ -13,7 +13,7 @@ from PIL import Image
 from farm.errors import CancelledRenderError
 from farm.model import MemoryPlan, RenderSettings
 from node_agent.pipelines.base import RenderRequest
-from node_agent.pipelines.weights import weight_file
+from node_agent.pipelines.stored import weight_files
 
 LIBRARIES = {
     "unet": "diffusers",
@@ -97,7 +97,7 @@ def edit_tensors(directory: Path, part: str, change: Callable[[dict[str, Any]], 
     """Changes the stored weights of a checkpoint's part; the file."""
     from safetensors.torch import load_file, save_file
 
-    file = weight_file(directory / part, LIBRARIES[part])
+    (file,) = weight_files(directory / part, LIBRARIES[part])
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file, metadata={"format": "pt"})

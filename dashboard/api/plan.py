@@ -38,7 +38,6 @@ EXAMPLE: dict[str, Any] = {
         "piece_mib": 1024,
         "decode": "frame",
         "precision": "fp16",
-        "expandable_segments": True,
     },
     "peak_gib": 4.769,
     "peak_low_gib": 4.458,

@@ -53,6 +53,7 @@ def _choose_card(model: str) -> None:
 
     from farm.errors import ConfigurationError
     from farm.model import CardKind
+    from node_agent.card_process import card_environment
     from node_agent.probe import cards
     from node_agent.selftest import card_trouble
 
@@ -62,7 +63,7 @@ def _choose_card(model: str) -> None:
             "farm calibrate measures on an NVIDIA card: this PC has none, or its driver does not answer.",
             f"Run `farm calibrate {model}` on a PC with one; `nvidia-smi` shows whether the driver works.",
         )
-    os.environ["CUDA_VISIBLE_DEVICES"] = first.id
+    os.environ.update(card_environment(first.id))
     if find_spec("torch") is None or find_spec("diffusers") is None:
         raise ConfigurationError(
             "farm calibrate measures on an NVIDIA card: torch and diffusers are not installed here.",

@@ -5,8 +5,8 @@ kernel reads pages when they are copied and may drop them again, so that no weig
 plan wants it there.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,71 +24,95 @@ Build = Callable[[], nn.Module]
 class MappedPart:
     """One part of a checkpoint: `module` without weights, and `open` to read them.
 
-    Files name some tensors with a prefix that the module does not have: `prefixes` are tried in turn.
+    Files name some tensors with a prefix that the module does not have: `prefixes` are tried in turn. Of a tensor that the module has
+    under several names (see `names_of`) they hold one.
     """
 
-    def __init__(self, build: Build, file: Path, prefixes: tuple[str, ...] = ("",)) -> None:
-        """Builds the module and holds its tensors against the file's.
+    def __init__(self, build: Build, files: Sequence[Path], prefixes: tuple[str, ...] = ("",)) -> None:
+        """Builds the module and holds its tensors against those of the files, one or several shards.
 
         Raises:
-            MissingWeightsError: the file lacks a tensor, or one has another shape or no floating-point type.
+            MissingWeightsError: the files lack a tensor, or one has another shape or no floating-point type.
         """
         with torch.device("meta"):
             self.module = build().eval().requires_grad_(False)
-        self._file = file
+        self._files = tuple(files)
         _make_indices(self.module)
-        self._names = self._match(prefixes)
+        self._places = self._match(prefixes)
 
     @contextmanager
     def open(self) -> Iterator[Read]:
-        """Reads tensors by the module's names, each a view of the file: copy it before the block ends."""
-        with safe_open(self._file, framework="pt", device="cpu") as tensors:
+        """Reads tensors by the module's names, each a view of its file: copy it before the block ends."""
+        with ExitStack() as all_of_them:
+            opened = {
+                file: all_of_them.enter_context(safe_open(file, framework="pt", device="cpu"))
+                for file in self._files
+            }
 
             def read(name: str) -> Tensor:
-                found: Tensor = tensors.get_tensor(self._names[name])
+                file, key = self._places[name]
+                found: Tensor = opened[file].get_tensor(key)
                 return found
 
             yield read
 
     @property
     def nbytes(self) -> int:
-        """What the weights take in the file's type."""
-        return self._file.stat().st_size
+        """What the weights take in the files' type."""
+        return sum(file.stat().st_size for file in self._files)
 
-    def _match(self, prefixes: tuple[str, ...]) -> dict[str, str]:
-        wanted = {name: tensor.shape for name, tensor in self.module.state_dict().items()}
-        names: dict[str, str] = {}
-        try:
-            with safe_open(self._file, framework="pt", device="cpu") as tensors:
-                stored = set(tensors.keys())
-                for name, shape in wanted.items():
-                    key = next((prefix + name for prefix in prefixes if prefix + name in stored), None)
-                    if key is None:
-                        lacking = sorted(
-                            set(wanted) - {n for n in wanted if any(p + n in stored for p in prefixes)}
-                        )
-                        raise self._other(
-                            f"it lacks {len(lacking)} of the model's tensors, the first of them {lacking[0]}"
-                        )
-                    held = tensors.get_slice(key)
-                    if list(shape) != list(held.get_shape()):
-                        raise self._other(
-                            f"its {key} has the shape {list(held.get_shape())}, the model's has {list(shape)}"
-                        )
-                    if held.get_dtype() not in ("F16", "F32", "BF16", "F64"):
-                        raise self._other(
-                            f"its {key} is of type {held.get_dtype()}, not a floating-point one"
-                        )
-                    names[name] = key
-        except (OSError, SafetensorError) as error:
-            raise self._other(f"it cannot be read ({error})") from error
-        return names
+    def _match(self, prefixes: tuple[str, ...]) -> dict[str, tuple[Path, str]]:
+        """The file of each name of the module's tensors, and the tensor's name in it."""
+        stored = self._stored()
+        places: dict[str, tuple[Path, str]] = {}
+        lacking = []
+        for names, tensor in names_of(self.module):
+            spelled = (prefix + name for name in names for prefix in prefixes)
+            key = next((one for one in spelled if one in stored), None)
+            if key is None:
+                lacking.append(names[0])
+                continue
+            file, shape, kind = stored[key]
+            if list(tensor.shape) != shape:
+                raise _other(file, f"its {key} has the shape {shape}, the model's has {list(tensor.shape)}")
+            if kind not in ("F16", "F32", "BF16", "F64"):
+                raise _other(file, f"its {key} is of type {kind}, not a floating-point one")
+            places.update(dict.fromkeys(names, (file, key)))
+        if lacking:
+            where = self._files[0] if len(self._files) == 1 else self._files[0].parent
+            raise _other(
+                where, f"it lacks {len(lacking)} of the model's tensors, the first of them {min(lacking)}"
+            )
+        return places
 
-    def _other(self, what: str) -> MissingWeightsError:
-        return MissingWeightsError(
-            f"{self._file} is not usable: {what}.",
-            "Fetch the checkpoint again: it is not that of this model.",
-        )
+    def _stored(self) -> dict[str, tuple[Path, list[int], str]]:
+        """The file, the shape and the type of every tensor there is."""
+        stored = {}
+        for file in self._files:
+            try:
+                with safe_open(file, framework="pt", device="cpu") as tensors:
+                    for key in tensors.keys():  # noqa: SIM118 - it is no mapping
+                        held = tensors.get_slice(key)
+                        stored[key] = (file, list(held.get_shape()), str(held.get_dtype()))
+            except (OSError, SafetensorError) as error:
+                raise _other(file, f"it cannot be read ({error})") from error
+        return stored
+
+
+def names_of(module: nn.Module) -> list[tuple[tuple[str, ...], Tensor]]:
+    """The tensors of a module's state, each with its names: several where modules share it. A file holds it under one of them."""
+    found: dict[int, tuple[list[str], Tensor]] = {}
+    for name, tensor in module.state_dict(
+        keep_vars=True
+    ).items():  # without them each name has a tensor of its own
+        found.setdefault(id(tensor), ([], tensor))[0].append(name)
+    return [(tuple(names), tensor) for names, tensor in found.values()]
+
+
+def _other(file: Path, what: str) -> MissingWeightsError:
+    return MissingWeightsError(
+        f"{file} is not usable: {what}.", "Fetch the checkpoint again: it is not that of this model."
+    )
 
 
 def _make_indices(module: nn.Module) -> None:

@@ -78,7 +78,10 @@ class StreamedNetwork:
         self._hooks: list[Any] = []
         units = cut(network)
         self._homes = [
-            (held.module, held.key, _get(held.module, held.key)) for unit in units for held in unit.tensors
+            (module, key, _get(module, key))
+            for unit in units
+            for held in unit.tensors
+            for module, key in held.holders
         ]
         self._streamed = [
             unit for unit in units if stay is not None and may_stream(unit) and unit.name not in stay
@@ -179,7 +182,10 @@ class StreamedNetwork:
 
     def _bind(self, unit: Unit, flat: Tensor) -> None:
         for held in unit.tensors:
-            _put(held.module, held.key, flat[held.first : held.last].view(held.shape))
+            (module, key), *others = held.holders
+            _put(module, key, flat[held.first : held.last].view(held.shape))
+            for other, other_key in others:  # the same object: who is tied is seen by that
+                _put(other, other_key, _get(module, key))
 
     # --- computing ---
     def _watch(self) -> None:

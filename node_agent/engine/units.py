@@ -27,11 +27,13 @@ OWN: Final = "(own)"
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One tensor of a unit: its full name in the network, the module that has it under `key`, and its first element in the unit."""
+    """One tensor of a unit: its full name in the network, the modules that have it with its key in each, its first element in the unit.
+
+    A tied weight has several holders.
+    """
 
     name: str
-    module: nn.Module
-    key: str
+    holders: tuple[tuple[nn.Module, str], ...]
     shape: torch.Size
     first: int
 
@@ -43,36 +45,44 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Weights that come and go together, packed into `elements` elements of one type, each tensor aligned."""
+    """Weights that come and go together, packed into `elements` elements of one type, each tensor aligned.
+
+    `tied`: a module outside the unit has one of its tensors too.
+    """
 
     name: str
     modules: tuple[nn.Module, ...]
     tensors: tuple[Held, ...]
     elements: int
+    tied: bool = False
 
 
 def cut(network: nn.Module) -> list[Unit]:
     """The units of a network in the order of its tree, which need not be that of computation. Every tensor is in exactly one unit."""
     names = {id(module): name for name, module in network.named_modules()}
+    holders: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in network.modules():
+        for key, tensor in own_tensors(module):
+            holders.setdefault(id(tensor), []).append((module, key))
     taken: set[int] = set()
     sizes: dict[int, int] = {}
     _measure(network, sizes)
-    units = [_unit(name, modules, taken, names) for name, modules in _groups("", network, sizes)]
+    units = [_unit(name, modules, taken, names, holders) for name, modules in _groups("", network, sizes)]
     for name, module in network.named_modules():  # tensors that a module holds beside its children
         if any(id(tensor) not in taken for _, tensor in own_tensors(module)):
-            units.append(_unit(f"{name}{OWN}", (module,), taken, names, deep=False))
+            units.append(_unit(f"{name}{OWN}", (module,), taken, names, holders, deep=False))
     return [unit for unit in units if unit.tensors]
 
 
 def may_stream(unit: Unit) -> bool:
-    """Whether a unit is worth a copy in each pass, and its one module's call tells when it is needed."""
-    return not unit.name.endswith(OWN) and unit.elements * 2 > SMALL_BYTES
+    """Whether a unit is worth a copy in each pass, and the calls of its own modules tell when it is needed."""
+    return not unit.name.endswith(OWN) and not unit.tied and unit.elements * 2 > SMALL_BYTES
 
 
 def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The parameters and floating-point buffers that a module has itself."""
-    yield from module.named_parameters(recurse=False)
-    for key, buffer in module.named_buffers(recurse=False):
+    """The parameters and floating-point buffers that a module has itself; one that it has under two keys comes twice."""
+    yield from module.named_parameters(recurse=False, remove_duplicate=False)
+    for key, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
         if buffer.is_floating_point():
             yield key, buffer
 
@@ -107,16 +117,25 @@ def _measure(module: nn.Module, sizes: dict[int, int]) -> int:
 
 
 def _unit(
-    name: str, modules: tuple[nn.Module, ...], taken: set[int], names: dict[int, str], *, deep: bool = True
+    name: str,
+    modules: tuple[nn.Module, ...],
+    taken: set[int],
+    names: dict[int, str],
+    holders: dict[int, list[tuple[nn.Module, str]]],
+    *,
+    deep: bool = True,
 ) -> Unit:
     held: list[Held] = []
     at = 0
-    for top in modules:
-        for module in top.modules() if deep else (top,):
-            for key, tensor in own_tensors(module):
-                if id(tensor) in taken:  # two names for one tensor
-                    continue
-                taken.add(id(tensor))
-                held.append(Held(f"{names[id(module)]}.{key}".lstrip("."), module, key, tensor.shape, at))
-                at += -(-tensor.numel() // ALIGNMENT) * ALIGNMENT
-    return Unit(name, modules, tuple(held), at)
+    within = [module for top in modules for module in (top.modules() if deep else (top,))]
+    for module in within:
+        for key, tensor in own_tensors(module):
+            if id(tensor) in taken:  # two names for one tensor
+                continue
+            taken.add(id(tensor))
+            full = f"{names[id(module)]}.{key}".lstrip(".")
+            held.append(Held(full, tuple(holders[id(tensor)]), tensor.shape, at))
+            at += -(-tensor.numel() // ALIGNMENT) * ALIGNMENT
+    inside = set(map(id, within))
+    tied = any(id(module) not in inside for one in held for module, _ in one.holders)
+    return Unit(name, modules, tuple(held), at, tied)

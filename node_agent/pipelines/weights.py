@@ -1,13 +1,11 @@
 """Finds a model's weights on this PC and checks that they are whole, without torch and without the network.
 
 A checkpoint is a directory in the layout of diffusers: `model_index.json` names the parts, each part has a
-directory with its configuration and, where it has weights, a safetensors file. Only safetensors are read: a
+directory with its configuration and, where it has weights, safetensors files (see `stored`). Only safetensors are read: a
 pickle file can run code.
 """
 
 import importlib
-import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -19,33 +17,15 @@ from farm.catalogue.models import ModelRow
 from farm.errors import MissingWeightsError
 from farm.settings import FarmSettings
 from farm.weights import Shelf
+from node_agent.pipelines.stored import again, download_hint, read_heads, read_json
 
-VARIANT: Final = "fp16"
-"""The variant of the files that is taken where a part has it: half the size, and what the cards use."""
-
-PICKLES: Final = {".bin", ".ckpt", ".pt", ".pth"}
-"""Endings of files that can run code when they are read; the farm neither opens nor passes on any."""
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_LARGEST_HEADER: Final = 100_000_000
-"""Bytes; the limit of the safetensors format itself."""
-
 CONFIGURATIONS: Final = {
     "Scheduler": ("scheduler_config.json",),
     "Tokenizer": ("tokenizer_config.json", "vocab.json", "merges.txt"),
     "ImageProcessor": ("preprocessor_config.json",),
 }
 """The files of a part without weights, by the end of its class's name."""
-
-WEIGHT_STEMS: Final = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
-
-
-_BYTES_OF: Final = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
-    **dict.fromkeys(("U32", "I32", "F32"), 4),
-    **dict.fromkeys(("U64", "I64", "F64"), 8),
-}
-"""Bytes of one number, by the name that safetensors has for its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +115,7 @@ def check_weights(directory: Path, pipeline: str) -> None:
     """
     layout = layout_of(pipeline)
     index_file = directory / "model_index.json"
-    index = _read_json(index_file)
+    index = read_json(index_file)
     found = index.get("_class_name")
     if found != layout.pipeline_class:
         raise MissingWeightsError(
@@ -144,7 +124,7 @@ def check_weights(directory: Path, pipeline: str) -> None:
         )
     absent = sorted(name for name in {*layout.weighted, *layout.others} if not part_named(index, name))
     if absent:
-        raise MissingWeightsError(f"{index_file} does not name {', '.join(absent)}.", _again(directory))
+        raise MissingWeightsError(f"{index_file} does not name {', '.join(absent)}.", again(directory))
     for name, wanted in layout.weighted.items():
         if part_named(index, name) != wanted:
             raise MissingWeightsError(
@@ -169,93 +149,13 @@ def has_weights(row: ModelRow, cache: Path | None = None) -> bool:
     return True
 
 
-def weight_file(part: Path, library: str) -> Path:
-    """The safetensors file of the part in the directory `part`; `library` is "diffusers" or "transformers".
-
-    Raises:
-        MissingWeightsError: there is none.
-    """
-    stem = WEIGHT_STEMS.get(library, "model")
-    for name in (f"{stem}.{VARIANT}.safetensors", f"{stem}.safetensors"):
-        if (part / name).is_file():
-            return part / name
-    missing = part / f"{stem}.{VARIANT}.safetensors"
-    pickles = sorted(file.name for file in part.glob("*") if file.suffix in PICKLES)
-    if pickles:
-        raise MissingWeightsError(
-            f"{missing} is missing; {part} has only pickle files ({', '.join(pickles)}), "
-            "which are not opened because they can run code.",
-            "Get the model's safetensors files, or convert these on a PC that you can afford to lose.",
-        )
-    raise MissingWeightsError(
-        f"{missing} is missing: the weights are not all on this PC.", _again(part.parent)
-    )
-
-
-def read_header(file: Path) -> dict[str, Any]:
-    """The head of a safetensors file: tensor names to `dtype`, `shape` and `data_offsets`.
-
-    The format: 8 bytes with the head's length n (little-endian), n bytes of JSON, the tensors' bytes
-    without gaps.
-
-    Raises:
-        MissingWeightsError: the file is cut short, longer than it says, or no safetensors file.
-    """
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or not 2 <= length <= _LARGEST_HEADER:
-                raise _broken(file, "it is no safetensors file")
-            if size < 8 + length:
-                raise _broken(file, f"it ends after {size:,} bytes, within its head")
-            header = json.loads(stream.read(length))
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        spans = sorted(
-            (int(start), int(end)) for start, end in (entry["data_offsets"] for entry in tensors.values())
-        )
-        wrong = [name for name, entry in tensors.items() if _size_of(entry) != _length_of(entry)]
-    except OSError as error:
-        raise _broken(file, f"it cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise _broken(file, "its head is damaged") from error
-    reached = 0
-    for start, end in spans:
-        if start != reached or end < start:
-            raise _broken(file, "its head is damaged")
-        reached = end
-    if wrong:
-        raise _broken(file, f"the tensor {wrong[0]} is not as long as its shape and type say")
-    if size != 8 + length + reached:
-        raise _broken(file, f"it should have {8 + length + reached:,} bytes and has {size:,}")
-    return tensors
-
-
-def download_hint(source: str) -> str:
-    """The sentence that says how to fetch the repository `source` by hand."""
-    wanted = " ".join(f'--include "{pattern}"' for pattern in ("*.json", "*.txt", f"*.{VARIANT}.safetensors"))
-    return (
-        f"Download it on this PC with: hf download {source} {wanted}. If that is refused, accept the model's licence on "
-        f"https://huggingface.co/{source} first, then run: hf auth login"
-    )
-
-
-def _size_of(entry: dict[str, Any]) -> int:
-    return _BYTES_OF[entry["dtype"]] * math.prod(int(side) for side in entry["shape"])
-
-
-def _length_of(entry: dict[str, Any]) -> int:
-    start, end = entry["data_offsets"]
-    return int(end) - int(start)
-
-
 def _check_part(part: Path, library: str, class_name: str) -> None:
     for ending, names in CONFIGURATIONS.items():
         if class_name.removesuffix("Fast").endswith(ending):
             _check_configuration(part, names)
             return
     _check_configuration(part, ("config.json",))
-    read_header(weight_file(part, library))
+    read_heads(part, library)
 
 
 def _check_configuration(part: Path, names: tuple[str, ...]) -> None:
@@ -266,26 +166,11 @@ def _check_configuration(part: Path, names: tuple[str, ...]) -> None:
             continue
         file = part / name
         if file.suffix == ".json":
-            _read_json(file)
+            read_json(file)
         elif not file.is_file():
             raise MissingWeightsError(
-                f"{file} is missing: the weights are not all on this PC.", _again(part.parent)
+                f"{file} is missing: the weights are not all on this PC.", again(part.parent)
             )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingWeightsError(
-            f"{file} is missing: the weights are not all on this PC.",
-            _again(file.parent if file.name == "model_index.json" else file.parent.parent),
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _broken(file, f"it cannot be read ({error})") from error
-    if not isinstance(value, dict):
-        raise _broken(file, "it is no JSON object")
-    return value
 
 
 def part_named(index: Mapping[str, Any], name: str) -> tuple[str, str] | None:
@@ -294,18 +179,6 @@ def part_named(index: Mapping[str, Any], name: str) -> tuple[str, str] | None:
     if name.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or None in entry:
         return None
     return str(entry[0]), str(entry[1])
-
-
-def _broken(file: Path, what: str) -> MissingWeightsError:
-    return MissingWeightsError(f"{file} is not usable: {what}.", "Delete that file and download it again.")
-
-
-def _again(directory: Path) -> str:
-    """How to complete a checkpoint: a download where it lies in the cache, else by copying it once more."""
-    for parent in (directory, *directory.parents):
-        if parent.name.startswith("models--"):
-            return download_hint("/".join(parent.name.split("--")[1:]))
-    return f"Copy the whole checkpoint to {directory} again."
 
 
 def _default_cache() -> Path:

@@ -13,7 +13,8 @@ from farm.catalogue.models import ModelRow
 from farm.errors import MissingWeightsError
 from farm.model import MemoryPlan
 from node_agent.pipelines import i2vgen_xl, svd
-from node_agent.pipelines.weights import check_weights, has_weights, layout_of, weight_file
+from node_agent.pipelines.stored import weight_files
+from node_agent.pipelines.weights import check_weights, has_weights, layout_of
 from tests import checkpoints
 from tests.renders import Recorder
 
@@ -45,7 +46,8 @@ class Damaged:
 
     @property
     def file(self) -> Path:
-        return weight_file(self.directory / self.part, LAYOUTS[self.pipeline].weighted[self.part][0])
+        (file,) = weight_files(self.directory / self.part, LAYOUTS[self.pipeline].weighted[self.part][0])
+        return file
 
     def refused(self) -> MissingWeightsError:
         return refusal(self.directory, self.pipeline)
@@ -229,7 +231,7 @@ def test_a_model_that_could_not_be_loaded_loads_once_its_files_are_there(
     whole: dict[str, Path], tmp_path: Path
 ) -> None:
     directory = shutil.copytree(whole["svd"], tmp_path / "copy")
-    file = weight_file(directory / "unet", "diffusers")
+    (file,) = weight_files(directory / "unet", "diffusers")
     away = file.rename(tmp_path / "away")
     model = svd.open_model(ModelRow("m", "M", "svd", str(directory)), "cpu")
     with pytest.raises(MissingWeightsError):

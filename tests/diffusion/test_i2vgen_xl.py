@@ -22,7 +22,8 @@ from farm.errors import BrokenPictureError, CancelledRenderError, MissingWeights
 from farm.model import MemoryPlan, RenderSettings
 from node_agent.pipelines import i2vgen_xl
 from node_agent.pipelines.base import RenderRequest
-from node_agent.pipelines.weights import has_weights, read_header, weight_file
+from node_agent.pipelines.stored import read_heads, weight_files
+from node_agent.pipelines.weights import has_weights
 from tests import checkpoints
 from tests.renders import LIBRARIES, SETTINGS, Recorder, clip, edit_tensors, photograph, stock_pipeline
 
@@ -96,9 +97,9 @@ def test_the_small_checkpoint_has_every_tensor_of_the_real_one(checkpoint: Path)
     }
     for name, part in full.items():
         prefix = "text_model." if name == "text_encoder" else ""
-        stored = read_header(weight_file(checkpoint / name, LIBRARIES[name]))
+        stored = read_heads(checkpoint / name, LIBRARIES[name])
         assert set(stored) == {prefix + tensor for tensor in part.state_dict()}
-        assert {entry["dtype"] for entry in stored.values()} == {"F16"}
+        assert {tensor.kind for tensor in stored.values()} == {"F16"}
 
 
 def test_the_small_checkpoint_is_small_and_written_once(checkpoint: Path) -> None:
@@ -111,7 +112,8 @@ def test_the_small_checkpoint_is_small_and_written_once(checkpoint: Path) -> Non
 
 def test_the_seed_decides_the_small_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     def unet(directory: Path) -> bytes:
-        return weight_file(directory / "unet", "diffusers").read_bytes()
+        (file,) = weight_files(directory / "unet", "diffusers")
+        return file.read_bytes()
 
     assert unet(checkpoints.write_small_i2vgen(tmp_path / "same", seed=0)) == unet(checkpoint)
     assert unet(checkpoints.write_small_i2vgen(tmp_path / "other", seed=1)) != unet(checkpoint)

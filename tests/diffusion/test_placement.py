@@ -38,7 +38,7 @@ SETTINGS = RenderSettings("small", 64, 64, frames=3, steps=3, guidance=7.5, fps=
 def part(folder: Path, name: str, width: int = 8) -> MappedPart:
     torch.manual_seed(len(name))
     save_file({"weight": torch.randn(width, width).half(), "bias": torch.randn(width).half()}, folder / name)
-    return MappedPart(lambda: torch.nn.Linear(width, width), folder / name)
+    return MappedPart(lambda: torch.nn.Linear(width, width), [folder / name])
 
 
 @pytest.fixture
@@ -138,13 +138,13 @@ def test_a_file_of_another_model_is_refused(
 ) -> None:
     save_file({name: torch.zeros(shape) for name, shape in tensors.items()}, tmp_path / "odd")
     with pytest.raises(MissingWeightsError, match=said):
-        MappedPart(lambda: torch.nn.Linear(8, 8), tmp_path / "odd")
+        MappedPart(lambda: torch.nn.Linear(8, 8), [tmp_path / "odd"])
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "odd").write_bytes(b"no safetensors")
     with pytest.raises(MissingWeightsError, match="odd is not usable: it cannot be read"):
-        MappedPart(lambda: torch.nn.Linear(8, 8), tmp_path / "odd")
+        MappedPart(lambda: torch.nn.Linear(8, 8), [tmp_path / "odd"])
 
 
 def test_a_number_in_no_mesh_is_loaded_too(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_number_in_no_mesh_is_loaded_too(tmp_path: Path) -> None:
             self.mix = torch.nn.Parameter(torch.Tensor([0.5]))
 
     save_file({"mix": torch.tensor([0.25]).half()}, tmp_path / "odd")
-    odd = MappedPart(Odd, tmp_path / "odd")
+    odd = MappedPart(Odd, [tmp_path / "odd"])
     place = Placement({"unet": odd}, CPU)
     place.arrange(MemoryPlan("by_stage"))
     with place.on_device("unet"):

@@ -15,7 +15,7 @@ from farm.catalogue.models import builtin_models, read_models
 from farm.errors import BrokenPictureError
 from farm.model import MemoryPlan, RenderSettings
 from node_agent.pipelines import svd
-from node_agent.pipelines.weights import read_header, weight_file
+from node_agent.pipelines.stored import read_heads
 from tests import checkpoints
 from tests.renders import Recorder, clip, edit_tensors, photograph, stock_pipeline
 
@@ -83,9 +83,9 @@ def test_the_small_checkpoint_has_every_tensor_of_the_real_one(checkpoint: Path)
     counts = {name: sum(p.numel() for p in part.parameters()) / 1e9 for name, part in full.items()}
     assert counts == pytest.approx({"unet": 1.525, "vae": 0.098, "image_encoder": 0.632}, abs=0.0005)
     for name, part in full.items():
-        stored = read_header(weight_file(checkpoint / name, svd.LAYOUT.weighted[name][0]))
+        stored = read_heads(checkpoint / name, svd.LAYOUT.weighted[name][0])
         assert set(stored) == set(part.state_dict())
-        assert {entry["dtype"] for entry in stored.values()} == {"F16"}
+        assert {tensor.kind for tensor in stored.values()} == {"F16"}
 
 
 @pytest.mark.parametrize(

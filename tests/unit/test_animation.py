@@ -1,8 +1,10 @@
 """GIF and WebP made with the real ffmpeg: every figure is read back from the file, with another reader (Pillow)."""
 
 import asyncio
+import errno
 import hashlib
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,6 +241,41 @@ def test_what_is_no_clip_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FarmError, match="ffmpeg could not make the GIF") as caught:
         make(tmp_path / "cache", source, ClipFormat.GIF)
     assert "Take the MP4" in caught.value.remedy
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: a full disk needs root, to mount a small one")
+@pytest.mark.parametrize(
+    ("most", "said"), [("nr_inodes=1", "could not be stored in"), ("size=8k", "could not make")]
+)
+def test_a_full_disk_of_the_head_is_said(tmp_path: Path, source: Path, most: str, said: str) -> None:
+    """No room for even a folder to work in ended in a bare OSError, a fault of the farm's to whoever asked."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", most, "tmpfs", str(small)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"NOT TESTED: a full disk, since mount says: {mounted.stderr}")
+    try:
+        with pytest.raises(FarmError, match=f"The GIF {said}|ffmpeg {said} the GIF") as caught:
+            make(small, source, ClipFormat.GIF)
+        assert "No space left on device" in caught.value.message
+        assert "disk has room" in caught.value.remedy
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_file_that_cannot_be_kept_is_said(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(Animations, "_keep", full)
+    with pytest.raises(FarmError, match=r"could not be stored in .*: Disk quota exceeded"):
+        make(tmp_path / "cache", source, ClipFormat.GIF)
     assert list((tmp_path / "cache").iterdir()) == []
 
 

@@ -1,7 +1,11 @@
 """The evaluation in fresh processes: the five dimensions of a real clip, kept; failures are results."""
 
 import json
+import os
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,10 +13,13 @@ import pytest
 from farm.catalogue.article import BenchSetting, article
 from farm.catalogue.models import builtin_models
 from farm.cli.sample import write_sample
-from farm.model import CardKind
+from farm.model import CardKind, MemoryPlan
+from farm.own_bench import BenchResult
 from farm.wire import CardReport
-from node_agent.bench import bench, within_limits
+from node_agent import bench as bench_module
+from node_agent.bench import bench, limit_s, within_limits
 from tests.farm_verbs import run_apart, run_here
+from tests.storage import SETTINGS
 
 SMALL = BenchSetting("small", 128, 96, 4, 2, 7.5)
 CPU = CardReport("CPU-local", CardKind.CPU, "CPU (a test's)")
@@ -61,6 +68,111 @@ def test_a_card_without_room_for_any_plan_is_a_result(tmp_path: Path) -> None:
     tiny = CardReport("GPU-1", CardKind.CUDA, "GT 710", vram_gib=1.0, usable_gib=0.4)
     found = bench(builtin_models()["i2vgen-xl"], tiny, SMALL, tmp_path / "any.png", lambda *_: None)
     assert found.failure == "no memory plan fits this card"
+
+
+class Card:
+    """A card, and in place of Python a program of the test's, which the bench starts for it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._program = folder / "python"
+        self.said = CardReport(
+            "GPU-1",
+            CardKind.CUDA,
+            "GTX 1080",
+            driver="550.120",
+            vram_gib=8.0,
+            usable_gib=7.4,
+            compute_capability=(6, 1),
+        )
+        self.trouble: str | None = None
+        self.asked: list[tuple[object, ...]] = []
+        monkeypatch.setattr(sys, "executable", str(self._program))
+        monkeypatch.setattr(bench_module, "card_trouble_apart", self._ask)
+        bench_module._trouble.cache_clear()
+
+    def _ask(self, *said: object) -> str | None:
+        self.asked.append(said)
+        return self.trouble
+
+    def bench(self, program: str, reads: str = "cat > /dev/null") -> BenchResult:
+        self._program.write_text(f"#!/bin/sh\n{reads}\n{program}\n")
+        self._program.chmod(0o755)
+        return bench(builtin_models()["i2vgen-xl"], self.said, SMALL, self._program, lambda *_: None)
+
+
+@pytest.fixture
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
+    return Card(tmp_path, monkeypatch)
+
+
+def test_a_card_that_torch_does_not_serve_is_a_result_in_clear_words(card: Card) -> None:
+    """A wrong torch or driver was seen only as whatever the render died of, after all its weights were read."""
+    card.trouble = "Driver 470.256.02 is too old for CUDA 12.6: install driver 525.60.13 or newer on that PC."
+    for _ in range(2):
+        assert card.bench("echo should not run >&2; exit 9").failure == card.trouble.rstrip(".")
+    assert card.asked == [("GTX 1080", "550.120", (6, 1), "GPU-1")], "torch is loaded once for all rows"
+
+
+def test_a_card_that_hangs_does_not_hang_the_bench(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one whose process no signal ends: a driver that hangs keeps it."""
+    row, plan = builtin_models()["i2vgen-xl"], MemoryPlan()
+    few, many = (limit_s(row, card.said, replace(SETTINGS, steps=steps), plan) for steps in (1, 50))
+    assert 900 < few < many < 4 * 3600
+    monkeypatch.setattr(bench_module, "START_S", 0.5)
+    monkeypatch.setattr(bench_module, "SLOW", 0.0)
+    monkeypatch.setattr(bench_module, "END_S", 0.1)
+    stuck = (
+        """trap '' TERM; echo '{"doing": "decode", "done": 0, "total": 0}'; while :; do sleep 0.05; done"""
+    )
+    failure = card.bench(stuck).failure
+    assert failure is not None
+    assert "it was not done within 0 min, many times what was foretold, and was at 'decode'" in failure
+    assert "restart this PC" in failure
+
+
+def test_a_process_that_ends_at_once_is_a_result(card: Card) -> None:
+    """One that had not taken its order yet ended the whole bench with a broken pipe."""
+    assert card.bench("echo no such library >&2; exit 3", reads="exec <&-").failure == (
+        "its process ended with code 3: no such library"
+    )
+
+
+def test_benches_calibrations_and_workers_have_one_environment(
+    card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Benches and calibrations were measured with torch's other allocator, and the head learned from them for the workers."""
+    from farm.cli import calibrate
+    from node_agent import agent as agent_module
+
+    expected = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "GPU-1",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
+    for name in expected:
+        monkeypatch.setenv(name, "another")
+    names = "/".join(f"${name}" for name in expected)
+    assert card.bench(f"""echo '{{"result": {{"torch": "'{names}'"}}}}'""").torch == "/".join(
+        expected.values()
+    )
+
+    monkeypatch.setattr("node_agent.probe.cards", lambda *_: (card.said,))
+    monkeypatch.setattr("node_agent.selftest.card_trouble", lambda *_: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: True)
+    calibrate._choose_card("i2vgen-xl")
+    assert {name: os.environ[name] for name in expected} == expected
+
+    asked: dict[str, Any] = {}
+    actor = SimpleNamespace(
+        options=lambda **options: asked.update(options) or SimpleNamespace(remote=lambda *_, **__: None)
+    )
+    monkeypatch.setattr(agent_module, "CardWorkerActor", actor)
+    context = SimpleNamespace(get_node_id=lambda: "ab" * 28)
+    monkeypatch.setattr(agent_module.ray, "get_runtime_context", lambda: context)
+    agent = object.__new__(agent_module.NodeAgent)
+    agent._failed, agent._resting = set(), set()
+    agent._start_worker(card.said)
+    assert asked["runtime_env"]["env_vars"] == expected
 
 
 def test_the_verb_keeps_results_and_shows_the_article(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from farm.feed import WAKE, FeedMessage
 from farm.ids import new_id
 from farm.model import CardKind, MemoryPlan
 from farm.news import Told, told_from_dict, told_to_dict
+from farm.store.rows import plan_from_json, plan_to_json, settings_to_json
+from tests.storage import SETTINGS
 
 NOW = 1000.0
 
@@ -168,6 +170,22 @@ def test_an_order_with_a_plan_nobody_knows_is_refused() -> None:
     with pytest.raises(ValidationError):
         wire.order_from_dict({"attempt_id": "A1", "plan": {"placement": "elsewhere"}})
     assert MemoryPlan().parts == "resident"
+
+
+def test_a_plan_with_a_field_that_is_gone_is_read_as_before() -> None:
+    """`expandable_segments` was in every plan that a store holds, and is in those of an older head."""
+    plan = MemoryPlan("by_stage", ring_mib=200)
+    former = {**plan_to_json(plan), "expandable_segments": True}
+    assert plan_from_json(former) == plan
+    order = {
+        "attempt_id": "A1",
+        "job_id": "J1",
+        "stage": "generate",
+        "settings": settings_to_json(SETTINGS),
+        "plan": former,
+        "input_sha256": "0" * 64,
+    }
+    assert wire.order_from_dict(order).plan == plan
 
 
 def test_names_of_actors_are_of_one_card_and_one_life_of_its_pc() -> None:

@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 from farm.weights import Shelf, sha256_of
+from node_agent.pipelines.weights import check_weights
 from tests.farm_verbs import run_here
 from tests.hub import Hub, files_of, running_hub
-from tests.unit.test_weights import safetensors_bytes, write_checkpoint
+from tests.unit.test_weights import (
+    UNET_INDEX,
+    UNET_SHARDS,
+    safetensors_bytes,
+    shard_unet,
+    write_checkpoint,
+)
 
 REPOSITORY = "ali-vilab/i2vgen-xl"
 UNET = "unet/diffusion_pytorch_model.fp16.safetensors"
@@ -98,6 +105,23 @@ def test_a_directory_is_taken_in_and_removed_again(tmp_path: Path, source: Path)
     assert head.shelf.removed() == ["i2vgen-xl"]
     again = head.run_here("rm", "i2vgen-xl")
     assert (again.returncode, "The head has no weights of i2vgen-xl" in again.stderr) == (1, True)
+
+
+def test_shards_are_taken_in_with_their_index(tmp_path: Path, source: Path) -> None:
+    """Only single files were known: a sharded checkpoint "had no safetensors"."""
+    shard_unet(source)
+    head = Head(tmp_path)
+    pulled = head.run_here("pull", "i2vgen-xl", "--from", str(source))
+    assert pulled.returncode == 0, pulled.stderr
+    manifest = head.shelf.manifest("i2vgen-xl")
+    assert manifest is not None
+    sizes = {file.path: file.bytes for file in manifest.files if "model" in file.path and "unet" in file.path}
+    assert sizes == {
+        f"unet/{name}": (source / "unet" / name).stat().st_size for name in (UNET_INDEX, *UNET_SHARDS)
+    }
+    directory = head.shelf.directory("i2vgen-xl")
+    assert directory is not None
+    check_weights(directory, "i2vgen_xl")
 
 
 def test_a_model_is_downloaded_once_and_only_what_it_needs(tmp_path: Path, source: Path, hub: Hub) -> None:

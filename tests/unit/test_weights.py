@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from farm.catalogue.models import ModelRow, builtin_models
 from farm.errors import MissingWeightsError
 from farm.weights import Manifest, Shelf
+from node_agent.pipelines.files import wanted_files
+from node_agent.pipelines.stored import read_header
 from node_agent.pipelines.weights import (
     check_weights,
     find_weights,
     has_weights,
     layout_of,
-    read_header,
     weights_of,
 )
 from tests.checkpoints import MODEL_INDEX
@@ -60,6 +61,20 @@ def write_checkpoint(directory: Path) -> Path:
         (directory / part / name).write_bytes(safetensors_bytes({"a": b"12345678", "b": b"1234"}))
     (directory / "model_index.json").write_text(json.dumps(MODEL_INDEX))
     return directory
+
+
+UNET_INDEX = "diffusion_pytorch_model.safetensors.index.fp16.json"
+UNET_SHARDS = [f"diffusion_pytorch_model.fp16-0000{number}-of-00002.safetensors" for number in (1, 2)]
+
+
+def shard_unet(directory: Path) -> Path:
+    """Puts two shards and their index, as diffusers writes them, in the place of the UNet's one file; the UNet's directory."""
+    unet = directory / "unet"
+    (unet / WEIGHTS["unet"]).unlink()
+    (unet / UNET_SHARDS[0]).write_bytes(safetensors_bytes({"a": b"12345678"}))
+    (unet / UNET_SHARDS[1]).write_bytes(safetensors_bytes({"b": b"1234"}))
+    (unet / UNET_INDEX).write_text(json.dumps({"weight_map": dict(zip("ab", UNET_SHARDS, strict=True))}))
+    return unet
 
 
 @pytest.fixture
@@ -270,6 +285,98 @@ def test_a_damaged_weight_file_is_refused_by_name(checkpoint: Path, damage, word
 
     assert str(file) in error.message
     assert words in error.message
+
+
+@pytest.mark.parametrize("style", ["new", "old", "plain"])
+def test_shards_are_found_by_their_index_and_taken_along(checkpoint: Path, style: str) -> None:
+    """Only single files were known: no part of more than a few GB could be found, checked or passed on."""
+    unet = shard_unet(checkpoint)
+    index = UNET_INDEX if style != "plain" else UNET_INDEX.replace(".fp16", "")
+    shards = [
+        {
+            "new": name,
+            "old": name.replace(".fp16", "").replace(".safe", ".fp16.safe"),
+            "plain": name.replace(".fp16", ""),
+        }[style]
+        for name in UNET_SHARDS
+    ]
+    for name, renamed in zip(UNET_SHARDS, shards, strict=True):
+        (unet / name).rename(unet / renamed)
+    (unet / UNET_INDEX).rename(unet / index)
+    (unet / index).write_text(json.dumps({"weight_map": dict(zip("ab", shards, strict=True))}))
+    (unet / "pytorch_model.bin.index.json").write_text("{}")
+    check_weights(checkpoint, "i2vgen_xl")
+    names = {str(file.relative_to(checkpoint)) for file in checkpoint.rglob("*") if file.is_file()}
+    other = "unet/diffusion_pytorch_model.non_ema-00001-of-00002.safetensors"
+    wanted = wanted_files(MODEL_INDEX, names | {other}, "here")
+    assert set(wanted) == names - {"unet/pytorch_model.bin.index.json"}
+
+
+def test_one_file_of_the_variant_goes_before_full_precision_in_shards(checkpoint: Path) -> None:
+    unet = checkpoint / "unet"
+    for name in (UNET_INDEX, *UNET_SHARDS):
+        (unet / name.replace(".fp16", "")).write_text("full precision")
+    check_weights(checkpoint, "i2vgen_xl")
+    names = {str(file.relative_to(checkpoint)) for file in unet.iterdir()}
+    taken = {path for path in wanted_files({"unet": MODEL_INDEX["unet"]}, names, "here") if "unet" in path}
+    assert taken == {"unet/config.json", f"unet/{WEIGHTS['unet']}"}
+
+
+def test_a_missing_shard_is_named_with_the_way_to_get_it(tmp_path: Path) -> None:
+    snapshot = write_checkpoint(tmp_path / "models--ali-vilab--i2vgen-xl" / "snapshots" / "aaa")
+    unet = shard_unet(snapshot)
+    (unet / UNET_SHARDS[1]).unlink()
+    error = refusal(snapshot)
+    assert f"{unet / UNET_SHARDS[1]} is missing, one of 2 files that {UNET_INDEX} names" in error.message
+    assert '--include "unet/diffusion_pytorch_model.fp16-*-of-00002.safetensors"' in error.remedy
+    with pytest.raises(MissingWeightsError, match=f"has {UNET_INDEX} and none of the files that it names"):
+        wanted_files({"unet": MODEL_INDEX["unet"]}, {f"unet/{UNET_INDEX}"}, "here")
+
+
+def test_a_shard_that_is_cut_short_is_named(checkpoint: Path) -> None:
+    file = shard_unet(checkpoint) / UNET_SHARDS[1]
+    file.write_bytes(file.read_bytes()[:-1])
+    assert f"{file} is not usable: it should have" in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"c": b"1234"}, f"it lacks 1 of the 1 tensors that {UNET_INDEX} places in it, the first of them b"),
+        ({"a": b"1", "b": b"1234"}, f"its tensor a lies in {UNET_SHARDS[0]} too"),
+    ],
+    ids=["lacks", "twice"],
+)
+def test_a_shard_of_another_model_is_named(checkpoint: Path, tensors: dict[str, bytes], words: str) -> None:
+    file = shard_unet(checkpoint) / UNET_SHARDS[1]
+    file.write_bytes(safetensors_bytes(tensors))
+    assert f"{file} is not usable: {words}" in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ("{", "it cannot be read"),
+        ("{}", "it places no tensors"),
+        ('{"weight_map": []}', "it places no tensors"),
+        (
+            '{"weight_map": {"a": "../vae/diffusion_pytorch_model.fp16.safetensors"}}',
+            "no safetensors file beside it",
+        ),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "it names '/etc/passwd'"),
+        ('{"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}', "no safetensors file beside it"),
+        ('{"weight_map": {"a": 7}}', "it names '7'"),
+    ],
+)
+def test_an_index_that_is_damaged_or_leads_elsewhere_is_refused(
+    checkpoint: Path, index: str, words: str
+) -> None:
+    """An index is data from elsewhere: it must not choose files outside its directory, nor pickles."""
+    file = shard_unet(checkpoint) / UNET_INDEX
+    file.write_text(index)
+    message = refusal(checkpoint).message
+    assert str(file) in message
+    assert words in message
 
 
 @given(st.data())

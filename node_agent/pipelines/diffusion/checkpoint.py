@@ -16,14 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from farm.catalogue.models import ModelRow
 from farm.errors import MissingWeightsError
-from node_agent.engine.mapped import MappedPart
-from node_agent.pipelines.weights import (
-    Layout,
-    check_weights,
-    read_header,
-    weight_file,
-    weights_of,
-)
+from node_agent.engine.mapped import MappedPart, names_of
+from node_agent.pipelines.stored import read_heads, weight_files
+from node_agent.pipelines.weights import Layout, check_weights, weights_of
 
 _STORED_AS = {"F16", "BF16", "F32"}
 """The types a weight may be stored in. Others would be cast without a word, and mean something else (fp8 has scales)."""
@@ -48,7 +43,7 @@ def read_parts(row: ModelRow, layout: Layout) -> tuple[SimpleNamespace, dict[str
         mapped = {}
         for name, (library, class_name) in layout.weighted.items():
             build = partial(_fitting, directory / name, library, class_name)
-            mapped[name] = MappedPart(build, weight_file(directory / name, library), _PREFIXES)
+            mapped[name] = MappedPart(build, weight_files(directory / name, library), _PREFIXES)
         try:
             # The stock pipeline reads the rest, and checks that all belongs together.
             pipeline = stock.from_pretrained(
@@ -61,27 +56,36 @@ def read_parts(row: ModelRow, layout: Layout) -> tuple[SimpleNamespace, dict[str
 
 
 def _fitting(directory: Path, library: str, class_name: str) -> Any:
-    """A part's module, to which its weight file is held before it is read.
+    """A part's module, to which its weight files are held before they are read.
 
     The libraries would leave what is missing at random values, cast a wrong type, and say of a wrong shape only that there is one.
     """
-    file = weight_file(directory, library)
     # transformers 5 leaves out the text model's own prefix, which the published files have.
-    stored = {name.removeprefix("text_model."): entry for name, entry in read_header(file).items()}
+    stored = {name.removeprefix("text_model."): one for name, one in read_heads(directory, library).items()}
     module = _skeleton(directory, library, class_name)
-    wanted = {name.removeprefix("text_model."): tensor for name, tensor in module.state_dict().items()}
-    lacking = sorted(name for name in wanted if name not in stored)
+    lacking, found = [], []
+    for names, tensor in names_of(module):
+        plain = [name.removeprefix("text_model.") for name in names]
+        name = next((one for one in plain if one in stored), None)
+        if name is None:
+            lacking.append(plain[0])
+        else:
+            found.append((name, tensor))
     if lacking:
-        raise _misfit(f"{file} lacks {len(lacking)} of the model's tensors, the first of them {lacking[0]}.")
-    for name, tensor in sorted(wanted.items()):
-        shape, kind = tuple(stored[name]["shape"]), stored[name]["dtype"]
-        if shape != tuple(tensor.shape):
+        files = weight_files(directory, library)
+        where = files[0] if len(files) == 1 else directory
+        raise _misfit(
+            f"{where} lacks {len(lacking)} of the model's tensors, the first of them {min(lacking)}."
+        )
+    for name, tensor in sorted(found, key=lambda one: one[0]):
+        one = stored[name]
+        if one.shape != tuple(tensor.shape):
             raise _misfit(
-                f"{file} has the tensor {name} in the shape {shape}, the model in {tuple(tensor.shape)}."
+                f"{one.file} has the tensor {name} in the shape {one.shape}, the model in {tuple(tensor.shape)}."
             )
-        if tensor.is_floating_point() and kind not in _STORED_AS:
+        if tensor.is_floating_point() and one.kind not in _STORED_AS:
             raise _misfit(
-                f"{file} has the tensor {name} as {kind}; weights are read as {', '.join(sorted(_STORED_AS))}."
+                f"{one.file} has the tensor {name} as {one.kind}; weights are read as {', '.join(sorted(_STORED_AS))}."
             )
     return module
 
