@@ -250,7 +250,8 @@ class Attempt:
             return self._failed(fault, worker_ends=True)
         self._runner.drop_model()
         self._memory.release()
-        disturbed = False
+        # What a plan takes of the PC's memory was there to be had when it was made: others hold it now, and the card teaches nothing.
+        disturbed = self._on_gpu and fault.host_memory
         if fault.kind is FailureClass.OUT_OF_MEMORY and before is not None:
             after, programs = self._memory.reading(), self._runner.programs()
             if after is None or (away := stayed_away(before, after, programs)):

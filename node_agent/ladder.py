@@ -119,7 +119,7 @@ def held_too_low(fault: Fault, plan: MemoryPlan, held_gib: float, memory: Memory
 
 def next_try(fault: Fault, row: ModelRow | None, settings: RenderSettings, plan: MemoryPlan) -> Retry | None:
     """What to try on the same card after a fault; None where nothing on this card would help."""
-    if row is None or fault.cuda_is_broken:
+    if row is None or fault.cuda_is_broken or fault.host_memory:
         return None
     if fault.broken_picture:
         if plan.precision == "fp32":

@@ -1,8 +1,10 @@
 """A card's worker without its transport: renders for real, spools what happens."""
 
 import dataclasses
+import errno
 import hashlib
 import io
+import os
 import shutil
 import threading
 import time
@@ -22,7 +24,7 @@ from farm.model import FailureClass, StageKind
 from farm.video import read_metadata, verify
 from farm.wire import Order
 from node_agent import attempt as attempt_module
-from node_agent.faults import explain
+from node_agent.faults import explain, fault_of
 from node_agent.pipelines.base import RenderRequest, Report
 from node_agent.runner import Busy, Runner
 from node_agent.spool import Spool
@@ -176,6 +178,15 @@ def test_a_model_this_pc_does_not_know_says_what_to_do(runner: Runner, spool: Sp
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
             FailureClass.OUT_OF_MEMORY,
         ),
+        (RuntimeError("CUDA driver error: out of memory"), FailureClass.OUT_OF_MEMORY),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+            FailureClass.OUT_OF_MEMORY,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), FailureClass.OUT_OF_MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), FailureClass.CARD_FAULT),
+        (RuntimeError("CUDA driver error: unspecified launch failure"), FailureClass.CARD_FAULT),
+        (RuntimeError("No CUDA GPUs are available"), FailureClass.CARD_FAULT),
         (OutOfMemoryError(), FailureClass.OUT_OF_MEMORY),
         (AcceleratorError(), FailureClass.CARD_FAULT),
         (EncodingFailedError("The disk is full.", "Make room."), FailureClass.INTERNAL),
@@ -184,12 +195,42 @@ def test_a_model_this_pc_does_not_know_says_what_to_do(runner: Runner, spool: Sp
     ],
 )
 def test_each_failure_has_its_class(error: Exception, expected: FailureClass) -> None:
-    """Memory that the driver itself could not give was taken for a broken card, and an error without words ended in an IndexError."""
+    """Memory that the driver itself could not give was taken for a broken card, and an error without words ended in an IndexError.
+
+    A broken cuDNN or driver, and a card that was gone, were errors of the program: the process went on with it and the card was not tested.
+    """
     kind, message, _ = explain(error)
     assert kind == expected
     assert message
     assert "Traceback" not in message
     assert "\n" not in message
+
+
+CPU_ALLOCATOR = (
+    "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 2.00 GiB. "
+    "Error code 12 (Cannot allocate memory)"
+)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError(CPU_ALLOCATOR), OSError(errno.ENOMEM, "Cannot allocate memory")]
+)
+def test_a_pc_without_memory_is_not_a_card_without(error: Exception) -> None:
+    """The PC's memory was the card's, or an error of the program, and nobody was told what to do."""
+    fault = fault_of(error)
+    assert (fault.kind, fault.host_memory) == (FailureClass.OUT_OF_MEMORY, True)
+    assert fault.message.startswith("The card's PC ran out of memory (RAM): ")
+    assert fault.remedy == "Close other programs on that PC, or give it more memory."
+    assert not fault_of(OutOfMemoryError("CUDA out of memory.")).host_memory
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_with_what_to_free(number: int) -> None:
+    """It was an error of the program."""
+    kind, message, remedy = explain(OSError(number, os.strerror(number), "/var/farm/spool/A1/x"))
+    assert kind == FailureClass.INTERNAL
+    assert message == f"The disk of /var/farm/spool/A1 on the card's PC is full ({os.strerror(number)})."
+    assert "farm models rm" in remedy
 
 
 @pytest.fixture

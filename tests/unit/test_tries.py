@@ -147,6 +147,16 @@ def test_the_ladder_ends_and_the_job_goes_to_a_bigger_card(card: Card) -> None:
     assert card.make("A2")[-1].kind == "done", "the card works on"
 
 
+def test_a_pc_without_memory_takes_no_leaner_plan_and_teaches_nothing_of_the_card(card: Card) -> None:
+    """A leaner plan streams more from the PC's memory, which was what had run out; and the card was held for smaller than it is."""
+    card.fail_under(LADDER[0], error=MemoryError())
+    told = card.make()
+    last = failure(told)
+    assert retries(told) == []
+    assert (last.failure_class, last.disturbed, last.worker_ends) == (FailureClass.OUT_OF_MEMORY, True, False)
+    assert last.remedy.startswith("Close other programs on that PC")
+
+
 def test_each_try_starts_with_an_empty_card(card: Card) -> None:
     """The exception of the failed try held its frames, and with them the tensors, so that the leaner plan ran out too."""
     held: list[weakref.ref[object]] = []
@@ -377,13 +387,22 @@ def test_single_precision_that_runs_out_of_memory_steps_down_and_keeps_its_preci
 
 
 # --- a broken CUDA ---
-def test_a_cuda_error_ends_the_process_and_nothing_more_is_asked_of_cuda(card: Card) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_a_cuda_error_ends_the_process_and_nothing_more_is_asked_of_cuda(
+    card: Card, error: Exception
+) -> None:
     """After an illegal access every call of the process fails or hangs; the worker went on and failed every job after it."""
 
     def script(_request: RenderRequest, _report: Report) -> None:
         card.torch.broken = True
         card.torch.called.clear()
-        raise AcceleratorError("CUDA error: an illegal memory access was encountered")
+        raise error
 
     card.shop.script = script
     told = card.make()
