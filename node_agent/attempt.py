@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -14,7 +14,7 @@ from PIL import Image
 from farm import events
 from farm.again import describe
 from farm.catalogue.models import ModelRow
-from farm.errors import CancelledRenderError, FarmError, StaleCheckpointError
+from farm.errors import CancelledRenderError, DiskFullError, FarmError, StaleCheckpointError
 from farm.model import FailureClass, MemoryPlan, StageKind
 from farm.planning.memory import HELD, peak_gib
 from farm.stages import delivered, stage_after, stage_before
@@ -76,6 +76,7 @@ class Attempt:
         self._spilled = False
         self._all_gib: float | None = None
         """What the whole card had to give, GiB, once the expected peak was found to be too low: from then on nothing is held to it."""
+        self._blind = False
 
     # --- Report ---
     def part(self, name: str) -> AbstractContextManager[None]:
@@ -103,13 +104,25 @@ class Attempt:
             self._look_for_spill(pace, total)
 
     def preview(self, jpeg: bytes) -> None:
-        """Spools a small picture; see `Report`."""
+        """Spools a small picture; see `Report`. Where it cannot be written the render goes on, and says so once."""
         self._check()
-        self._put("preview.jpg", jpeg)
+        try:
+            self._put("preview.jpg", jpeg)
+        except (DiskFullError, OSError) as error:
+            self._no_preview(error)
+            return
         seq, at = self._next()
         self._say(
             events.Preview(self.order.attempt_id, seq, at, self._last_step[1] if self._last_step else 0)
         )
+
+    def _no_preview(self, error: DiskFullError | OSError) -> None:
+        if self._blind:
+            return
+        self._blind = True
+        log.warning("attempt %s cannot show its pictures: %s", self.order.attempt_id, error)
+        with suppress(DiskFullError, OSError):
+            self.note(f"Its pictures on the way cannot be shown. {error}")
 
     def note(self, text: str) -> None:
         """Says something worth knowing; see `Report`."""
@@ -130,12 +143,8 @@ class Attempt:
         self._say(events.Checkpoint(self.order.attempt_id, seq, at, step))
 
     def _put(self, name: str, data: bytes) -> None:
-        """Writes a file of the attempt, whole or not at all."""
-        target = self._spool.directory(self.order.attempt_id) / name
-        half = target.with_suffix(".half")
         with _unless_forgotten():
-            half.write_bytes(data)
-            half.replace(target)
+            self._spool.put(self.order.attempt_id, name, data)
 
     def _look_for_spill(self, pace: float, steps: int) -> None:
         self._paces.append(pace)
@@ -175,8 +184,9 @@ class Attempt:
             self._spool.append(final)
         except FileNotFoundError:
             log.info("attempt %s ended after the head had given it up", self.order.attempt_id)
-        except OSError:  # the head sees that nobody works on it any more, and tries elsewhere
+        except (DiskFullError, OSError):
             log.exception("the end of attempt %s could not be written down", self.order.attempt_id)
+            self._spool.keep(final)
         if ends:
             log.error("this worker ends, another takes its place: %s", final)
             self._runner.end()

@@ -11,10 +11,11 @@ from importlib import import_module
 from farm import events
 from farm.catalogue.models import ModelRow
 from farm.clock import Clock
-from farm.errors import MissingWeightsError
+from farm.errors import DiskFullError, MissingWeightsError
 from farm.model import MemoryPlan
 from farm.wire import Order
 from node_agent.attempt import Attempt
+from node_agent.faults import fault_of
 from node_agent.ladder import Program
 from node_agent.meter import CardMemory
 from node_agent.pipelines.base import OpenModel, VideoModel
@@ -62,7 +63,8 @@ class Runner:
     def start(self, order: Order, picture: bytes, checkpoint: bytes | None = None) -> None:
         """Begins an attempt and returns at once. Starting one that is under way, or ended, changes nothing.
 
-        With a `checkpoint` it goes on from there, if that is one of the same render.
+        With a `checkpoint` it goes on from there, if that is one of the same render. Where the disk takes no attempt, it ends at once, and
+        says why.
 
         Raises:
             Busy: another attempt is under way, or this process is about to end.
@@ -79,10 +81,21 @@ class Runner:
                 raise Busy(current.order.attempt_id)
             if self._spool.events(order.attempt_id, 0):
                 return
-            self._spool.open(order)
+            try:
+                self._spool.open(order)
+            except (DiskFullError, OSError) as error:
+                self._spool.keep(self._never_begun(order, error))
+                return
             attempt = Attempt(self, order, picture, checkpoint)
             self._current = attempt
             attempt.thread.start()
+
+    def _never_begun(self, order: Order, error: Exception) -> events.Failed:
+        log.error("attempt %s cannot begin: %s", order.attempt_id, error)
+        fault = fault_of(error)
+        return events.Failed(
+            order.attempt_id, 1, self._clock.now(), fault.kind, fault.message, fault.remedy, fault.detail
+        )
 
     def cancel(self, attempt_id: str) -> bool:
         """Asks an attempt to stop at its next step; False if it is not the one under way."""

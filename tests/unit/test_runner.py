@@ -29,6 +29,7 @@ from node_agent.pipelines.base import RenderRequest, Report
 from node_agent.runner import Busy, Runner
 from node_agent.spool import Spool
 from tests.pictures import product
+from tests.small_disk import fill, needs_root, small_disk
 from tests.storage import SETTINGS
 from tests.workshop import (
     LIMIT_S,
@@ -353,9 +354,79 @@ def test_an_end_that_cannot_be_written_down_leaves_the_runner_free(
     assert attempt is not None
     attempt.thread.join(LIMIT_S)
     assert uncaught == []
-    last = workshop.spool.events("A1", 0)[-1].seq
-    assert workshop.runner.follow("A1", last, 60.0) is None, "nobody is at work on more"
+    last = workshop.spool.events("A1", 0)[-1]
+    assert last.kind == "done", "it is told from memory"
+    assert workshop.runner.follow("A1", last.seq, 60.0) is None, "nobody is at work on more"
     assert workshop.make(picture, "A2")[-1].kind == "done"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small") as place:
+        yield place
+
+
+@needs_root
+def test_an_attempt_that_a_full_disk_does_not_take_says_so(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes
+) -> None:
+    """It was raised through Ray, and the job said that the scheduler could not go on: OSError."""
+    shop = set_up(Spool(disk / "spool"), monkeypatch)
+    ballast = fill(disk)
+    (last,) = shop.make(picture, "A1")
+    assert isinstance(last, events.Failed)
+    assert last.failure_class == FailureClass.INTERNAL
+    assert last.message == f"The disk of {disk / 'spool'} on the card's PC is full (No space left on device)."
+    assert "farm models rm" in last.remedy
+    assert shop.spool.attempts() == ()
+    ballast.unlink()
+    assert shop.make(picture, "A2")[-1].kind == "done"
+
+
+@needs_root
+def test_a_preview_without_room_does_not_end_the_render(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes
+) -> None:
+    """It was an error of the program after hours of work."""
+    shop = set_up(Spool(disk / "spool"), monkeypatch)
+    ballast: list[Path] = []
+
+    def script(_request: RenderRequest, report: Report) -> None:
+        if not ballast:
+            ballast.append(fill(disk))
+            report.preview(bytes(9000))
+            report.preview(bytes(9000))
+            ballast[0].unlink()
+            report.preview(bytes(9000))
+
+    shop.script = script
+    told = shop.make(picture, "A1")
+    assert told[-1].kind == "done"
+    (note,) = [event for event in told if isinstance(event, events.Note)]
+    assert note.text.startswith(f"Its pictures on the way cannot be shown. The disk of {disk / 'spool'}")
+    assert [event.kind for event in told].count("preview") == 1
+    assert not list(shop.spool.directory("A1").glob("*.half"))
+
+
+@needs_root
+def test_a_disk_that_becomes_full_in_the_middle_is_named(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes
+) -> None:
+    """The last word had no room either: the attempt was lost with its reason. Half a line hid all that came after it."""
+    shop = set_up(Spool(disk / "spool"), monkeypatch)
+
+    def script(_request: RenderRequest, report: Report) -> None:
+        fill(disk)
+        for number in range(100):
+            report.note(f"{number} {'x' * 100}")
+
+    shop.script = script
+    told = shop.make(picture, "A1")
+    last = told[-1]
+    assert isinstance(last, events.Failed)
+    assert last.message.startswith(f"The disk of {disk / 'spool'} on the card's PC is full")
+    assert Spool(shop.spool.root).events("A1", 0) == told[:-1], "and no half line"
+    assert (shop.spool.directory("A1") / "events.jsonl").read_bytes().endswith(b"\n")
 
 
 def test_the_pace_is_seconds_for_each_step_since_the_last_word(
