@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -16,7 +17,7 @@ from farm.again import describe
 from farm.catalogue.models import ModelRow
 from farm.errors import CancelledRenderError, DiskFullError, FarmError, StaleCheckpointError
 from farm.model import FailureClass, MemoryPlan, StageKind
-from farm.planning.memory import HELD, peak_gib
+from farm.planning.memory import HELD, UNKNOWN, Room, peak_gib
 from farm.stages import delivered, stage_after, stage_before
 from farm.wire import Order
 from node_agent.encode import EncodedClip, encode
@@ -77,6 +78,7 @@ class Attempt:
         self._all_gib: float | None = None
         """What the whole card had to give, GiB, once the expected peak was found to be too low: from then on nothing is held to it."""
         self._blind = False
+        self._room = order.room or UNKNOWN
 
     # --- Report ---
     def part(self, name: str) -> AbstractContextManager[None]:
@@ -244,7 +246,7 @@ class Attempt:
         memory = None if row is None else self._memory.first_reading()
         if row is None or memory is None:
             return plan
-        less = plan_within(row, settings, plan, memory)
+        less = plan_within(row, settings, plan, memory, self._room)
         if less != plan:
             held = what_others_hold(memory.missing_gib, self._runner.programs()) or ""
             self._retrying(less, f"{held} The card takes a leaner memory plan beside them.")
@@ -262,7 +264,7 @@ class Attempt:
         self._memory.release()
         # What a plan takes of the PC's memory was there to be had when it was made: others hold it now, and the card teaches nothing.
         disturbed = self._on_gpu and fault.host_memory
-        if fault.kind is FailureClass.OUT_OF_MEMORY and before is not None:
+        if fault.kind is FailureClass.OUT_OF_MEMORY and not fault.host_memory and before is not None:
             after, programs = self._memory.reading(), self._runner.programs()
             if after is None or (away := stayed_away(before, after, programs)):
                 what = "CUDA no longer answered" if after is None else f"{away:.1f} GiB did not come back"
@@ -272,7 +274,7 @@ class Attempt:
                 disturbed, fault = True, fault.with_message(held)
             elif (more := self._held_too_low(fault, plan, after)) is not None:
                 return more
-        retry = next_try(fault, self._row(), self.order.settings, plan)
+        retry = next_try(fault, self._row(), self.order.settings, plan, self._room_now())
         if retry is not None:
             return retry
         if fault.broken_picture:
@@ -300,6 +302,15 @@ class Attempt:
             return max(by_law, self._all_gib)
         of_law = (order.predicted_gib or 0.0) / peak_gib(row, order.settings, order.plan)
         return by_law * max(1.0, of_law)
+
+    def _room_now(self) -> Room:
+        """The order's room, or what is left of it."""
+        memory = self._memory.reading()
+        return (
+            self._room
+            if memory is None
+            else replace(self._room, usable_gib=min(self._room.usable_gib, memory.available_gib))
+        )
 
     def _row(self) -> ModelRow | None:
         """The model's row where plans make a difference: a CPU's memory is the PC's own, and it computes in single precision."""

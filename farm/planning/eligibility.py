@@ -266,6 +266,15 @@ def _usable_gib(job: Job, card: Card, view: FarmView) -> float | None:
     return None if card.usable_gib is None else card.usable_gib / _learned(job, card, view).peak
 
 
+def room_for(job: Job, card: Card, view: FarmView) -> Room | None:
+    """What a plan for the job may take on the card, as far as it is known; None where nothing is planned."""
+    row = view.models.get(job.settings.model)
+    usable = _usable_gib(job, card, view)
+    if row is None or row.memory is None or usable is None or card.kind is CardKind.CPU:
+        return None
+    return room_of(row, card, usable)
+
+
 def _plan(job: Job, card: Card, row: ModelRow, view: FarmView) -> MemoryPlan | None:
     # The coefficients speak of GPUs; a CPU's memory is the PC's own, and offloading to itself saves nothing.
     if card.kind is CardKind.CPU:
