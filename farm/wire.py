@@ -17,8 +17,8 @@ class Order:
 
     They are the picture, with `input_sha256`, for a job's first stage; for a later one the clip that the stage before left, with
     `source_sha256`. `predicted_s` and `predicted_gib` (the peak) are what the planner expects of the render, None where it expects nothing.
-    `resumes` is the number of the job's attempt whose checkpoint travels too, None where none does. `room` is what the plan was made for, None
-    where nothing was planned.
+    `resumes` is the number of the job's attempt whose checkpoint travels too, None where none does. `room` is what the plan was made for,
+    None where nothing was planned.
     """
 
     attempt_id: str

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from farm.catalogue.models import ModelRow
 from farm.errors import CancelledRenderError, DiskFullError, FarmError, StaleCheckpointError
 from farm.model import FailureClass, MemoryPlan, StageKind
 from farm.planning.memory import HELD, UNKNOWN, Room, peak_gib
+from farm.planning.plans import streamed_gib
 from farm.stages import delivered, stage_after, stage_before
 from farm.wire import Order
 from node_agent.encode import EncodedClip, encode
@@ -31,6 +33,7 @@ from node_agent.ladder import (
     plan_within,
     stayed_away,
     taken_since,
+    too_little_ram,
     what_others_hold,
 )
 from node_agent.meter import CardMemory, PeakMemory, Stopwatch
@@ -240,17 +243,27 @@ class Attempt:
         return fault
 
     def _plan_beside_others(self) -> MemoryPlan:
-        """The order's plan, or a leaner one where other programs hold memory that it counts on: better than to run out first."""
+        """The order's plan, or another where other programs hold memory that it counts on: better than to run out first."""
         plan, settings = self.order.plan, self.order.settings
         row = self._row()
         memory = None if row is None else self._memory.first_reading()
-        if row is None or memory is None:
+        if row is None:
             return plan
-        less = plan_within(row, settings, plan, memory, self._room)
-        if less != plan:
-            held = what_others_hold(memory.missing_gib, self._runner.programs()) or ""
-            self._retrying(less, f"{held} The card takes a leaner memory plan beside them.")
-        return less
+        room = self._room_now(memory)
+        other = plan_within(row, settings, plan, memory, room)
+        if other == plan:
+            return plan
+        if too_little_ram(row, plan, room):
+            why = (
+                f"This PC has {room.ram_gib or 0.0:.1f} GiB of memory to spare, and {streamed_gib(row, plan):.1f} GiB of weights were to "
+                "stream from there. The card takes a memory plan that streams less."
+            )
+        else:
+            missing = 0.0 if memory is None else memory.missing_gib
+            held = what_others_hold(missing, self._runner.programs()) or ""
+            why = f"{held} The card takes a leaner memory plan beside them."
+        self._retrying(other, why)
+        return other
 
     def _after(self, fault: Fault, plan: MemoryPlan, before: MemoryReading | None) -> Retry | events.Failed:
         """Makes the card ready for another try, or says how the attempt ends.
@@ -274,7 +287,9 @@ class Attempt:
                 disturbed, fault = True, fault.with_message(held)
             elif (more := self._held_too_low(fault, plan, after)) is not None:
                 return more
-        retry = next_try(fault, self._row(), self.order.settings, plan, self._room_now())
+        retry = next_try(
+            fault, self._row(), self.order.settings, plan, self._room_now(self._memory.reading())
+        )
         if retry is not None:
             return retry
         if fault.broken_picture:
@@ -303,14 +318,12 @@ class Attempt:
         of_law = (order.predicted_gib or 0.0) / peak_gib(row, order.settings, order.plan)
         return by_law * max(1.0, of_law)
 
-    def _room_now(self) -> Room:
-        """The order's room, or what is left of it."""
-        memory = self._memory.reading()
-        return (
-            self._room
-            if memory is None
-            else replace(self._room, usable_gib=min(self._room.usable_gib, memory.available_gib))
-        )
+    def _room_now(self, memory: MemoryReading | None) -> Room:
+        """What is left of the order's room, by a reading of the card's memory and a look at the PC's."""
+        room = self._room
+        ram = min(math.inf if room.ram_gib is None else room.ram_gib, self._runner.ram_gib)
+        usable = room.usable_gib if memory is None else min(room.usable_gib, memory.available_gib)
+        return replace(room, usable_gib=usable, ram_gib=None if math.isinf(ram) else ram)
 
     def _row(self) -> ModelRow | None:
         """The model's row where plans make a difference: a CPU's memory is the PC's own, and it computes in single precision."""

@@ -6,7 +6,14 @@ import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from farm.errors import BadInputError, BrokenPictureError, DiskFullError, FarmError, MissingWeightsError
+from farm.errors import (
+    BadInputError,
+    BrokenPictureError,
+    DiskFullError,
+    FarmError,
+    HostMemoryError,
+    MissingWeightsError,
+)
 from farm.model import FailureClass, MemoryPlan
 
 
@@ -34,6 +41,7 @@ _CLASSES: dict[type[FarmError], FailureClass] = {
     BadInputError: FailureClass.BAD_INPUT,
     MissingWeightsError: FailureClass.MISSING_WEIGHTS,
     BrokenPictureError: FailureClass.CARD_FAULT,
+    HostMemoryError: FailureClass.OUT_OF_MEMORY,
 }
 _OUT_OF_MEMORY = (
     "CUDA error: out of memory",
@@ -48,6 +56,7 @@ workspace found no room; where CUDA is broken, the look at the memory that follo
 _BROKEN = ("CUDA error", "CUDA driver error", "cuDNN error", "No CUDA GPUs are available")
 """After these the process cannot be trusted with the card any more."""
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
+MORE_RAM = "Close other programs on that PC, or give it more memory."
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -94,7 +103,7 @@ def explain(error: Exception) -> tuple[FailureClass, str, str]:
         return (
             FailureClass.OUT_OF_MEMORY,
             f"The card's PC ran out of memory (RAM): {said}",
-            "Close other programs on that PC, or give it more memory.",
+            MORE_RAM,
         )
     if name == "OutOfMemoryError" or any(words in said for words in _OUT_OF_MEMORY):
         return (
@@ -118,7 +127,7 @@ def explain(error: Exception) -> tuple[FailureClass, str, str]:
 def _of_host(error: Exception) -> bool:
     """Whether it was the PC's memory that ran out."""
     return (
-        isinstance(error, MemoryError)
+        isinstance(error, (MemoryError, HostMemoryError))
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or _CPU_ALLOCATOR in str(error)
     )

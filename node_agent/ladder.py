@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from farm.catalogue.models import ModelRow
 from farm.model import FailureClass, MemoryPlan, RenderSettings
 from farm.planning.memory import CONTEXT_GIB, UNKNOWN, Room, peak_gib
-from farm.planning.plans import best_plan, leaner
+from farm.planning.plans import best_plan, leaner, streamed_gib
 from node_agent.faults import Fault
 
 TOLERANCE_GIB = 0.25
@@ -98,8 +98,13 @@ def plan_within(
 ) -> MemoryPlan:
     """`plan`, or where other programs hold memory that it counts on, the next leaner one that fits beside them, else the leanest.
 
-    `room` says what the PC has beside the card.
+    `room` is what the PC has now. Where that is too little for the weights that stream, it is the fastest plan that fits, which takes
+    more of the card; where there is none it stays, and the render says what is missing.
     """
+    if too_little_ram(row, plan, room):
+        usable = room.usable_gib if memory is None else min(room.usable_gib, memory.available_gib)
+        found = best_plan(row, settings, replace(room, usable_gib=usable, precision=plan.precision))
+        return plan if found is None or math.isinf(usable) else found.plan
     if memory is None or memory.missing_gib == 0:
         return plan
     while peak_gib(row, settings, plan) > memory.available_gib:
@@ -123,6 +128,11 @@ def held_too_low(fault: Fault, plan: MemoryPlan, held_gib: float, memory: Memory
         f"{fault.message} It was held to {held_gib:.1f} GiB, which was expected to do, and the card has {left:.1f} more: the card "
         "tries it again with all of them.",
     )
+
+
+def too_little_ram(row: ModelRow, plan: MemoryPlan, room: Room) -> bool:
+    """Whether the PC has less memory than the weights that stream take."""
+    return room.ram_gib is not None and streamed_gib(row, plan) > room.ram_gib
 
 
 def next_try(

@@ -130,7 +130,7 @@ def host_memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
         return None
     if memory_fits(job, card, view) is not None:
         return None
-    return f"its PC has {card.ram_gib:.1f} GiB of memory, too little for the weights that {card.name} cannot hold"
+    return f"its PC has {card.ram_gib:.1f} GiB of memory for it, too little for the weights that {card.name} cannot hold"
 
 
 def band_fits(job: Job, card: Card, view: FarmView) -> str | None:

@@ -16,8 +16,8 @@ from farm.catalogue.models import ModelRow, builtin_models
 from farm.errors import BrokenPictureError
 from farm.events import Event
 from farm.model import FailureClass, MemoryPlan, RenderSettings
-from farm.planning.memory import HELD, peak_gib
-from farm.planning.plans import leaner
+from farm.planning.memory import HELD, Room, peak_gib
+from farm.planning.plans import best_plan, leaner, streamed_gib
 from node_agent import attempt as attempt_module
 from node_agent.ladder import Program
 from node_agent.pipelines.base import RenderRequest, Report
@@ -155,6 +155,31 @@ def test_a_pc_without_memory_takes_no_leaner_plan_and_teaches_nothing_of_the_car
     assert retries(told) == []
     assert (last.failure_class, last.disturbed, last.worker_ends) == (FailureClass.OUT_OF_MEMORY, True, False)
     assert last.remedy.startswith("Close other programs on that PC")
+
+
+def test_weights_stream_from_what_the_pc_has_free_or_the_warm_model_holds(card: Card) -> None:
+    """The planner knew all of the PC's memory, and nobody what was free of it."""
+    room = Room(11.4, ram_gib=13.0)
+    found = best_plan(ROW, GUIDED, replace(room, usable_gib=2.0))
+    assert found is not None
+    lean, needed = found.plan, streamed_gib(ROW, found.plan)
+    assert needed > 0.5
+
+    def make(name: str, free_gib: float) -> list[Event]:
+        card.shop.runner._ram_gib = lambda: free_gib
+        asked = replace(order(card.picture, name, lean, model="one", guidance=9.0), room=room)
+        card.shop.runner.start(asked, card.picture)
+        return ended(card.shop.spool, name)
+
+    assert retries(make("A1", needed + 0.1)) == []
+    assert retries(make("A2", 0.1)) == [], "the warm model has its own"
+    card.shop.runner.drop_model()
+    (step,) = retries(make("A3", 0.5))
+    assert streamed_gib(ROW, step.plan) <= 0.5
+    assert step.reason == (
+        f"This PC has 0.5 GiB of memory to spare, and {needed:.1f} GiB of weights were to stream from there. "
+        "The card takes a memory plan that streams less."
+    )
 
 
 def test_each_try_starts_with_an_empty_card(card: Card) -> None:
