@@ -81,6 +81,10 @@ class DiskFullError(FarmError):
     """The disk has no room for what is to be kept; the message says how much is missing."""
 
 
+class HostMemoryError(FarmError):
+    """This PC has too little memory free for the weights that stream; the message says how much."""
+
+
 class RenderFailedError(FarmError):
     """The model ran and did not give a usable video."""
 

@@ -158,8 +158,8 @@ class Card:
     """One GPU, or a node's CPU as a card of its own kind. `id` is the GPU's UUID, or `CPU-<node id>`.
 
     `usable_gib` is what a render's allocator may reserve. `driver` is the driver's version, `bus_gb_s` what a copy from the PC's memory
-    reaches (GB/s, one direction), `ram_gib` all memory of its PC. `trouble` keeps it from work; `notice` is worth knowing and does not.
-    `kept` says why its owner has it for now; `others_gib` is what other programs hold of it, already taken off `usable_gib`.
+    reaches (GB/s, one direction), `ram_gib` its share of its PC's memory. `trouble` keeps it from work; `notice` is worth knowing and does
+    not. `kept` says why its owner has it for now; `others_gib` is what other programs hold of it, already taken off `usable_gib`.
     `paused` is why the farm itself gives it no work until it has passed a test. `tags` are the words with which its owner marked its PC.
     `coming` are models on their way there.
     """

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from farm.model import CardKind, Coming, MemoryPlan, PcieLink, RenderSettings, StageKind, Tier
 from farm.own_bench import BenchResult
+from farm.planning.memory import Room
 from farm.vitals import CardFacts, Vitals
 
 
@@ -16,7 +17,8 @@ class Order:
 
     They are the picture, with `input_sha256`, for a job's first stage; for a later one the clip that the stage before left, with
     `source_sha256`. `predicted_s` and `predicted_gib` (the peak) are what the planner expects of the render, None where it expects nothing.
-    `resumes` is the number of the job's attempt whose checkpoint travels too, None where none does.
+    `resumes` is the number of the job's attempt whose checkpoint travels too, None where none does. `room` is what the plan was made for,
+    None where nothing was planned.
     """
 
     attempt_id: str
@@ -30,6 +32,7 @@ class Order:
     predicted_gib: float | None = None
     resumes: int | None = None
     source_sha256: str | None = None
+    room: Room | None = None
 
 
 @dataclass(frozen=True, slots=True)

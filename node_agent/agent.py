@@ -138,7 +138,7 @@ class NodeAgent:
         if len(found) < len(self._cards) or any(card.kind == CardKind.CPU for card in found):
             self._nvml.again()  # a driver that came later, or a card that is back, is seen by a fresh start only
         allowed = self._guard.rules.cards
-        self._cards = tuple(card for card in found if not allowed or card.id in allowed)
+        self._cards = probe.sharing([card for card in found if not allowed or card.id in allowed])
 
     # --- what the fetcher asks, from its own thread ---
     def _head_shelf(self) -> HeadShelf | None:

@@ -3,10 +3,12 @@
 import hashlib
 import io
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -14,9 +16,10 @@ from PIL import Image
 from farm import events
 from farm.again import describe
 from farm.catalogue.models import ModelRow
-from farm.errors import CancelledRenderError, FarmError, StaleCheckpointError
+from farm.errors import CancelledRenderError, DiskFullError, FarmError, StaleCheckpointError
 from farm.model import FailureClass, MemoryPlan, StageKind
-from farm.planning.memory import HELD, peak_gib
+from farm.planning.memory import HELD, UNKNOWN, Room, peak_gib
+from farm.planning.plans import streamed_gib
 from farm.stages import delivered, stage_after, stage_before
 from farm.wire import Order
 from node_agent.encode import EncodedClip, encode
@@ -30,6 +33,7 @@ from node_agent.ladder import (
     plan_within,
     stayed_away,
     taken_since,
+    too_little_ram,
     what_others_hold,
 )
 from node_agent.meter import CardMemory, PeakMemory, Stopwatch
@@ -76,6 +80,8 @@ class Attempt:
         self._spilled = False
         self._all_gib: float | None = None
         """What the whole card had to give, GiB, once the expected peak was found to be too low: from then on nothing is held to it."""
+        self._blind = False
+        self._room = order.room or UNKNOWN
 
     # --- Report ---
     def part(self, name: str) -> AbstractContextManager[None]:
@@ -103,13 +109,25 @@ class Attempt:
             self._look_for_spill(pace, total)
 
     def preview(self, jpeg: bytes) -> None:
-        """Spools a small picture; see `Report`."""
+        """Spools a small picture; see `Report`. Where it cannot be written the render goes on, and says so once."""
         self._check()
-        self._put("preview.jpg", jpeg)
+        try:
+            self._put("preview.jpg", jpeg)
+        except (DiskFullError, OSError) as error:
+            self._no_preview(error)
+            return
         seq, at = self._next()
         self._say(
             events.Preview(self.order.attempt_id, seq, at, self._last_step[1] if self._last_step else 0)
         )
+
+    def _no_preview(self, error: DiskFullError | OSError) -> None:
+        if self._blind:
+            return
+        self._blind = True
+        log.warning("attempt %s cannot show its pictures: %s", self.order.attempt_id, error)
+        with suppress(DiskFullError, OSError):
+            self.note(f"Its pictures on the way cannot be shown. {error}")
 
     def note(self, text: str) -> None:
         """Says something worth knowing; see `Report`."""
@@ -130,12 +148,8 @@ class Attempt:
         self._say(events.Checkpoint(self.order.attempt_id, seq, at, step))
 
     def _put(self, name: str, data: bytes) -> None:
-        """Writes a file of the attempt, whole or not at all."""
-        target = self._spool.directory(self.order.attempt_id) / name
-        half = target.with_suffix(".half")
         with _unless_forgotten():
-            half.write_bytes(data)
-            half.replace(target)
+            self._spool.put(self.order.attempt_id, name, data)
 
     def _look_for_spill(self, pace: float, steps: int) -> None:
         self._paces.append(pace)
@@ -175,8 +189,9 @@ class Attempt:
             self._spool.append(final)
         except FileNotFoundError:
             log.info("attempt %s ended after the head had given it up", self.order.attempt_id)
-        except OSError:  # the head sees that nobody works on it any more, and tries elsewhere
+        except (DiskFullError, OSError):
             log.exception("the end of attempt %s could not be written down", self.order.attempt_id)
+            self._spool.keep(final)
         if ends:
             log.error("this worker ends, another takes its place: %s", final)
             self._runner.end()
@@ -228,17 +243,27 @@ class Attempt:
         return fault
 
     def _plan_beside_others(self) -> MemoryPlan:
-        """The order's plan, or a leaner one where other programs hold memory that it counts on: better than to run out first."""
+        """The order's plan, or another where other programs hold memory that it counts on: better than to run out first."""
         plan, settings = self.order.plan, self.order.settings
         row = self._row()
         memory = None if row is None else self._memory.first_reading()
-        if row is None or memory is None:
+        if row is None:
             return plan
-        less = plan_within(row, settings, plan, memory)
-        if less != plan:
-            held = what_others_hold(memory.missing_gib, self._runner.programs()) or ""
-            self._retrying(less, f"{held} The card takes a leaner memory plan beside them.")
-        return less
+        room = self._room_now(memory)
+        other = plan_within(row, settings, plan, memory, room)
+        if other == plan:
+            return plan
+        if too_little_ram(row, plan, room):
+            why = (
+                f"This PC has {room.ram_gib or 0.0:.1f} GiB of memory to spare, and {streamed_gib(row, plan):.1f} GiB of weights were to "
+                "stream from there. The card takes a memory plan that streams less."
+            )
+        else:
+            missing = 0.0 if memory is None else memory.missing_gib
+            held = what_others_hold(missing, self._runner.programs()) or ""
+            why = f"{held} The card takes a leaner memory plan beside them."
+        self._retrying(other, why)
+        return other
 
     def _after(self, fault: Fault, plan: MemoryPlan, before: MemoryReading | None) -> Retry | events.Failed:
         """Makes the card ready for another try, or says how the attempt ends.
@@ -250,8 +275,9 @@ class Attempt:
             return self._failed(fault, worker_ends=True)
         self._runner.drop_model()
         self._memory.release()
-        disturbed = False
-        if fault.kind is FailureClass.OUT_OF_MEMORY and before is not None:
+        # What a plan takes of the PC's memory was there to be had when it was made: others hold it now, and the card teaches nothing.
+        disturbed = self._on_gpu and fault.host_memory
+        if fault.kind is FailureClass.OUT_OF_MEMORY and not fault.host_memory and before is not None:
             after, programs = self._memory.reading(), self._runner.programs()
             if after is None or (away := stayed_away(before, after, programs)):
                 what = "CUDA no longer answered" if after is None else f"{away:.1f} GiB did not come back"
@@ -261,7 +287,9 @@ class Attempt:
                 disturbed, fault = True, fault.with_message(held)
             elif (more := self._held_too_low(fault, plan, after)) is not None:
                 return more
-        retry = next_try(fault, self._row(), self.order.settings, plan)
+        retry = next_try(
+            fault, self._row(), self.order.settings, plan, self._room_now(self._memory.reading())
+        )
         if retry is not None:
             return retry
         if fault.broken_picture:
@@ -289,6 +317,13 @@ class Attempt:
             return max(by_law, self._all_gib)
         of_law = (order.predicted_gib or 0.0) / peak_gib(row, order.settings, order.plan)
         return by_law * max(1.0, of_law)
+
+    def _room_now(self, memory: MemoryReading | None) -> Room:
+        """What is left of the order's room, by a reading of the card's memory and a look at the PC's."""
+        room = self._room
+        ram = min(math.inf if room.ram_gib is None else room.ram_gib, self._runner.ram_gib)
+        usable = room.usable_gib if memory is None else min(room.usable_gib, memory.available_gib)
+        return replace(room, usable_gib=usable, ram_gib=None if math.isinf(ram) else ram)
 
     def _row(self) -> ModelRow | None:
         """The model's row where plans make a difference: a CPU's memory is the PC's own, and it computes in single precision."""

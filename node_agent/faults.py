@@ -1,15 +1,28 @@
 """What went wrong in a try, as plain values: class, message, remedy. torch's errors are known by name, so this does without torch."""
 
+import errno
+import tempfile
 import traceback
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from farm.errors import BadInputError, BrokenPictureError, FarmError, MissingWeightsError
+from farm.errors import (
+    BadInputError,
+    BrokenPictureError,
+    DiskFullError,
+    FarmError,
+    HostMemoryError,
+    MissingWeightsError,
+)
 from farm.model import FailureClass, MemoryPlan
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A failed try, as values: the exception itself would keep its frames, and with them the tensors, alive."""
+    """A failed try, as values: the exception itself would keep its frames, and with them the tensors, alive.
+
+    `host_memory`: it was the PC's memory that ran out, of which a leaner plan for the card takes more.
+    """
 
     kind: FailureClass
     message: str
@@ -17,6 +30,7 @@ class Fault:
     detail: str = ""
     broken_picture: bool = False
     cuda_is_broken: bool = False
+    host_memory: bool = False
 
     def with_message(self, more: str) -> "Fault":
         """The same with a further sentence."""
@@ -27,9 +41,23 @@ _CLASSES: dict[type[FarmError], FailureClass] = {
     BadInputError: FailureClass.BAD_INPUT,
     MissingWeightsError: FailureClass.MISSING_WEIGHTS,
     BrokenPictureError: FailureClass.CARD_FAULT,
+    HostMemoryError: FailureClass.OUT_OF_MEMORY,
 }
-_OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""How the driver and NVIDIA's libraries say it where torch's allocator was not asked."""
+_OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+)
+"""How the driver and NVIDIA's libraries say it where torch's allocator was not asked. They are not initialized, mostly, because their own
+workspace found no room; where CUDA is broken, the look at the memory that follows an out-of-memory finds that out."""
+_BROKEN = ("CUDA error", "CUDA driver error", "cuDNN error", "No CUDA GPUs are available")
+"""After these the process cannot be trusted with the card any more."""
+_CPU_ALLOCATOR = "DefaultCPUAllocator"
+MORE_RAM = "Close other programs on that PC, or give it more memory."
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def fault_of(error: Exception) -> Fault:
@@ -43,6 +71,20 @@ def fault_of(error: Exception) -> Fault:
         detail="".join(traceback.format_exception(error)),
         broken_picture=broken_picture,
         cuda_is_broken=kind is FailureClass.CARD_FAULT and not broken_picture,
+        host_memory=_of_host(error),
+    )
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk, or what this user may have of it, is full."""
+    return error.errno in _FULL
+
+
+def disk_full(error: OSError, directory: Path) -> DiskFullError:
+    """What a full disk under `directory` means, for people."""
+    return DiskFullError(
+        f"The disk of {directory} on the card's PC is full ({error.strerror}).",
+        "Free space there: old files, or models that the farm no longer needs (`farm models rm MODEL` on the head).",
     )
 
 
@@ -53,17 +95,23 @@ def explain(error: Exception) -> tuple[FailureClass, str, str]:
     if isinstance(error, FarmError):
         kind = next((kind for of, kind in _CLASSES.items() if isinstance(error, of)), FailureClass.INTERNAL)
         return kind, error.message, error.remedy
-    if (
-        name == "OutOfMemoryError"
-        or isinstance(error, MemoryError)
-        or any(words in said for words in _OUT_OF_MEMORY)
-    ):
+    if isinstance(error, OSError) and is_full(error):
+        place = Path(error.filename).parent if error.filename else Path(tempfile.gettempdir())
+        full = disk_full(error, place)
+        return FailureClass.INTERNAL, full.message, full.remedy
+    if _of_host(error):
+        return (
+            FailureClass.OUT_OF_MEMORY,
+            f"The card's PC ran out of memory (RAM): {said}",
+            MORE_RAM,
+        )
+    if name == "OutOfMemoryError" or any(words in said for words in _OUT_OF_MEMORY):
         return (
             FailureClass.OUT_OF_MEMORY,
             f"The card ran out of memory: {said}",
             "It will be tried on another card.",
         )
-    if name == "AcceleratorError" or "CUDA error" in said:
+    if name == "AcceleratorError" or any(words in said for words in _BROKEN):
         return (
             FailureClass.CARD_FAULT,
             f"The card reported a fault: {said}",
@@ -73,6 +121,15 @@ def explain(error: Exception) -> tuple[FailureClass, str, str]:
         FailureClass.INTERNAL,
         f"The render stopped with an error of the program: {name}.",
         "The log has its trace.",
+    )
+
+
+def _of_host(error: Exception) -> bool:
+    """Whether it was the PC's memory that ran out."""
+    return (
+        isinstance(error, (MemoryError, HostMemoryError))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or _CPU_ALLOCATOR in str(error)
     )
 
 

@@ -3,13 +3,14 @@
 Nothing here touches the settings or the seed: whatever plan a clip is made under, it is the clip that was ordered.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from farm.catalogue.models import ModelRow
 from farm.model import FailureClass, MemoryPlan, RenderSettings
-from farm.planning.memory import CONTEXT_GIB, peak_gib
-from farm.planning.plans import leaner
+from farm.planning.memory import CONTEXT_GIB, UNKNOWN, Room, peak_gib
+from farm.planning.plans import best_plan, leaner, streamed_gib
 from node_agent.faults import Fault
 
 TOLERANCE_GIB = 0.25
@@ -89,13 +90,25 @@ def stayed_away(before: MemoryReading, after: MemoryReading, programs: Sequence[
 
 
 def plan_within(
-    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, memory: MemoryReading | None
+    row: ModelRow,
+    settings: RenderSettings,
+    plan: MemoryPlan,
+    memory: MemoryReading | None,
+    room: Room = UNKNOWN,
 ) -> MemoryPlan:
-    """`plan`, or where other programs hold memory that it counts on, the next leaner one that fits beside them, else the leanest."""
+    """`plan`, or where other programs hold memory that it counts on, the next leaner one that fits beside them, else the leanest.
+
+    `room` is what the PC has now. Where that is too little for the weights that stream, it is the fastest plan that fits, which takes
+    more of the card; where there is none it stays, and the render says what is missing.
+    """
+    if too_little_ram(row, plan, room):
+        usable = room.usable_gib if memory is None else min(room.usable_gib, memory.available_gib)
+        found = best_plan(row, settings, replace(room, usable_gib=usable, precision=plan.precision))
+        return plan if found is None or math.isinf(usable) else found.plan
     if memory is None or memory.missing_gib == 0:
         return plan
     while peak_gib(row, settings, plan) > memory.available_gib:
-        less = leaner(row, settings, plan)
+        less = leaner(row, settings, plan, room)
         if less is None:
             return plan
         plan = less
@@ -117,19 +130,35 @@ def held_too_low(fault: Fault, plan: MemoryPlan, held_gib: float, memory: Memory
     )
 
 
-def next_try(fault: Fault, row: ModelRow | None, settings: RenderSettings, plan: MemoryPlan) -> Retry | None:
-    """What to try on the same card after a fault; None where nothing on this card would help."""
-    if row is None or fault.cuda_is_broken:
+def too_little_ram(row: ModelRow, plan: MemoryPlan, room: Room) -> bool:
+    """Whether the PC has less memory than the weights that stream take."""
+    return room.ram_gib is not None and streamed_gib(row, plan) > room.ram_gib
+
+
+def next_try(
+    fault: Fault, row: ModelRow | None, settings: RenderSettings, plan: MemoryPlan, room: Room = UNKNOWN
+) -> Retry | None:
+    """What to try on the same card after a fault; None where nothing on this card would help. `room`: what card and PC have now."""
+    if row is None or fault.cuda_is_broken or fault.host_memory:
         return None
     if fault.broken_picture:
         if plan.precision == "fp32":
             return None
         return Retry(
-            replace(plan, precision="fp32"),
+            _in_single(row, settings, plan, room),
             f"{fault.message} The card tries it again in single precision.",
         )
     if fault.kind is FailureClass.OUT_OF_MEMORY:
-        less = leaner(row, settings, plan)
+        less = leaner(row, settings, plan, room)
         if less is not None:
             return Retry(less, f"{fault.message} The card tries it again with a leaner memory plan.")
     return None
+
+
+def _in_single(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room: Room) -> MemoryPlan:
+    """The fastest plan in single precision, in which all is twice as large: planned anew, or it would run out down the whole ladder."""
+    swapped = replace(plan, precision="fp32")
+    if row.memory is None or math.isinf(room.usable_gib):
+        return swapped
+    found = best_plan(row, settings, replace(room, precision="fp32"))
+    return swapped if found is None else found.plan

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,18 @@ def cards(node_id: str, models: Mapping[str, ModelRow]) -> tuple[CardReport, ...
     if not found:
         return (replace(_cpu(node_id, models), notice=notice),)
     return (replace(found[0], notice=found[0].notice or notice), *found[1:])
+
+
+def sharing(cards: Sequence[CardReport]) -> tuple[CardReport, ...]:
+    """The cards, each with its even share of the PC's memory: all of them may stream weights at once.
+
+    Of all of it and not of what is free, which changes with each look: where jobs go must not. What is free, a card's worker looks at when
+    a job begins.
+    """
+    return tuple(
+        card if card.ram_gib is None else replace(card, ram_gib=round(card.ram_gib / len(cards), 2))
+        for card in cards
+    )
 
 
 def ram() -> tuple[float, float]:

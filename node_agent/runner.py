@@ -4,6 +4,7 @@ An attempt is one or more tries: `node_agent.ladder` says what a card does about
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -11,10 +12,12 @@ from importlib import import_module
 from farm import events
 from farm.catalogue.models import ModelRow
 from farm.clock import Clock
-from farm.errors import MissingWeightsError
+from farm.errors import DiskFullError, MissingWeightsError
 from farm.model import MemoryPlan
+from farm.planning.plans import streamed_gib
 from farm.wire import Order
 from node_agent.attempt import Attempt
+from node_agent.faults import fault_of
 from node_agent.ladder import Program
 from node_agent.meter import CardMemory
 from node_agent.pipelines.base import OpenModel, VideoModel
@@ -30,8 +33,9 @@ class Busy(Exception):  # noqa: N818 - not an error of anyone: the head learns t
 class Runner:
     """One card's worker, without its transport. `device` as torch names it: "cpu", "cuda:0".
 
-    `programs` names the other programs on the card. `can_spill`: Windows' driver may move its memory to RAM. `end` ends this process: it is
-    called when the process can serve its card no longer, after the attempt's last word is on the disk.
+    `programs` names the other programs on the card, `ram_gib` is what a render may take of the PC's memory now. `can_spill`: Windows'
+    driver may move its memory to RAM. `end` ends this process: it is called when the process can serve its card no longer, after the
+    attempt's last word is on the disk.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Runner:
         clock: Clock,
         *,
         programs: Callable[[], Sequence[Program]] = tuple,
+        ram_gib: Callable[[], float] = lambda: math.inf,
         can_spill: bool = False,
         end: Callable[[], None] = lambda: None,
     ) -> None:
@@ -51,6 +56,8 @@ class Runner:
         self._clock = clock
         self.programs = programs
         self.can_spill = can_spill
+        self._ram_gib = ram_gib
+        self._streams_gib = 0.0
         self.spills = 0
         self.end = end
         self.broken = False
@@ -62,7 +69,8 @@ class Runner:
     def start(self, order: Order, picture: bytes, checkpoint: bytes | None = None) -> None:
         """Begins an attempt and returns at once. Starting one that is under way, or ended, changes nothing.
 
-        With a `checkpoint` it goes on from there, if that is one of the same render.
+        With a `checkpoint` it goes on from there, if that is one of the same render. Where the disk takes no attempt, it ends at once, and
+        says why.
 
         Raises:
             Busy: another attempt is under way, or this process is about to end.
@@ -79,10 +87,21 @@ class Runner:
                 raise Busy(current.order.attempt_id)
             if self._spool.events(order.attempt_id, 0):
                 return
-            self._spool.open(order)
+            try:
+                self._spool.open(order)
+            except (DiskFullError, OSError) as error:
+                self._spool.keep(self._never_begun(order, error))
+                return
             attempt = Attempt(self, order, picture, checkpoint)
             self._current = attempt
             attempt.thread.start()
+
+    def _never_begun(self, order: Order, error: Exception) -> events.Failed:
+        log.error("attempt %s cannot begin: %s", order.attempt_id, error)
+        fault = fault_of(error)
+        return events.Failed(
+            order.attempt_id, 1, self._clock.now(), fault.kind, fault.message, fault.remedy, fault.detail
+        )
 
     def cancel(self, attempt_id: str) -> bool:
         """Asks an attempt to stop at its next step; False if it is not the one under way."""
@@ -156,17 +175,25 @@ class Runner:
             open_model: OpenModel = import_module(f"node_agent.pipelines.{row.pipeline}").open_model
             self._warm = (row, open_model(row, self._device))
         model = self._warm[1]
+        self._streams_gib = 0.0
         model.load(plan, report)
+        self._streams_gib = streamed_gib(row, plan)
         return model
 
     def drop_model(self) -> None:
         """Forgets the warm model after a failure, which may have left it half moved."""
+        self._streams_gib = 0.0
         if self._warm is not None:
             try:
                 self._warm[1].unload()
             except Exception:  # the model is broken already; a second fault must not hide the first
                 log.exception("could not unload a model after its failure")
             self._warm = None
+
+    @property
+    def ram_gib(self) -> float:
+        """What a render may take of the PC's memory for weights that stream, GiB: what is free, and what the warm model holds already."""
+        return self._ram_gib() + self._streams_gib
 
     @property
     def held_gib(self) -> float | None:

@@ -1,19 +1,22 @@
 """The worker's disk: events and results wait here until the head has them, so that neither a crash nor a cut loses a render.
 
 One directory per attempt: `order.json`, `events.jsonl` and the files of the result. An attempt's last event is on the disk (fsync) before
-anyone hears of it.
+anyone hears of it; but for one that a full disk has no room for, which is told from memory while the process lives.
 """
 
 import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from farm.errors import DiskFullError
 from farm.events import FINAL_KINDS, Event, from_dict, to_dict
 from farm.wire import Order, order_to_dict
+from node_agent.faults import disk_full, is_full
 
 _EVENTS = "events.jsonl"
 _PID = "pid"
@@ -25,14 +28,24 @@ class Spool:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._changed = threading.Condition()
+        self._unwritten: Event | None = None
         root.mkdir(parents=True, exist_ok=True)
 
     def open(self, order: Order) -> None:
-        """Makes room for an attempt."""
+        """Makes room for an attempt.
+
+        Raises:
+            DiskFullError: there is none; nothing is left of it.
+        """
         directory = self.directory(order.attempt_id)
-        directory.mkdir(exist_ok=True)
-        (directory / _PID).write_text(str(os.getpid()))
-        (directory / "order.json").write_text(json.dumps(order_to_dict(order)))
+        try:
+            with _named(self.root):
+                directory.mkdir(exist_ok=True)
+                (directory / _PID).write_text(str(os.getpid()))
+                (directory / "order.json").write_text(json.dumps(order_to_dict(order)))
+        except DiskFullError:
+            self.forget(order.attempt_id)
+            raise
 
     def directory(self, attempt_id: str) -> Path:
         """Where an attempt's files lie.
@@ -45,17 +58,49 @@ class Spool:
         return self.root / attempt_id
 
     def append(self, event: Event) -> None:
-        """Writes an event down and wakes those who follow.
+        """Writes an event down, whole or not at all, and wakes those who follow.
 
         Raises:
             FileNotFoundError: the attempt was forgotten.
+            DiskFullError: the disk is full.
         """
         data = to_dict(event)
-        with (self.directory(event.attempt_id) / _EVENTS).open("ab") as file:
-            file.write(json.dumps(data).encode() + b"\n")
-            file.flush()
+        line = json.dumps(data).encode() + b"\n"
+        with _named(self.root), (self.directory(event.attempt_id) / _EVENTS).open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                while line:
+                    line = line[file.write(line) :]
+            except OSError:
+                file.truncate(before)  # what is said after it would be part of its half line
+                raise
             if data["kind"] in FINAL_KINDS:
                 os.fsync(file.fileno())
+        self._wake()
+
+    def keep(self, event: Event) -> None:
+        """Keeps the last word of an attempt that cannot be written down, in memory: of one attempt, since a card makes one at a time."""
+        self._unwritten = event
+        self._wake()
+
+    def put(self, attempt_id: str, name: str, data: bytes) -> None:
+        """Writes a file of an attempt, whole or not at all.
+
+        Raises:
+            FileNotFoundError: the attempt was forgotten.
+            DiskFullError: the disk is full.
+        """
+        target = self.directory(attempt_id) / name
+        half = target.with_suffix(".half")
+        with _named(self.root):
+            try:
+                half.write_bytes(data)
+                half.replace(target)
+            except OSError:
+                half.unlink(missing_ok=True)  # it takes the room of what is still to be written
+                raise
+
+    def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
@@ -93,6 +138,13 @@ class Spool:
 
     def events(self, attempt_id: str, after: int) -> list[Event]:
         """Events with a number above `after`. A half-written last line (power cut) is left out."""
+        found = self._written(attempt_id, after)
+        last = self._unwritten
+        if last is not None and last.attempt_id == attempt_id and last.seq > after:
+            found.append(last)
+        return found
+
+    def _written(self, attempt_id: str, after: int) -> list[Event]:
         path = self.directory(attempt_id) / _EVENTS
         if not path.exists():
             return []
@@ -130,3 +182,14 @@ class Spool:
     def forget(self, attempt_id: str) -> None:
         """Removes an attempt whose result the head has, or no longer wants."""
         shutil.rmtree(self.directory(attempt_id), ignore_errors=True)
+
+
+@contextmanager
+def _named(root: Path) -> Iterator[None]:
+    """A full disk is told with its directory, which the system's own error leaves out."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise disk_full(error, root) from error
+        raise

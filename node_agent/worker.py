@@ -20,6 +20,7 @@ from farm.events import to_dict
 from farm.model import CardKind
 from farm.settings import FarmSettings
 from farm.wire import order_from_dict
+from node_agent.hostram import room_for_weights_gib
 from node_agent.probe import other_programs
 from node_agent.runner import Busy, Runner
 from node_agent.selftest import card_trouble_apart
@@ -79,6 +80,7 @@ class CardWorker:
             "cpu" if kind == CardKind.CPU else "cuda:0",
             SystemClock(),
             programs=partial(other_programs, card_id) if kind == CardKind.CUDA else tuple,
+            ram_gib=room_for_weights_gib,
             can_spill=kind == CardKind.CUDA and can_spill(),
             end=_end,
         )

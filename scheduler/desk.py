@@ -7,6 +7,7 @@ from pathlib import Path
 from farm.artifacts import ArtifactStore
 from farm.clock import Clock
 from farm.model import Attempt, Job, JobStatus
+from farm.planning.memory import Room
 from farm.store.reader import Reader
 from farm.store.writer import Writer
 from scheduler.board import Board
@@ -35,7 +36,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What attending needs. `rivals` counts the other cards that could take a job, `kept` says why a card is its owner's for now."""
+    """What attending needs. `rivals` counts the other cards that could take a job, `kept` says why a card is its owner's for now.
+
+    `room` is what a plan for a job may take on a card and its PC.
+    """
 
     cluster: Cluster
     writer: Writer
@@ -48,6 +52,7 @@ class Desk:
     checkpoints: Checkpoints
     rivals: Callable[[Job, str], int]
     kept: Callable[[str], str | None]
+    room: Callable[[Job, str], Room | None]
 
 
 def expected_end(attempt: Attempt) -> float | None:

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,7 +137,14 @@ def read_fleet(path: Path, models: Mapping[str, ModelRow]) -> Fleet:
             hours = parse_hours(entry.hours) if entry.hours else None
             mtbf_s = entry.mtbf_h * 3600 if entry.mtbf_h else None
             cards.append(SimulatedCard(card, hours, mtbf_s, entry.speed))
-    return Fleet(tuple(cards), file.tiers)
+    on = Counter(one.card.node_id for one in cards)
+    shared = (replace(one, card=_sharing(one.card, on[one.card.node_id])) for one in cards)
+    return Fleet(tuple(shared), file.tiers)
+
+
+def _sharing(card: Card, number: int) -> Card:
+    """The card with its share of the memory of a PC that has `number` of them, as a node reports it."""
+    return card if card.ram_gib is None else replace(card, ram_gib=card.ram_gib / number)
 
 
 def _card(entry: CardEntry, models: Mapping[str, ModelRow]) -> Card:

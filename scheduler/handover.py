@@ -35,6 +35,7 @@ async def handover(desk: Desk, attempt: Attempt, job: Job) -> tuple[Order, bytes
         predicted_gib=attempt.predicted_gib,
         resumes=None if kept is None else kept.attempt,
         source_sha256=source,
+        room=desk.room(job, attempt.card_id),
     )
     return order, work_on, None if kept is None else kept.state
 

@@ -14,8 +14,9 @@ from farm.errors import NotFoundError
 from farm.feed import FeedMessage, JobChanged, LiveJob
 from farm.model import Attempt, Job, JobStatus
 from farm.own_bench import BenchResult
-from farm.planning.eligibility import TiersMode
+from farm.planning.eligibility import TiersMode, room_for
 from farm.planning.learned import worked_by
+from farm.planning.memory import Room
 from farm.retention import Limits
 from farm.settings import FarmSettings
 from farm.stages import stages_of
@@ -121,6 +122,7 @@ class Scheduler:
             self._checkpoints,
             rivals=self._prospects.rivals,
             kept=lambda card_id: self._watch.kept(card_id),  # noqa: PLW0108 - the watch is made below
+            room=self._room,
         )
         self._late = LateResults(
             cluster,
@@ -413,6 +415,10 @@ class Scheduler:
         over = [attempt_id for attempt_id in report.spooled if attempt_id not in self._attendance.attempts]
         if over:
             self._chore(self._late.look(report.node_id, over))
+
+    def _room(self, job: Job, card_id: str) -> Room | None:
+        card = self._policy.card(card_id)
+        return None if card is None else room_for(job, card, self._known.view)
 
     def _hold(self, job_id: str) -> None:
         self._policy.remove_job(job_id)

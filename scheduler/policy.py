@@ -153,6 +153,10 @@ class Policy:
         """All known cards."""
         return list(self._scene.cards.values())
 
+    def card(self, card_id: str) -> Card | None:
+        """A card, if it is known."""
+        return self._scene.cards.get(card_id)
+
     @property
     def cards_known(self) -> int:
         """How many cards are known."""

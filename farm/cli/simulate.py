@@ -50,7 +50,8 @@ def simulate(
     """Run the scheduler's own planner over a simulated fleet; needs no running farm.
 
     A fleet file: cards: [{model: "RTX 3060", count: 4, node: a, ram_gib: 16, pcie: "3x16", hours: "22:00-08:00", mtbf_h: 40, speed: 0.9}];
-    only `model` is needed. A jobs file: jobs: [{preset: preview, count: 500, at_s: 0, every_s: 2, user: ann, priority: 0, batch: b1}].
+    only `model` is needed, `ram_gib` is the PC's.
+    A jobs file: jobs: [{preset: preview, count: 500, at_s: 0, every_s: 2, user: ann, priority: 0, batch: b1}].
     """
     report = _report(fleet, jobs, poisson, count, policy, seed)
     if as_json:

@@ -130,7 +130,7 @@ def host_memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
         return None
     if memory_fits(job, card, view) is not None:
         return None
-    return f"its PC has {card.ram_gib:.1f} GiB of memory, too little for the weights that {card.name} cannot hold"
+    return f"its PC has {card.ram_gib:.1f} GiB of memory for it, too little for the weights that {card.name} cannot hold"
 
 
 def band_fits(job: Job, card: Card, view: FarmView) -> str | None:
@@ -264,6 +264,15 @@ def _learned(job: Job, card: Card, view: FarmView) -> Learned:
 def _usable_gib(job: Job, card: Card, view: FarmView) -> float | None:
     """What the catalogue's law may fill: less where renders were seen to take more than it says."""
     return None if card.usable_gib is None else card.usable_gib / _learned(job, card, view).peak
+
+
+def room_for(job: Job, card: Card, view: FarmView) -> Room | None:
+    """What a plan for the job may take on the card, as far as it is known; None where nothing is planned."""
+    row = view.models.get(job.settings.model)
+    usable = _usable_gib(job, card, view)
+    if row is None or row.memory is None or usable is None or card.kind is CardKind.CPU:
+        return None
+    return room_of(row, card, usable)
 
 
 def _plan(job: Job, card: Card, row: ModelRow, view: FarmView) -> MemoryPlan | None:

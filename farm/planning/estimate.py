@@ -34,7 +34,8 @@ _CPU_BANDWIDTH_GB_S: Final = 40.0
 """Guesses for a desktop: what eight AVX2 cores sustain, and two channels of DDR4-2666 (42.7 at most)."""
 
 _OTHERS_RAM_GIB: Final = 3.0
-"""What the system and a worker take of a PC's memory beside the weights that stream: torch and CUDA alone are 1.5 to 2 GiB."""
+"""What the system and a worker take of a card's share of its PC's memory beside the weights that stream: torch and CUDA alone are 1.5 to
+2 GiB. What is really free is looked at by the worker when a job begins, so that no card's verdict changes with each heartbeat."""
 
 _UNKNOWN: Final = "RTX 3050"
 """What a card that no table knows is taken for: better a pleasant surprise than a promise broken."""

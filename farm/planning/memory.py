@@ -13,6 +13,7 @@ a card's `usable_gib` leaves out. The worker lets its allocator reserve no more 
 gives back what it keeps for later rather than take more.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -77,6 +78,9 @@ class Room:
     scale: float = 8.7
     precision: Literal["fp16", "fp32"] = "fp16"
 
+
+UNKNOWN: Final = Room(math.inf)
+"""Where nobody said what there is."""
 
 BUS_GB_S: Final = 6.0
 """A PCIe 3 x8 slot with pinned memory, where the bus is not known."""

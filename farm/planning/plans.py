@@ -17,6 +17,7 @@ from farm.planning.memory import (
     FP32,
     HELD,
     KEPT_BY_VAE,
+    UNKNOWN,
     Room,
     beside_weights_mib,
     is_guided,
@@ -116,12 +117,26 @@ def _airier(
     return (seconds, plan) if slower > seconds * FOR_NOTHING else (slower, less)
 
 
-def leaner(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> MemoryPlan | None:
-    """The fastest plan that takes a tenth less than `plan`, in the same precision, for a render that ran out; None if there is none."""
+def leaner(
+    row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room: Room = UNKNOWN
+) -> MemoryPlan | None:
+    """The fastest plan that takes a tenth less of the card than `plan`, in the same precision, for a render that ran out.
+
+    `room` says what the PC has: its memory, which a leaner plan takes more of, its bus, the card's speed. None if there is none.
+    """
     if row.memory is None:
         return None
-    found = best_plan(row, settings, Room(0.9 * peak_gib(row, settings, plan), precision=plan.precision))
+    less = 0.9 * peak_gib(row, settings, plan)
+    found = best_plan(row, settings, replace(room, usable_gib=less, precision=plan.precision))
     return None if found is None else found.plan
+
+
+def streamed_gib(row: ModelRow, plan: MemoryPlan) -> float:
+    """What a plan keeps of the denoiser's weights in the PC's memory, GiB: all that does not stay on the card."""
+    if row.memory is None or plan.weights_on_card >= 1.0:
+        return 0.0
+    net = network(row.memory.network)
+    return (net.mib - staying_mib(net, plan.weights_on_card)) / 1024
 
 
 def leanest(row: ModelRow, precision: Literal["fp16", "fp32"] = "fp16") -> MemoryPlan:
@@ -181,7 +196,7 @@ def _with_weights(
     if percent is None:
         return None
     share = percent / 100
-    streamed = net.mib - staying_mib(net, share)
+    streamed = net.mib - staying_mib(net, share)  # as `streamed_gib`
     if room.ram_gib is not None and streamed / 1024 > room.ram_gib:
         return None
     return replace(plan, weights_on_card=share, ring_mib=ring_mib(net, share))

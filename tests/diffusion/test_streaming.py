@@ -1,6 +1,7 @@
 """Streamed weights give bit for bit what resident ones give, in any ring, share and order, and leave the network as it was."""
 
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +13,15 @@ pytest.importorskip("diffusers")
 
 from torch import nn  # noqa: E402
 
+from farm.errors import HostMemoryError  # noqa: E402
+from farm.model import FailureClass  # noqa: E402
+from node_agent import hostram  # noqa: E402
+from node_agent.engine import hostmem  # noqa: E402
 from node_agent.engine import units as units_module  # noqa: E402
 from node_agent.engine.chunking import Chunking  # noqa: E402
-from node_agent.engine.hostmem import HostMemory  # noqa: E402
 from node_agent.engine.streaming import StreamedNetwork  # noqa: E402
 from node_agent.engine.units import cut, may_stream  # noqa: E402
+from node_agent.faults import fault_of  # noqa: E402
 from tests.networks import cases, with_weights  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -194,8 +199,38 @@ def test_the_real_networks_are_cut_into_units_of_the_planner_s_names() -> None:
             assert found == pytest.approx(measured, abs=0.002)
 
 
+@pytest.mark.parametrize(("free_gib", "pinned"), [(2.1, True), (1.9, False)])
+def test_host_memory_is_pinned_where_the_pc_keeps_enough(
+    monkeypatch: pytest.MonkeyPatch, free_gib: float, pinned: bool
+) -> None:
+    """Nothing was asked before: a PC with little memory left came to the kernel's last means, which ends a program."""
+    runtime = SimpleNamespace(cudaHostRegister=lambda *_: 0, cudaHostUnregister=lambda _: 0)
+    monkeypatch.setattr(hostmem, "_cuda", SimpleNamespace(cudart=lambda: runtime))
+    monkeypatch.setattr(
+        hostram.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_gib * 1024**3)
+    )
+    memory = hostmem.HostMemory(1024**3, torch.device("cuda"))
+    assert memory.pinned == pinned
+    assert memory.why_not == (
+        "" if pinned else "only 0.9 GiB of this PC's memory would be free beside 1.0 GiB that cannot be moved"
+    )
+    memory.close()
+
+
+def test_host_memory_that_the_pc_does_not_have_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostram.psutil, "virtual_memory", lambda: SimpleNamespace(available=1.4 * 1024**3))
+    with pytest.raises(HostMemoryError) as caught:
+        hostmem.HostMemory(1024**3, CPU)
+    assert caught.value.message == (
+        "1.0 GiB of weights are to stream from this PC's memory, and it has 1.4 GiB free, of which 0.5 must stay."
+    )
+    assert fault_of(caught.value).host_memory
+    assert fault_of(caught.value).kind is FailureClass.OUT_OF_MEMORY
+    hostmem.HostMemory(0, CPU).close()
+
+
 def test_host_memory_on_a_cpu_is_ordinary() -> None:
-    memory = HostMemory(1000, CPU)
+    memory = hostmem.HostMemory(1000, CPU)
     assert not memory.pinned
     assert len(memory.bytes) == 1000
     memory.close()

@@ -1,6 +1,5 @@
 """The store of files: content-addressed, whole or absent, clear when the disk refuses."""
 
-import ctypes
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ import pytest
 from farm.artifacts import ArtifactStore
 from farm.errors import FarmError, NotFoundError
 from farm.model import Artifact
+from tests.small_disk import needs_root, small_disk
 
 BYTES = b"a picture, or so" * 1000
 NAME = hashlib.sha256(BYTES).hexdigest()
@@ -129,14 +129,9 @@ def test_sweep_takes_only_old_leftovers(store: ArtifactStore) -> None:
     assert files_of(store.root) == sorted([f"{NAME[:2]}/{NAME}", "incoming/new"])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: a full disk needs root, to mount a small one")
+@needs_root
 def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    small = tmp_path / "small"
-    small.mkdir()
-    if libc.mount(b"tmpfs", str(small).encode(), b"tmpfs", 0, b"size=1m") != 0:
-        pytest.skip(f"NOT TESTED: a full disk, since mount says: {os.strerror(ctypes.get_errno())}")
-    try:
+    with small_disk(tmp_path / "small") as small:
         store = ArtifactStore(small / "files")
         kept = store.put(b"kept" * 1000, "x/y")
         with pytest.raises(FarmError, match="No space left on device") as caught:
@@ -144,8 +139,6 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
         assert caught.value.remedy.startswith("The disk is full: delete old clips")
         assert files_of(store.root) == [f"{kept.sha256[:2]}/{kept.sha256}"]
         assert store.put(b"room again" * 1000, "x/y").size == 10_000
-    finally:
-        assert libc.umount2(str(small).encode(), 2) == 0
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from farm.catalogue.models import builtin_models
 from farm.model import FailureClass, MemoryPlan, RenderSettings
-from farm.planning.memory import peak_gib
-from farm.planning.plans import leaner, smallest_peak_gib
+from farm.planning.memory import UNKNOWN, Room, peak_gib, step_seconds
+from farm.planning.plans import best_plan, leaner, smallest_peak_gib, streamed_gib
 from node_agent.faults import Fault
 from node_agent.ladder import (
     MemoryReading,
@@ -46,6 +46,48 @@ def test_every_rung_takes_less_and_the_ladder_ends(settings: RenderSettings, pre
     assert rungs < 100
     least = smallest_peak_gib(I2VGEN, settings) * (1 if precision == "fp16" else 2)
     assert peak_gib(I2VGEN, settings, plan) <= max(1.35 * least, least + 0.4)
+
+
+def test_every_rung_keeps_within_the_memory_of_the_pc() -> None:
+    """With 1.0 GiB of it the next rung streamed 1.2 GiB."""
+    room = Room(5.4, ram_gib=1.0)
+    found = best_plan(I2VGEN, STANDARD, room)
+    assert found is not None
+    plan, rungs = found.plan, 0
+    while (less := leaner(I2VGEN, STANDARD, plan, room)) is not None:
+        assert streamed_gib(I2VGEN, less) <= 1.0
+        plan, rungs = less, rungs + 1
+    assert rungs > 0
+    assert streamed_gib(I2VGEN, leaner(I2VGEN, STANDARD, plan) or MemoryPlan()) > 1.0, "or it is no test"
+
+
+def test_a_rung_is_the_fastest_on_the_card_s_own_bus() -> None:
+    """It was chosen for 6 GB/s, also behind a riser of one lane."""
+    riser = Room(3.4, bus_gb_s=0.74)
+    found = best_plan(I2VGEN, STANDARD, riser)
+    assert found is not None
+    less, blind = (leaner(I2VGEN, STANDARD, found.plan, room) for room in (riser, UNKNOWN))
+    assert less is not None
+    assert blind is not None
+    took, would_take = (step_seconds(I2VGEN, STANDARD, plan, riser) for plan in (less, blind))
+    assert took < 0.6 * would_take
+
+
+def test_single_precision_is_planned_anew_for_what_the_card_has() -> None:
+    """Only the precision was changed: 10.2 GiB on a card of 5.4, and four loads of the model that could not do."""
+    room = Room(5.4, ram_gib=13.0, bus_gb_s=6.0)
+    found = best_plan(I2VGEN, STANDARD, room)
+    assert found is not None
+    black = Fault(FailureClass.CARD_FAULT, "The picture is black.", broken_picture=True)
+    swapped = replace(found.plan, precision="fp32")
+    retry = next_try(black, I2VGEN, STANDARD, found.plan, room)
+    assert retry is not None
+    assert retry.plan.precision == "fp32"
+    assert peak_gib(I2VGEN, STANDARD, retry.plan) <= 5.4 < peak_gib(I2VGEN, STANDARD, swapped)
+    for nothing_fits_or_is_known in (Room(0.5), UNKNOWN):
+        last_hope = next_try(black, I2VGEN, STANDARD, found.plan, nothing_fits_or_is_known)
+        assert last_hope is not None
+        assert last_hope.plan == swapped
 
 
 def test_a_model_without_memory_of_its_own_has_no_ladder() -> None:

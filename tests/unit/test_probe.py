@@ -117,6 +117,14 @@ def test_driver_slot_and_memory_of_the_pc_are_told(monkeypatch: pytest.MonkeyPat
     assert not card.tested, "only its worker can say that it computes"
 
 
+def test_the_cards_of_a_pc_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of four cards counted on all 16 GB."""
+    cards = [replace(card, ram_gib=16.0) for card in probed(monkeypatch, RTX_2060, RTX_2060)]
+    assert [card.ram_gib for card in probe.sharing(cards)] == [8.0, 8.0]
+    assert [card.ram_gib for card in probe.sharing(cards[:1])] == [16.0]
+    assert probe.sharing([replace(cards[0], ram_gib=None)])[0].ram_gib is None
+
+
 def test_a_card_that_does_not_tell_of_its_slot_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     names = (
         "nvmlDeviceGetMaxPcieLinkGeneration",

@@ -1,8 +1,10 @@
 """A card's worker without its transport: renders for real, spools what happens."""
 
 import dataclasses
+import errno
 import hashlib
 import io
+import os
 import shutil
 import threading
 import time
@@ -22,11 +24,12 @@ from farm.model import FailureClass, StageKind
 from farm.video import read_metadata, verify
 from farm.wire import Order
 from node_agent import attempt as attempt_module
-from node_agent.faults import explain
+from node_agent.faults import explain, fault_of
 from node_agent.pipelines.base import RenderRequest, Report
 from node_agent.runner import Busy, Runner
 from node_agent.spool import Spool
 from tests.pictures import product
+from tests.small_disk import fill, needs_root, small_disk
 from tests.storage import SETTINGS
 from tests.workshop import (
     LIMIT_S,
@@ -176,6 +179,15 @@ def test_a_model_this_pc_does_not_know_says_what_to_do(runner: Runner, spool: Sp
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
             FailureClass.OUT_OF_MEMORY,
         ),
+        (RuntimeError("CUDA driver error: out of memory"), FailureClass.OUT_OF_MEMORY),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+            FailureClass.OUT_OF_MEMORY,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), FailureClass.OUT_OF_MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), FailureClass.CARD_FAULT),
+        (RuntimeError("CUDA driver error: unspecified launch failure"), FailureClass.CARD_FAULT),
+        (RuntimeError("No CUDA GPUs are available"), FailureClass.CARD_FAULT),
         (OutOfMemoryError(), FailureClass.OUT_OF_MEMORY),
         (AcceleratorError(), FailureClass.CARD_FAULT),
         (EncodingFailedError("The disk is full.", "Make room."), FailureClass.INTERNAL),
@@ -184,12 +196,42 @@ def test_a_model_this_pc_does_not_know_says_what_to_do(runner: Runner, spool: Sp
     ],
 )
 def test_each_failure_has_its_class(error: Exception, expected: FailureClass) -> None:
-    """Memory that the driver itself could not give was taken for a broken card, and an error without words ended in an IndexError."""
+    """Memory that the driver itself could not give was taken for a broken card, and an error without words ended in an IndexError.
+
+    A broken cuDNN or driver, and a card that was gone, were errors of the program: the process went on with it and the card was not tested.
+    """
     kind, message, _ = explain(error)
     assert kind == expected
     assert message
     assert "Traceback" not in message
     assert "\n" not in message
+
+
+CPU_ALLOCATOR = (
+    "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 2.00 GiB. "
+    "Error code 12 (Cannot allocate memory)"
+)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError(CPU_ALLOCATOR), OSError(errno.ENOMEM, "Cannot allocate memory")]
+)
+def test_a_pc_without_memory_is_not_a_card_without(error: Exception) -> None:
+    """The PC's memory was the card's, or an error of the program, and nobody was told what to do."""
+    fault = fault_of(error)
+    assert (fault.kind, fault.host_memory) == (FailureClass.OUT_OF_MEMORY, True)
+    assert fault.message.startswith("The card's PC ran out of memory (RAM): ")
+    assert fault.remedy == "Close other programs on that PC, or give it more memory."
+    assert not fault_of(OutOfMemoryError("CUDA out of memory.")).host_memory
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_with_what_to_free(number: int) -> None:
+    """It was an error of the program."""
+    kind, message, remedy = explain(OSError(number, os.strerror(number), "/var/farm/spool/A1/x"))
+    assert kind == FailureClass.INTERNAL
+    assert message == f"The disk of /var/farm/spool/A1 on the card's PC is full ({os.strerror(number)})."
+    assert "farm models rm" in remedy
 
 
 @pytest.fixture
@@ -312,9 +354,79 @@ def test_an_end_that_cannot_be_written_down_leaves_the_runner_free(
     assert attempt is not None
     attempt.thread.join(LIMIT_S)
     assert uncaught == []
-    last = workshop.spool.events("A1", 0)[-1].seq
-    assert workshop.runner.follow("A1", last, 60.0) is None, "nobody is at work on more"
+    last = workshop.spool.events("A1", 0)[-1]
+    assert last.kind == "done", "it is told from memory"
+    assert workshop.runner.follow("A1", last.seq, 60.0) is None, "nobody is at work on more"
     assert workshop.make(picture, "A2")[-1].kind == "done"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small") as place:
+        yield place
+
+
+@needs_root
+def test_an_attempt_that_a_full_disk_does_not_take_says_so(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes
+) -> None:
+    """It was raised through Ray, and the job said that the scheduler could not go on: OSError."""
+    shop = set_up(Spool(disk / "spool"), monkeypatch)
+    ballast = fill(disk)
+    (last,) = shop.make(picture, "A1")
+    assert isinstance(last, events.Failed)
+    assert last.failure_class == FailureClass.INTERNAL
+    assert last.message == f"The disk of {disk / 'spool'} on the card's PC is full (No space left on device)."
+    assert "farm models rm" in last.remedy
+    assert shop.spool.attempts() == ()
+    ballast.unlink()
+    assert shop.make(picture, "A2")[-1].kind == "done"
+
+
+@needs_root
+def test_a_preview_without_room_does_not_end_the_render(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes
+) -> None:
+    """It was an error of the program after hours of work."""
+    shop = set_up(Spool(disk / "spool"), monkeypatch)
+    ballast: list[Path] = []
+
+    def script(_request: RenderRequest, report: Report) -> None:
+        if not ballast:
+            ballast.append(fill(disk))
+            report.preview(bytes(9000))
+            report.preview(bytes(9000))
+            ballast[0].unlink()
+            report.preview(bytes(9000))
+
+    shop.script = script
+    told = shop.make(picture, "A1")
+    assert told[-1].kind == "done"
+    (note,) = [event for event in told if isinstance(event, events.Note)]
+    assert note.text.startswith(f"Its pictures on the way cannot be shown. The disk of {disk / 'spool'}")
+    assert [event.kind for event in told].count("preview") == 1
+    assert not list(shop.spool.directory("A1").glob("*.half"))
+
+
+@needs_root
+def test_a_disk_that_becomes_full_in_the_middle_is_named(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes
+) -> None:
+    """The last word had no room either: the attempt was lost with its reason. Half a line hid all that came after it."""
+    shop = set_up(Spool(disk / "spool"), monkeypatch)
+
+    def script(_request: RenderRequest, report: Report) -> None:
+        fill(disk)
+        for number in range(100):
+            report.note(f"{number} {'x' * 100}")
+
+    shop.script = script
+    told = shop.make(picture, "A1")
+    last = told[-1]
+    assert isinstance(last, events.Failed)
+    assert last.message.startswith(f"The disk of {disk / 'spool'} on the card's PC is full")
+    assert Spool(shop.spool.root).events("A1", 0) == told[:-1], "and no half line"
+    assert (shop.spool.directory("A1") / "events.jsonl").read_bytes().endswith(b"\n")
 
 
 def test_the_pace_is_seconds_for_each_step_since_the_last_word(

@@ -230,8 +230,11 @@ def test_settings_that_an_admin_changes_hold_without_a_restart(run: Run) -> None
         )
         await bench.until(lambda: bench.store.reader.job(job.id).unplaceable is not None, "no card may")
         knobs.change({"tiers": "off", "lease_s": 60.0, "keep_days": 7.0}, "ann", 2.0)
-        await bench.until(lambda: bench.tries(job) != [], "the job runs")
+        await bench.until(lambda: bench.cluster.starts != [], "the job runs")
         assert bench.store.reader.job(job.id).unplaceable is None
+        room = bench.cluster.starts[0][1].room
+        assert room is not None, "the card must know what its next plan may take"
+        assert (room.usable_gib, room.ram_gib, room.precision) == (5.4, 13.0, "fp16")
         assert scheduler._leases.lease_s == 60.0
         assert bench.store.requests.waiting() == []
         await bench.until(lambda: reader.stock() is not None, "the new limit is kept")

@@ -47,7 +47,7 @@ def test_a_fleet_file_with_all_it_may_have(tmp_path: Path) -> None:
         " {model: i2vgen-xl, steps: 60, anywhere: true}]",
     )
     first, second, third, cpu = made.cards
-    assert (first.card.name, first.card.node_id, first.card.ram_gib) == ("RTX 3060 12 GB", "a", 16)
+    assert (first.card.name, first.card.node_id, first.card.ram_gib) == ("RTX 3060 12 GB", "a", 8)
     assert first.card.id != second.card.id
     assert (first.mtbf_s, first.speed) == (40 * 3600, 0.5)
     assert first.hours == parse_hours("22:00-08:00")

@@ -16,8 +16,8 @@ from farm.catalogue.models import ModelRow, builtin_models
 from farm.errors import BrokenPictureError
 from farm.events import Event
 from farm.model import FailureClass, MemoryPlan, RenderSettings
-from farm.planning.memory import HELD, peak_gib
-from farm.planning.plans import leaner
+from farm.planning.memory import HELD, Room, peak_gib
+from farm.planning.plans import best_plan, leaner, streamed_gib
 from node_agent import attempt as attempt_module
 from node_agent.ladder import Program
 from node_agent.pipelines.base import RenderRequest, Report
@@ -145,6 +145,41 @@ def test_the_ladder_ends_and_the_job_goes_to_a_bigger_card(card: Card) -> None:
     assert card.shop.ends == []
     card.shop.script = lambda _request, _report: None
     assert card.make("A2")[-1].kind == "done", "the card works on"
+
+
+def test_a_pc_without_memory_takes_no_leaner_plan_and_teaches_nothing_of_the_card(card: Card) -> None:
+    """A leaner plan streams more from the PC's memory, which was what had run out; and the card was held for smaller than it is."""
+    card.fail_under(LADDER[0], error=MemoryError())
+    told = card.make()
+    last = failure(told)
+    assert retries(told) == []
+    assert (last.failure_class, last.disturbed, last.worker_ends) == (FailureClass.OUT_OF_MEMORY, True, False)
+    assert last.remedy.startswith("Close other programs on that PC")
+
+
+def test_weights_stream_from_what_the_pc_has_free_or_the_warm_model_holds(card: Card) -> None:
+    """The planner knew all of the PC's memory, and nobody what was free of it."""
+    room = Room(11.4, ram_gib=13.0)
+    found = best_plan(ROW, GUIDED, replace(room, usable_gib=2.0))
+    assert found is not None
+    lean, needed = found.plan, streamed_gib(ROW, found.plan)
+    assert needed > 0.5
+
+    def make(name: str, free_gib: float) -> list[Event]:
+        card.shop.runner._ram_gib = lambda: free_gib
+        asked = replace(order(card.picture, name, lean, model="one", guidance=9.0), room=room)
+        card.shop.runner.start(asked, card.picture)
+        return ended(card.shop.spool, name)
+
+    assert retries(make("A1", needed + 0.1)) == []
+    assert retries(make("A2", 0.1)) == [], "the warm model has its own"
+    card.shop.runner.drop_model()
+    (step,) = retries(make("A3", 0.5))
+    assert streamed_gib(ROW, step.plan) <= 0.5
+    assert step.reason == (
+        f"This PC has 0.5 GiB of memory to spare, and {needed:.1f} GiB of weights were to stream from there. "
+        "The card takes a memory plan that streams less."
+    )
 
 
 def test_each_try_starts_with_an_empty_card(card: Card) -> None:
@@ -368,6 +403,7 @@ def test_single_precision_that_runs_out_of_memory_steps_down_and_keeps_its_preci
             raise OutOfMemoryError(OUT_OF_MEMORY)
 
     card.just_holds(single)
+    card.torch.total_gib += 0.01  # for the bytes that are rounded off
     card.shop.script = script
     told = card.make()
     assert told[-1].kind == "done"
@@ -377,13 +413,22 @@ def test_single_precision_that_runs_out_of_memory_steps_down_and_keeps_its_preci
 
 
 # --- a broken CUDA ---
-def test_a_cuda_error_ends_the_process_and_nothing_more_is_asked_of_cuda(card: Card) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_a_cuda_error_ends_the_process_and_nothing_more_is_asked_of_cuda(
+    card: Card, error: Exception
+) -> None:
     """After an illegal access every call of the process fails or hangs; the worker went on and failed every job after it."""
 
     def script(_request: RenderRequest, _report: Report) -> None:
         card.torch.broken = True
         card.torch.called.clear()
-        raise AcceleratorError("CUDA error: an illegal memory access was encountered")
+        raise error
 
     card.shop.script = script
     told = card.make()
