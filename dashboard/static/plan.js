@@ -1,5 +1,6 @@
 // What the planner says of the form as it stands, before any job runs; and which cards could take each preset.
 
+import { leave } from "./refresh.js";
 import { duration, gib, prose } from "./words.js";
 
 const REST_MS = 250; // of the keyboard, before the planner is asked
@@ -53,7 +54,7 @@ async function foresee(sent) {
     headers: { "content-type": "application/json", accept: "application/json" },
     body: sent,
   });
-  if (answer.status === 401) location.assign(`/signin?next=${encodeURIComponent(location.pathname + location.search)}`);
+  if (answer.status === 401) leave(`/signin?next=${encodeURIComponent(location.pathname + location.search)}`);
   return { ok: answer.ok, status: answer.status, said: await answer.json().catch(() => ({})) };
 }
 

@@ -14,6 +14,7 @@ const PARTS = ["main", "#farm-word"];
 let planned = 0;
 let running = null; // the fetch under way
 let following = null; // the one that was asked for meanwhile
+let leaving = false;
 let begun = []; // when the newest began, by a clock that nobody sets
 
 /** Fetches this page again shortly. */
@@ -46,6 +47,14 @@ export function refresh() {
   return running;
 }
 
+addEventListener("pageshow", () => (leaving = false)); // back again, with all that it was
+
+/** Goes to another page, once: a second answer that leads there would break off the first way. */
+export function leave(address) {
+  if (!leaving) location.assign(address);
+  leaving = true;
+}
+
 async function fetchPage() {
   begun = [...begun, performance.now()].slice(-QUICK);
   try {
@@ -55,7 +64,7 @@ async function fetchPage() {
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
     if (answer.redirected && new URL(answer.url).pathname === "/signin") {
-      location.assign(answer.url);
+      leave(answer.url);
       return;
     }
     if (!answer.ok) throw new Error(`status ${answer.status}`);

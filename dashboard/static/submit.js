@@ -3,6 +3,7 @@
 import { newKey } from "./actions.js";
 import { pictures, put, takePictures } from "./pictures.js";
 import { keepPlan } from "./plan.js";
+import { leave } from "./refresh.js";
 import { prose, size } from "./words.js";
 
 const WHOLE = ["width", "height", "frames", "steps", "fps", "smooth", "seed", "priority"];
@@ -194,7 +195,7 @@ function refused(request, name) {
   if (request.status === 0) {
     return trouble("The farm did not answer. Press Render again: the same picture is not rendered twice.");
   }
-  if (request.status === 401) return location.assign(`/signin?next=${encodeURIComponent(location.pathname)}`);
+  if (request.status === 401) return leave(`/signin?next=${encodeURIComponent(location.pathname)}`);
   const at = (errors) => errors.map((one) => (name && one.field === "image" ? { ...one, message: `${name}: ${one.message}` } : one));
   if (request.status === 413) return showErrors(at([{ field: "image", message: answer.detail, remedy: answer.remedy }]));
   if (answer.errors?.length) return showErrors(at(answer.errors));

@@ -73,7 +73,7 @@ def test_a_limit_that_would_delete_clips_asks_first(farm: Furnished, visit: Visi
     days.fill("1")
     days.press("Enter")
     notice = page.locator('form[data-settings="keep"] .notice')
-    expect(notice).to_have_text("The farm does not answer. Nothing was changed; try again when it is back.")
+    expect(notice).to_have_text("The farm does not answer. Try again when it is back.")
 
 
 def test_the_largest_picture_is_set_and_the_form_for_a_new_clip_says_so(
