@@ -10,6 +10,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
+from dashboard.cached import let_go
 from farm.animation import RECIPE, ClipFormat, commands
 from farm.errors import ConfigurationError, FarmError
 
@@ -119,16 +120,7 @@ class Animations:
         with made.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         path = made.replace(self._folder / f"{name}.{sha256}.{kind}")
-        others = sorted(
-            ((one.stat(), one) for one in self._folder.glob("*.*.*") if one != path),
-            key=lambda each: each[0].st_mtime,
-        )
-        excess = path.stat().st_size + sum(stat.st_size for stat, _ in others) - self._kept_bytes
-        for stat, other in others:
-            if excess <= 0:
-                break
-            other.unlink()
-            excess -= stat.st_size
+        let_go(self._folder, "*.*.*", path, self._kept_bytes)
         return Animation(path, sha256)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from anyio import CapacityLimiter, to_thread
 from PIL import Image
 
+from dashboard.cached import let_go
 from farm.errors import FarmError
 from farm.images import DECODER_ERRORS
 
@@ -80,21 +81,8 @@ class Stills:
             else:
                 self._kept += len(made)
             if self._kept > self._kept_bytes:
-                self._drop(path)
-
-    def _drop(self, path: Path) -> None:
-        """Leaves three quarters of what may be kept, so that the folder is not looked through for each new one."""
-        others = sorted(
-            ((one.stat(), one) for one in self._folder.glob("*.jpg") if one != path),
-            key=lambda each: each[0].st_mtime,
-        )
-        left = path.stat().st_size + sum(stat.st_size for stat, _ in others)
-        for stat, other in others:
-            if left <= self._kept_bytes * 3 // 4:
-                break
-            other.unlink(missing_ok=True)
-            left -= stat.st_size
-        self._kept = left
+                # To three quarters, so that the folder is not looked through for each new one.
+                self._kept = let_go(self._folder, "*.jpg", path, self._kept_bytes * 3 // 4)
 
 
 def _found(path: Path) -> bytes | None:

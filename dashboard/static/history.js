@@ -1,5 +1,6 @@
 // A card's history: a chart of its temperature, use and memory, and what happened to it. Asked for when a person opens it.
 
+import { get } from "./actions.js";
 import { library } from "./throughput.js";
 import { now, showTimes } from "./times.js";
 import { duration, gib, prose } from "./words.js";
@@ -35,19 +36,13 @@ async function show(folded, window) {
   for (const button of folded.querySelectorAll("[data-window]")) button.setAttribute("aria-pressed", String(button.dataset.window === window));
   const card = `/api/v1/cards/${encodeURIComponent(folded.dataset.history)}`;
   try {
-    const [points, events] = await Promise.all([json(`${card}/telemetry?window=${window}`), json(`${card}/history`), library()]);
+    const [points, events] = await Promise.all([get(`${card}/telemetry?window=${window}`), get(`${card}/history`), library()]);
     if (folded.dataset.window !== window) return;
     draw(folded, points, SPANS[window]);
     list(folded, events);
   } catch {
     folded.querySelector(".history-says").textContent = "The farm does not answer; open the history again when it does.";
   }
-}
-
-async function json(address) {
-  const answer = await fetch(address);
-  if (!answer.ok) throw new Error(`status ${answer.status}`);
-  return answer.json();
 }
 
 function draw(folded, points, { length_s, part_s, long }) {

@@ -169,7 +169,7 @@ def least_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, roo
     pieces = pieces_of(net, work * wide, plan.piece_mib)
     passes = 2 if is_guided(settings) and plan.guidance == "in_turn" else 1
     compute = net.step_seconds(work, room.scale * _dearer(pieces, passes))
-    streamed = net.mib - staying_mib(net, plan.weights_on_card)
+    streamed = streamed_mib(net, plan.weights_on_card)
     copying = streamed * 1024**2 / ((room.bus_gb_s or BUS_GB_S) * 1e9)
     return passes * _beside_launching(max(compute, copying - CUT_S) + _cutting_s(pieces), pieces)
 
@@ -194,6 +194,11 @@ def staying_mib(net: Network, share: float) -> float:
     """What stays on the card of a network when `share` of its weights does, MiB of what is stored."""
     stay = staying(net, share)
     return sum(unit.mib for unit in net.units if unit.name in stay)
+
+
+def streamed_mib(net: Network, share: float) -> float:
+    """What does not stay on the card when `share` of a network's weights does, and lies in the PC's memory, MiB of what is stored."""
+    return net.mib - staying_mib(net, share)
 
 
 def weights_mib(net: Network, plan: MemoryPlan, wide: int) -> float:

@@ -27,8 +27,8 @@ from farm.planning.memory import (
     passes_of,
     peak_gib,
     pieces_of,
-    staying_mib,
     step_seconds,
+    streamed_mib,
     taken_mib,
     vae_mib,
     width_of,
@@ -135,8 +135,7 @@ def streamed_gib(row: ModelRow, plan: MemoryPlan) -> float:
     """What a plan keeps of the denoiser's weights in the PC's memory, GiB: all that does not stay on the card."""
     if row.memory is None or plan.weights_on_card >= 1.0:
         return 0.0
-    net = network(row.memory.network)
-    return (net.mib - staying_mib(net, plan.weights_on_card)) / 1024
+    return streamed_mib(network(row.memory.network), plan.weights_on_card) / 1024
 
 
 def leanest(row: ModelRow, precision: Literal["fp16", "fp32"] = "fp16") -> MemoryPlan:
@@ -196,8 +195,7 @@ def _with_weights(
     if percent is None:
         return None
     share = percent / 100
-    streamed = net.mib - staying_mib(net, share)  # as `streamed_gib`
-    if room.ram_gib is not None and streamed / 1024 > room.ram_gib:
+    if room.ram_gib is not None and streamed_mib(net, share) / 1024 > room.ram_gib:
         return None
     return replace(plan, weights_on_card=share, ring_mib=ring_mib(net, share))
 

@@ -20,9 +20,10 @@ SHORTEST: Final = 3
 
 def note_prompt(connection: Connection, seq: int, prompt: str) -> None:
     """Lets the words of a job be found, which has just been stored as number `seq`. A prompt never changes."""
-    connection.execute(sa.insert(prompts).values(seq=seq, folded=folded(prompt)))
+    kept = folded(prompt)
+    connection.execute(sa.insert(prompts).values(seq=seq, folded=kept))
     if _is_indexed(connection):
-        connection.execute(sa.insert(words).values(rowid=seq, folded=folded(prompt)))
+        connection.execute(sa.insert(words).values(rowid=seq, folded=kept))
 
 
 def folded(text: str) -> str:
