@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +27,6 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 import diffusers
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -37,8 +35,10 @@ from farm.model import MemoryPlan, RenderSettings
 from farm.planning.memory import HELD, Room, peak_gib, step_seconds
 from farm.planning.plans import best_plan
 from node_agent.engine import allocator
+from node_agent.pipelines import i2vgen_xl, svd
 from node_agent.pipelines.base import RenderRequest, Unheard
 from node_agent.pipelines.diffusion import model as where
+from node_agent.pipelines.full_size import build_part
 from tests import checkpoints as small
 
 GIB, MIB = 1024**3, 1024**2
@@ -147,28 +147,9 @@ def write_checkpoint(target: Path, model: str) -> None:
     """A checkpoint of the full architecture with random fp16 weights, in the real layout."""
     row = {"i2vgen-xl": small.write_small_i2vgen, "svd": small.write_small_svd}[model]
     row(target)  # tokenizer, configurations, index; its small weights are written over
-    image = partial(
-        _clip, transformers.CLIPVisionModelWithProjection, transformers.CLIPVisionConfig, small.IMAGE_FULL
-    )
-    full: dict[str, Callable[[], Any]]
-    if model == "i2vgen-xl":
-        full = {
-            "unet": diffusers.I2VGenXLUNet,
-            "vae": partial(diffusers.AutoencoderKL, **small.VAE_FULL),
-            "text_encoder": partial(
-                _clip, transformers.CLIPTextModel, transformers.CLIPTextConfig, small.TEXT_FULL
-            ),
-            "image_encoder": image,
-        }
-    else:
-        full = {
-            "unet": partial(diffusers.UNetSpatioTemporalConditionModel, **small.SVD_UNET_FULL),
-            "vae": partial(diffusers.AutoencoderKLTemporalDecoder, **small.SVD_VAE_FULL),
-            "image_encoder": image,
-        }
-    for name, build in full.items():
-        with torch.device("meta"):
-            module = build()
+    layout = {"i2vgen-xl": i2vgen_xl.LAYOUT, "svd": svd.LAYOUT}[model]
+    for name in layout.weighted:
+        module: Any = build_part(layout, name)
         old = json.loads((target / name / "config.json").read_text())
         module.config.save_pretrained(target / name) if hasattr(
             module.config, "save_pretrained"
@@ -183,10 +164,6 @@ def write_checkpoint(target: Path, model: str) -> None:
         save_file(
             {prefix + key: value for key, value in _random(module).items()}, file, metadata={"format": "pt"}
         )
-
-
-def _clip(model: Any, config: Any, sizes: dict[str, Any]) -> Any:
-    return model(config(**sizes))
 
 
 def _random(module: Any) -> dict[str, torch.Tensor]:

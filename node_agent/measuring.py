@@ -1,10 +1,10 @@
-"""Measures a model's denoiser on this PC's card and gives the planner's data. `farm calibrate` is the verb.
+"""Measures a model on this PC's card and gives the planner's data. `farm calibrate` is the verb.
 
 The full architecture is built without weights and given random ones, so that nothing needs to be downloaded. The card's allocator is
-asked around every layer (`engine.calibrate`), and laws are laid through the answers (`engine.fit`).
+asked around every layer of the denoiser (`engine.calibrate`), and laws are laid through the answers (`engine.fit`); `measuring_parts` does
+the rest of the model.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -26,20 +26,19 @@ from node_agent.engine.fit import PASSES, Counted, LayerSample, Samples, Size, n
 from node_agent.engine.skips import SkipRelease
 from node_agent.engine.streaming import StreamedNetwork
 from node_agent.engine.units import Unit, cut
+from node_agent.measuring_parts import measure_vae, parts_gib, unless_out_of_memory
 from node_agent.pipelines.diffusion.model import DiffusionModel
+from node_agent.pipelines.full_size import build_part, random_weights
 
 BUDGETS_MIB: Final = (0, 1024, 512, 256, 128, 64)
 """The working sets that layers are cut to; 0 runs them whole."""
 FEWEST_FRAMES: Final = 4
 """Where the standard size does not fit, its frames are halved down to this; fewer would say little of a clip."""
-WEIGHT_SCALE: Final = 0.6
-"""Random weights times this over the root of what a number is summed of: a deep network's values then stay within fp16."""
 MIB: Final = 1024**2
 
-T = TypeVar("T")
 Say = Callable[[str, int, int], None]
 """Told what is done now, how many parts are done, and of how many."""
-PARTS: Final = len(BUDGETS_MIB) + 5
+PARTS: Final = len(BUDGETS_MIB) + 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class _Bench:
 
 
 def measure(row: ModelRow, command: str, say: Say) -> dict[str, Any]:
-    """The data of the model's network, in the shape of `farm/catalogue/networks/*.json`, from the first CUDA device.
+    """The data of the model, in the shape of `farm/catalogue/networks/*.json`, from the first CUDA device.
 
     `command` is written into the data as its source.
 
@@ -73,6 +72,8 @@ def measure(row: ModelRow, command: str, say: Say) -> dict[str, Any]:
     try:
         with torch.random.fork_rng(devices=[]), _on_card(kind, device) as bench:
             samples = _samples(bench, row.title, say)
+        say("Memory of the VAE", PARTS - 1, PARTS)
+        vae = measure_vae(kind, device)
     except torch.cuda.OutOfMemoryError as error:
         raise _too_small(row.title, "the network's weights") from error
     measured = {
@@ -82,7 +83,9 @@ def measure(row: ModelRow, command: str, say: Say) -> dict[str, Any]:
         "diffusers": version("diffusers"),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
-    return network_data(title, measured, samples)
+    say("Measured", PARTS, PARTS)
+    others = {"measured": measured, "parts_gib": parts_gib(kind), "vae": vae}
+    return {**network_data(title, measured, samples), "others": others}
 
 
 def diffusion_class(row: ModelRow) -> type[DiffusionModel]:
@@ -100,40 +103,17 @@ def diffusion_class(row: ModelRow) -> type[DiffusionModel]:
     return kind
 
 
-def build_denoiser(kind: type[DiffusionModel]) -> nn.Module:
-    """The full-size denoiser on the meta device. The defaults of diffusers' classes are the published configuration."""
-    library, name = kind.layout.weighted[kind.denoiser]
-    with torch.device("meta"):
-        made: nn.Module = getattr(import_module(library), name)()
-    return made.eval().requires_grad_(False)
-
-
 def counted_step(kind: type[DiffusionModel], size: Size) -> Counted:
     """What one pass in half precision at a size computes and moves. Needs no card."""
-    network: Any = (
-        build_denoiser(kind).half().to("meta")
-    )  # some of diffusers' parameters are made on the CPU whatever the context says
+    network: Any = build_part(kind.layout, kind.denoiser).half()
     like = torch.zeros((), dtype=torch.float16, device="meta")
     inputs = kind.bench_inputs(network.config, size, PASSES, like)
     return count_step(network, lambda called: called(**inputs))
 
 
-def random_weights(units: list[Unit]) -> Callable[[str], Tensor]:
-    """Gives a random tensor for each name: norms about 1, biases about 0, the rest scaled by what it sums over."""
-    shapes = {held.name: held.shape for unit in units for held in unit.tensors}
-
-    def read(name: str) -> Tensor:
-        shape = shapes[name]
-        if len(shape) > 1:
-            return torch.randn(shape) * (WEIGHT_SCALE / math.sqrt(shape[1:].numel()))
-        return 0.02 * torch.randn(shape) + (1.0 if name.endswith("weight") else 0.0)
-
-    return read
-
-
 @contextmanager
 def _on_card(kind: type[DiffusionModel], device: torch.device) -> Iterator[_Bench]:
-    network = build_denoiser(kind)
+    network = build_part(kind.layout, kind.denoiser)
     units = cut(network)
     chunking, skips = Chunking(network), SkipRelease(network)
     torch.manual_seed(0)
@@ -165,12 +145,12 @@ def _samples(bench: _Bench, title: str, say: Say) -> Samples:
     say(f"Seconds of each unit at {_named(taken)}", done, PARTS)
     first = _seconds(bench, taken)
     say(f"Seconds of each unit at {_named(larger)}", done + 2, PARTS)
-    second = None if taken != standard else _unless_out_of_memory(partial(_seconds, bench, larger))
+    second = None if taken != standard else unless_out_of_memory(partial(_seconds, bench, larger))
     if second is None:  # what fits is a smaller size: a line needs two points, wherever they lie
         larger = (taken[0], taken[1], taken[2] // 2)
         say(f"A larger size does not fit: {_named(larger)} in its place", done + 2, PARTS)
         second = _seconds(bench, larger)
-    say("Laying laws through the samples", PARTS, PARTS)
+    say("Laying laws through the samples", done + 4, PARTS)
     mib = {unit.name: unit.elements * 2 / MIB for unit in bench.units}
     counted = counted_step(bench.model, taken)
     return Samples(
@@ -185,7 +165,7 @@ def _whole_layers(bench: _Bench, standard: Size, title: str, say: Say) -> tuple[
     while frames >= FEWEST_FRAMES:
         size = (width, height, frames)
         say(f"Memory of each layer at {_named(size)}", 0, PARTS)
-        found = _unless_out_of_memory(partial(_layers_whole, bench, size))
+        found = unless_out_of_memory(partial(_layers_whole, bench, size))
         if found is not None:
             return size, found
         frames //= 2
@@ -201,17 +181,6 @@ def _seconds(bench: _Bench, size: Size) -> tuple[list[tuple[str, float]], float,
     call = bench.call(size)
     units, step = sample_units(bench.network, bench.units, call), seconds_per_step(bench.network, call)
     return units, step, torch.cuda.memory_allocated() / MIB
-
-
-def _unless_out_of_memory(measured: Callable[[], T]) -> T | None:
-    """What `measured` gives; None where the card ran out of memory, which is then free again."""
-    try:
-        return measured()
-    except torch.cuda.OutOfMemoryError:
-        pass
-    # Out here the exception is gone, and with its frames the tensors that they held.
-    torch.cuda.empty_cache()
-    return None
 
 
 def _named(size: Size) -> str:

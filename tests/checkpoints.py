@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-UNET_FULL: dict[str, Any] = {}
-"""The real UNet is the class's defaults: 320/640/1280/1280 channels, cross attention 1024 wide, heads 64."""
+from node_agent.pipelines.published import CLIP_H_IMAGE, CLIP_H_TEXT, SD_VAE, SVD_VAE
 
 UNET_SMALL: dict[str, Any] = {
     "sample_size": 8,
@@ -23,65 +22,28 @@ UNET_SMALL: dict[str, Any] = {
     "attention_head_dim": 8,
 }
 
-VAE_FULL: dict[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "sample_size": 768,
-}
-"""The VAE of Stable Diffusion 2.1, which I2VGen-XL uses unchanged."""
-
 VAE_SMALL: dict[str, Any] = {
-    **VAE_FULL,
+    **SD_VAE,
     "block_out_channels": (8, 16, 32, 32),
     "norm_num_groups": 4,
     "sample_size": 64,
 }
 
-TEXT_FULL: dict[str, Any] = {
-    "vocab_size": 49408,
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "max_position_embeddings": 77,
-    "projection_dim": 1024,
-    "hidden_act": "gelu",
-}
-"""The text side of laion/CLIP-ViT-H-14-laion2B-s32B-b79K."""
-
 TEXT_SMALL: dict[str, Any] = {
-    **TEXT_FULL,
+    **CLIP_H_TEXT,
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_attention_heads": 4,
     "projection_dim": 32,
 }
-
-IMAGE_FULL: dict[str, Any] = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-    "image_size": 224,
-    "projection_dim": 1024,
-    "hidden_act": "gelu",
-}
-"""The picture side of laion/CLIP-ViT-H-14-laion2B-s32B-b79K."""
 
 IMAGE_SMALL: dict[str, Any] = {
-    **IMAGE_FULL,
+    **CLIP_H_IMAGE,
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_attention_heads": 4,
     "projection_dim": 32,
 }
-
-SVD_UNET_FULL: dict[str, Any] = {"num_frames": 14}
-"""The real UNet is the class's defaults: 320/640/1280/1280 channels, 5/10/20/20 heads."""
 
 SVD_UNET_SMALL: dict[str, Any] = {
     "num_frames": 14,
@@ -94,16 +56,7 @@ SVD_UNET_SMALL: dict[str, Any] = {
 }
 """The class has groups of 32 channels built in."""
 
-SVD_VAE_FULL: dict[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "sample_size": 768,
-    "force_upcast": True,
-}
-
-SVD_VAE_SMALL: dict[str, Any] = {**SVD_VAE_FULL, "block_out_channels": (32, 64, 96, 96), "sample_size": 64}
+SVD_VAE_SMALL: dict[str, Any] = {**SVD_VAE, "block_out_channels": (32, 64, 96, 96), "sample_size": 64}
 
 SVD_SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,

@@ -6,17 +6,22 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from farm.catalogue.networks import VaeLaw, network
 from farm.errors import ConfigurationError
+
+_AS_WRITTEN: Final = ConfigDict(extra="forbid")
+"""A misspelt limit would be no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a model accepts: sides in pixels and multiples of `multiple`, `max_pixels` in width times height."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = _AS_WRITTEN
     multiple: int = 8
     min_side: int = 64
     max_side: int = 1920
@@ -27,20 +32,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class MemoryCoefficients:
-    """What a model's memory follows from; `farm.planning.memory` has the law and `models.toml` the source.
+    """What a model's memory follows from; `farm.planning.memory` has the law.
 
-    `network` names the measured denoiser (`farm.catalogue.networks`); `parts_gib` the weights of the other parts in fp16. The VAE takes
-    `frame_gib_per_megapixel` for each of the `decode_frames` frames that it decodes at once, or `tiles_gib_per_megapixel` in tiles;
-    `encodes_in_fp32` for a VAE that must encode in single precision. `beside_gib` is what a step holds beside its network whatever its
-    size is.
+    `network` names the file of measurements (`farm.catalogue.networks`). `parts_gib`, the weights of all parts but the denoiser in fp16,
+    and `vae` come from there unless the row has its own. `beside_gib` is what a step holds beside its network whatever its size is.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _AS_WRITTEN
     network: str
     parts_gib: dict[str, float] = field(default_factory=dict, hash=False)
-    frame_gib_per_megapixel: float = 0.0
-    tiles_gib_per_megapixel: float = 0.0
-    decode_frames: int = 1
-    encodes_in_fp32: bool = False
+    vae: VaeLaw = field(default_factory=VaeLaw)
     beside_gib: float = 0.0
 
 
@@ -48,6 +49,7 @@ class MemoryCoefficients:
 class TimeCoefficients:
     """Coefficients of a model's time beside its network's; `farm.planning.estimate` has the law and `models.toml` the source."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = _AS_WRITTEN
     fixed_s: float = 1.0
     cpu_s_per_frame_megapixel: float | None = None
 
@@ -60,6 +62,7 @@ class ModelRow:
     `tensor_needed` says that it needs torch, `prompt_needed` that it makes nothing sensible without a prompt.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _AS_WRITTEN
     name: str
     title: str
     pipeline: str
@@ -84,12 +87,39 @@ def read_models(text: str, origin: str) -> dict[str, ModelRow]:
         ConfigurationError: not TOML, or a row lacks something.
     """
     try:
-        tables: Mapping[str, Any] = tomllib.loads(text)
-        return {name: _ROW.validate_python({"name": name, **table}) for name, table in tables.items()}
-    except (tomllib.TOMLDecodeError, ValidationError, TypeError) as error:
-        raise ConfigurationError(
-            f"Cannot read the models in {origin}: {error}", "Compare it with farm/catalogue/models.toml."
-        ) from error
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _unreadable(origin, str(error)) from error
+    rows: dict[str, ModelRow] = {}
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise _unreadable(origin, f"{name} is no table of a model")
+        try:
+            rows[name] = _ROW.validate_python({"name": name, **_whole(table)})
+        except ValidationError as error:
+            raise _unreadable(origin, "; ".join(_said(name, one) for one in error.errors())) from error
+    return rows
+
+
+def _unreadable(origin: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Cannot read the models in {origin}: {why}.", "Compare it with farm/catalogue/models.toml."
+    )
+
+
+def _said(name: str, error: Mapping[str, Any]) -> str:
+    where = ".".join((name, *map(str, error["loc"])))
+    if error["type"] == "unexpected_keyword_argument":
+        return f"{where} is not among what a model's row says"
+    return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _whole(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row's table with what was measured of its network's model, where the row does not say otherwise."""
+    memory = table.get("memory")
+    if not isinstance(memory, Mapping) or not isinstance(memory.get("network"), str):
+        return table
+    return {**table, "memory": {**network(memory["network"]).others, **memory}}
 
 
 @cache

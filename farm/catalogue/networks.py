@@ -52,6 +52,22 @@ class Counted:
     rest_gb: float
 
 
+@dataclass(frozen=True, slots=True)
+class VaeLaw:
+    """What a VAE's layers are handed beside its weights: `fixed + grows * frames * megapixels`, GiB, each pair being `(fixed, grows)`.
+
+    In fp16; encoding in fp32 where it is done in that always (`encodes_in_fp32`). Decoded are `decode_frames` at once (0: the whole
+    clip), encoded is one picture; either whole (`_frame`) or with its layers in tiles (`_tiles`).
+    """
+
+    decode_frames: int = 1
+    decode_frame: tuple[float, float] = (0.0, 0.0)
+    decode_tiles: tuple[float, float] = (0.0, 0.0)
+    encode_frame: tuple[float, float] = (0.0, 0.0)
+    encode_tiles: tuple[float, float] = (0.0, 0.0)
+    encodes_in_fp32: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
     """A denoising network as measured; each file is read once, so that two networks are equal only if they are the same.
@@ -61,7 +77,8 @@ class Network:
     the MiB that libraries keep for themselves, whatever the work is.
     `widths` are the working sets of all layers that can be cut (MiB per work) with how many layers have each: from them follows how many
     pieces a plan makes. `measured` says on which card, with which versions, by which command; `counted` needs no card.
-    `mib` are all weights in fp16.
+    `mib` are all weights in fp16. `others` is what the model has beside its denoiser, in the shape of a row's `memory`
+    (`farm.catalogue.models`), so that a row needs to name the network only.
     """
 
     name: str
@@ -74,6 +91,7 @@ class Network:
     between: float
     widths: tuple[tuple[float, int], ...]
     kept: float
+    others: dict[str, Any] = field(default_factory=dict)
     mib: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +124,7 @@ def network_from_dict(name: str, data: dict[str, Any]) -> Network:
             float(data["between"]),
             tuple((float(width), int(count)) for width, count in data["widths"]),
             float(data["kept"]),
+            {name: data["others"][name] for name in ("parts_gib", "vae")} if "others" in data else {},
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ConfigurationError(

@@ -4,7 +4,7 @@ The law, in MiB (`work` is frames x megapixels x passes in one batch, twice as m
 
     layers  = work * max over layers of (base + whole, or base + fixed + per_piece / pieces)
     step    = weights that stay + ring + layers
-    decode  = VAE's weights + decode_frames * megapixels * (frame or tiles), 0.3 GiB more in tiles
+    vae     = VAE's weights + the larger of decoding a window and encoding the picture: fixed + grows * frames * megapixels
     held    = 1.04 to 1.08 * what is not weights, the caching allocator's share over what it hands out, plus what is there at any size
     peak    = the largest stage, plus the other parts' weights where they stay too
 
@@ -51,8 +51,6 @@ LAUNCH_S: Final = 0.12
 LAUNCH_PIECE_S: Final = 2.0e-3
 """What a pass and each further piece take the host to launch: where that is longer than the card computes, the card waits. Measured at
 512x512x16 with 35 to 235 pieces on one core of a server (0.22 to 0.54 s); an old desktop's is about as quick."""
-TILES_GIB: Final = 0.3
-"""What a VAE's layers in tiles work in, besides what grows with the picture. Measured on an H100 at 0.26 to 0.9 megapixels."""
 IN_TURN: Final = 1.17
 """Two passes of half the batch against one of the whole, at every size, on an H200."""
 FP32: Final = 2
@@ -129,8 +127,7 @@ def stage_peaks_gib(
     denoiser = weights_mib(net, plan, wide)
     layers = layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, passes_of(settings, plan))
     stages = {name: mib + net.kept for name, mib in parts.items()}
-    by_vae = (LEAST_KEPT if least else KEPT_BY_VAE) * vae_mib(law, settings, plan, wide)
-    stages["vae"] = parts.get("vae", 0.0) + by_vae + net.kept
+    stages["vae"] = vae_mib(law, settings, plan, LEAST_KEPT if least else KEPT_BY_VAE) + net.kept
     stages["denoise"] = denoiser + beside_weights_mib(law, layers, LEAST_KEPT if least else kept_of(plan))
     if plan.parts == "resident":
         everything = denoiser + sum(parts.values())
@@ -264,10 +261,19 @@ def _cut(working_mib: float, piece_mib: int) -> int:
     return 1 if piece_mib <= 0 or working_mib <= piece_mib else ceil(working_mib / piece_mib)
 
 
-def vae_mib(law: MemoryCoefficients, settings: RenderSettings, plan: MemoryPlan, wide: int) -> float:
-    """What the VAE's layers are handed beside its weights, MiB."""
+def vae_mib(law: MemoryCoefficients, settings: RenderSettings, plan: MemoryPlan, kept: float) -> float:
+    """What the VAE takes, its weights too, MiB: of decoding and encoding whichever takes more. `kept` as in the law."""
+    vae, wide = law.vae, width_of(plan.precision)
+    megapixels = settings.width * settings.height / 1e6
+    frames = min(vae.decode_frames or settings.frames, settings.frames)
     in_tiles = plan.decode == "tiles"
-    per_megapixel = law.tiles_gib_per_megapixel if in_tiles else law.frame_gib_per_megapixel
-    frames = max(law.decode_frames * wide, FP32 if law.encodes_in_fp32 else wide)
-    grows = per_megapixel * settings.width * settings.height / 1e6 * frames
-    return (grows + (TILES_GIB if in_tiles else 0.0)) * 1024
+    weights = law.parts_gib.get("vae", 0.0)
+    decode = _grown(vae.decode_tiles if in_tiles else vae.decode_frame, frames * megapixels)
+    encode = _grown(vae.encode_tiles if in_tiles else vae.encode_frame, megapixels)
+    encoding_wide = FP32 if vae.encodes_in_fp32 else wide  # what was measured in fp32 is in fp32
+    encode *= 1 if vae.encodes_in_fp32 else wide
+    return 1024 * max(weights * wide + kept * decode * wide, weights * encoding_wide + kept * encode)
+
+
+def _grown(law: tuple[float, float], work: float) -> float:
+    return law[0] + law[1] * work

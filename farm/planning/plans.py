@@ -14,7 +14,6 @@ from farm.catalogue.models import MemoryCoefficients, ModelRow
 from farm.catalogue.networks import Network, network
 from farm.model import MemoryPlan, RenderSettings
 from farm.planning.memory import (
-    FP32,
     HELD,
     KEPT_BY_VAE,
     UNKNOWN,
@@ -160,7 +159,7 @@ def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[Me
     net = network(law.network)
     usable = room.usable_gib * 1024
     wide = width_of(room.precision)
-    decode = _decode_way(law, settings, usable - net.kept, wide)
+    decode = _decode_way(law, settings, usable - net.kept, room.precision)
     if decode is None or any(gib * 1024 * wide + net.kept > usable for gib in law.parts_gib.values()):
         return
     for guidance in ("together", "in_turn") if is_guided(settings) else ("together",):
@@ -201,11 +200,10 @@ def _with_weights(
 
 
 def _decode_way(
-    law: MemoryCoefficients, settings: RenderSettings, usable_mib: float, wide: int
+    law: MemoryCoefficients, settings: RenderSettings, usable_mib: float, precision: Literal["fp16", "fp32"]
 ) -> Literal["frame", "tiles"] | None:
     """Whole frames where they fit, else tiles, else None."""
     for way in ("frame", "tiles"):
-        vae = law.parts_gib.get("vae", 0.0) * 1024 * (FP32 if law.encodes_in_fp32 else wide)
-        if vae + KEPT_BY_VAE * vae_mib(law, settings, MemoryPlan(decode=way), wide) <= usable_mib:
+        if vae_mib(law, settings, MemoryPlan(decode=way, precision=precision), KEPT_BY_VAE) <= usable_mib:
             return way
     return None

@@ -110,6 +110,18 @@ def seconds_per_step(network: nn.Module, call: Call, passes: int = 5) -> float:
     return float(statistics.median(times[2:]))
 
 
+def handed_out_mib(call: Callable[[], Any]) -> float:
+    """What the allocator hands out at most during a call, MiB over what was there before. The second call: the first chooses kernels."""
+    with torch.inference_mode():
+        call()
+        torch.cuda.synchronize()
+        before = _allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+    return _peak() - before
+
+
 @contextmanager
 def clean_card() -> Iterator[None]:
     """Begins and ends with an empty allocator and fresh statistics."""

@@ -101,8 +101,6 @@ def network_data(title: str, measured: Mapping[str, Any], samples: Samples) -> d
     Raises:
         ValueError: the sizes are of the same work, or the passes do not have the same layers.
     """
-    if work_of(samples.sizes[0]) == work_of(samples.sizes[1]):
-        raise ValueError("two sizes of the same work say nothing of how things grow with it")
     weights = sum(samples.unit_mib.values())
     kept = _kept_mib(samples, weights)
     layers = [_law(runs, weights + kept, work_of(samples.sizes[0])) for runs in _by_layer(samples.layers)]
@@ -119,6 +117,16 @@ def network_data(title: str, measured: Mapping[str, Any], samples: Samples) -> d
         "kept": round(kept, 1),
         "widths": _widths(layers),
     }
+
+
+def line_gib(taken: tuple[tuple[float, float], tuple[float, float]]) -> list[float]:
+    """Two samples of (work, MiB) as `[fixed, grows]`, GiB and GiB per work; nothing fixed where that would be below 0.
+
+    Raises:
+        ValueError: both are of the same work.
+    """
+    fixed, grows = _rising(*sorted(taken))
+    return [round(fixed / 1024, 4), round(grows / 1024, 4)]
 
 
 def _counted(counted: Counted, work: float) -> dict[str, float]:
@@ -138,6 +146,9 @@ def as_text(data: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, dict) and any(isinstance(one, dict) for one in value.values()):
+        rows = (f"    {json.dumps(key)}: {json.dumps(one)}" for key, one in value.items())
+        return "{\n" + ",\n".join(rows) + "\n  }"
     if not isinstance(value, list):
         return json.dumps(value)
     return "[\n" + ",\n".join(f"    {json.dumps(row)}" for row in value) + "\n  ]"
@@ -154,7 +165,7 @@ def _by_layer(layers: Mapping[int, Sequence[LayerSample]]) -> list[list[LayerSam
 
 def _kept_mib(samples: Samples, weights: float) -> float:
     """What stays handed out whatever the work is, beside the weights, MiB: libraries' workspaces."""
-    at_no_work, _ = _through_both(samples, samples.held_mib)
+    at_no_work, _ = _through(*_by_work(samples, samples.held_mib))
     return max(0.0, at_no_work - weights)
 
 
@@ -223,15 +234,29 @@ def _widths(layers: Sequence[_Layer]) -> list[list[float]]:
 
 
 def _step(samples: Samples) -> list[float]:
-    at_no_work, per_work = _through_both(samples, samples.step_seconds)
-    return [round(at_no_work, 5), round(per_work, 6)]
+    fixed, grows = _rising(*_by_work(samples, samples.step_seconds))
+    return [round(fixed, 5), round(grows, 6)]
 
 
-def _through_both(samples: Samples, taken: tuple[float, float]) -> tuple[float, float]:
-    """What was measured at the two sizes as a straight line over the work: at no work, and per work."""
-    small, large = (work_of(size) for size in samples.sizes)
-    per_work = (taken[1] - taken[0]) / (large - small)
-    return taken[0] - per_work * small, per_work
+def _by_work(samples: Samples, taken: tuple[float, float]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What was measured at the two sizes as (work, taken), that of less work first."""
+    first, second = sorted((work_of(size), one) for size, one in zip(samples.sizes, taken, strict=True))
+    return first, second
+
+
+def _rising(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    """As `_through`. Nothing takes less than nothing: where the line would begin below 0, it begins there and lies above both."""
+    fixed, grows = _through(first, second)
+    return (fixed, grows) if fixed >= 0 else (0.0, max(first[1] / first[0], second[1] / second[0]))
+
+
+def _through(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    """Two samples of (work, taken) as a straight line: what is taken at no work, and per work."""
+    (small, low), (large, high) = first, second
+    if small == large:
+        raise ValueError("two sizes of the same work say nothing of how things grow with it")
+    grows = (high - low) / (large - small)
+    return low - grows * small, grows
 
 
 def _units(samples: Samples) -> list[list[Any]]:

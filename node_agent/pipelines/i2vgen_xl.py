@@ -5,6 +5,7 @@ The work is in `diffusion.i2vgen`, which needs torch.
 
 from farm.catalogue.models import ModelRow
 from node_agent.pipelines.base import VideoModel, installed_for
+from node_agent.pipelines.published import CLIP_H_IMAGE, CLIP_H_TEXT, SD_VAE
 from node_agent.pipelines.weights import Layout
 
 LAYOUT = Layout(
@@ -16,6 +17,7 @@ LAYOUT = Layout(
         "vae": ("diffusers", "AutoencoderKL"),
     },
     others=frozenset(("feature_extractor", "scheduler", "tokenizer")),
+    published={"text_encoder": CLIP_H_TEXT, "image_encoder": CLIP_H_IMAGE, "vae": SD_VAE},
 )
 
 

@@ -5,6 +5,7 @@ The work is in `diffusion.stable_video`, which needs torch.
 
 from farm.catalogue.models import ModelRow
 from node_agent.pipelines.base import VideoModel, installed_for
+from node_agent.pipelines.published import CLIP_H_IMAGE, SVD_VAE
 from node_agent.pipelines.weights import Layout
 
 LAYOUT = Layout(
@@ -15,6 +16,7 @@ LAYOUT = Layout(
         "vae": ("diffusers", "AutoencoderKLTemporalDecoder"),
     },
     others=frozenset(("feature_extractor", "scheduler")),
+    published={"unet": {"num_frames": 14}, "image_encoder": CLIP_H_IMAGE, "vae": SVD_VAE},
 )
 
 

@@ -9,7 +9,7 @@ import importlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,12 +33,14 @@ class Layout:
     """What `model_index.json` of a checkpoint must say; each model's file has its own, as `LAYOUT`.
 
     `pipeline_class` is the stock pipeline's name; `weighted` the parts with weights and the library ("diffusers" or
-    "transformers") and class of each; `others` the parts without, of whatever class the checkpoint says.
+    "transformers") and class of each; `others` the parts without, of whatever class the checkpoint says. `published`: with what a
+    part's class is made for the full-size model, where its defaults are not that; `farm calibrate` measures it so, without a checkpoint.
     """
 
     pipeline_class: str
     weighted: Mapping[str, tuple[str, str]]
     others: frozenset[str]
+    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def layout_of(pipeline: str) -> Layout:

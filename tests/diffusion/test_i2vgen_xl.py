@@ -32,6 +32,7 @@ pytest.importorskip("diffusers")
 
 from node_agent.pipelines.diffusion import i2vgen, pictures  # noqa: E402  # needs torch
 from node_agent.pipelines.diffusion import model as diffusion_model  # noqa: E402
+from node_agent.pipelines.full_size import build_part  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -76,18 +77,7 @@ def open_small(directory: Path) -> Any:
 
 def test_the_small_checkpoint_has_every_tensor_of_the_real_one(checkpoint: Path) -> None:
     """The full-size parts, built without memory, are held to the parameter counts of the published checkpoint."""
-    import diffusers
-    import transformers
-
-    with torch.device("meta"):
-        full = {
-            "unet": diffusers.I2VGenXLUNet(**checkpoints.UNET_FULL),
-            "vae": diffusers.AutoencoderKL(**checkpoints.VAE_FULL),
-            "text_encoder": transformers.CLIPTextModel(transformers.CLIPTextConfig(**checkpoints.TEXT_FULL)),
-            "image_encoder": transformers.CLIPVisionModelWithProjection(
-                transformers.CLIPVisionConfig(**checkpoints.IMAGE_FULL)
-            ),
-        }
+    full = {name: build_part(i2vgen_xl.LAYOUT, name) for name in i2vgen_xl.LAYOUT.weighted}
     # Counted in ali-vilab/i2vgen-xl by a user's log: https://github.com/vladmandic/sdnext/issues/4103
     assert {name: sum(p.numel() for p in part.parameters()) for name, part in full.items()} == {
         "unet": 1_420_469_224,

@@ -24,6 +24,7 @@ pytest.importorskip("diffusers")
 
 from node_agent.pipelines.diffusion import model as diffusion_model  # noqa: E402  # needs torch
 from node_agent.pipelines.diffusion import pictures, stable_video  # noqa: E402
+from node_agent.pipelines.full_size import build_part  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -69,17 +70,7 @@ def open_small(directory: Path) -> Any:
 
 def test_the_small_checkpoint_has_every_tensor_of_the_real_one(checkpoint: Path) -> None:
     """The full-size parts, built without memory, have the published checkpoint's billions of parameters."""
-    import diffusers
-    import transformers
-
-    with torch.device("meta"):
-        full = {
-            "unet": diffusers.UNetSpatioTemporalConditionModel(**checkpoints.SVD_UNET_FULL),
-            "vae": diffusers.AutoencoderKLTemporalDecoder(**checkpoints.SVD_VAE_FULL),
-            "image_encoder": transformers.CLIPVisionModelWithProjection(
-                transformers.CLIPVisionConfig(**checkpoints.IMAGE_FULL)
-            ),
-        }
+    full = {name: build_part(svd.LAYOUT, name) for name in svd.LAYOUT.weighted}
     counts = {name: sum(p.numel() for p in part.parameters()) / 1e9 for name, part in full.items()}
     assert counts == pytest.approx({"unet": 1.525, "vae": 0.098, "image_encoder": 0.632}, abs=0.0005)
     for name, part in full.items():

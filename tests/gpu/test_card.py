@@ -33,8 +33,9 @@ from farm.wire import Order  # noqa: E402
 from node_agent import attempt  # noqa: E402
 from node_agent.engine.streaming import StreamedNetwork  # noqa: E402
 from node_agent.engine.units import cut, may_stream  # noqa: E402
-from node_agent.measuring import build_denoiser, diffusion_class, random_weights  # noqa: E402
+from node_agent.measuring import diffusion_class  # noqa: E402
 from node_agent.pipelines.diffusion import model as diffusion  # noqa: E402
+from node_agent.pipelines.full_size import build_part, random_weights  # noqa: E402
 from node_agent.probe import cards  # noqa: E402
 from node_agent.runner import Runner  # noqa: E402
 from node_agent.selftest import card_trouble  # noqa: E402
@@ -146,7 +147,7 @@ def test_out_of_memory_on_the_card_ends_in_the_same_clip_under_a_leaner_plan(
 @pytest.mark.parametrize("compute", [torch.float16, torch.float32])
 def test_streamed_is_bit_for_bit_what_is_resident(compute: torch.dtype) -> None:
     kind = diffusion_class(ROW)
-    network = build_denoiser(kind)
+    network = build_part(kind.layout, kind.denoiser)
     units = cut(network)
     torch.manual_seed(0)
     kept: dict[str, torch.Tensor] = {}

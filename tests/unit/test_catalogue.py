@@ -3,9 +3,10 @@
 import pytest
 
 from farm.catalogue.cards import cards, find_card
-from farm.catalogue.models import builtin_models
-from farm.catalogue.networks import network
+from farm.catalogue.models import builtin_models, read_models
+from farm.catalogue.networks import VaeLaw, network
 from farm.catalogue.presets import presets
+from farm.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
@@ -139,3 +140,79 @@ def test_the_cards_that_networks_were_measured_on_are_in_the_catalogue() -> None
     networks = {row.memory.network for row in builtin_models().values() if row.memory is not None}
     assert networks
     assert all(find_card(network(name).measured["card"]) for name in networks)
+
+
+ROW = """
+[mine]
+title = "Mine"
+pipeline = "mine"
+
+[mine.memory]
+network = "svd"
+beside_gib = 0.1
+"""
+
+
+def test_a_row_that_names_a_network_has_what_was_measured_of_the_whole_model() -> None:
+    memory = read_models(ROW, "mine.toml")["mine"].memory
+    svd = builtin_models()["svd"].memory
+    assert memory is not None
+    assert svd is not None
+    assert memory.parts_gib == svd.parts_gib == network("svd").others["parts_gib"]
+    assert memory.vae == svd.vae
+    assert memory.vae.decode_frames == 2
+    assert memory.beside_gib == 0.1
+
+
+def test_a_row_s_own_figures_stand_before_the_network_s() -> None:
+    memory = read_models(ROW + "parts_gib = { vae = 1.5 }\n", "mine.toml")["mine"].memory
+    assert memory is not None
+    assert memory.parts_gib == {"vae": 1.5}
+    assert memory.vae == network_vae("svd")
+
+
+def network_vae(name: str) -> VaeLaw:
+    return VaeLaw(
+        **{
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in network(name).others["vae"].items()
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("[mine.limits]\nmax_frame = 16\n", "mine.limits.max_frame"),
+        ("[mine.time]\nfixed = 1.0\n", "mine.time.fixed"),
+        ("[mine.memory.vae]\ndecode_window = 2\n", "mine.memory.vae.decode_window"),
+        ('[other]\ntitle = "O"\npipeline = "o"\nlicense = "MIT"\n', "other.license"),
+    ],
+)
+def test_a_word_that_no_row_has_is_refused(wrong: str, said: str) -> None:
+    """A misspelt limit was none, and nobody was told."""
+    with pytest.raises(ConfigurationError, match=r"Cannot read the models in mine\.toml") as refused:
+        read_models(ROW + wrong, "mine.toml")
+    assert f"{said} is not among what a model's row says" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[mine", "Expected ']'"),
+        ("mine = 3", "mine is no table of a model"),
+        ('[mine]\ntitle = "Mine"\n', "mine.pipeline: field required"),
+        (ROW + '[mine.limits]\nmax_side = "wide"\n', "mine.limits.max_side: input should be a valid integer"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said_in_a_line(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"Cannot read the models in mine\.toml") as refused:
+        read_models(text, "mine.toml")
+    assert said in refused.value.message
+    assert "\n" not in refused.value.message
+    assert "pydantic" not in refused.value.message
+
+
+def test_a_row_with_a_network_that_nobody_measured_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="Nobody has measured a network called other"):
+        read_models(ROW.replace('"svd"', '"other"'), "mine.toml")

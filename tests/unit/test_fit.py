@@ -8,7 +8,17 @@ from itertools import pairwise
 import pytest
 
 from farm.catalogue.networks import network_from_dict
-from node_agent.engine.fit import END, Counted, LayerSample, Samples, Size, as_text, network_data, work_of
+from node_agent.engine.fit import (
+    END,
+    Counted,
+    LayerSample,
+    Samples,
+    Size,
+    as_text,
+    line_gib,
+    network_data,
+    work_of,
+)
 
 STANDARD: Size = (512, 512, 16)
 LARGER: Size = (1280, 704, 16)
@@ -165,8 +175,35 @@ def test_the_files_of_the_catalogue_are_written_as_this_writes(name: str) -> Non
     data = json.loads(text)
     assert as_text(data) == text
     ours = network_data("Net", {}, samples())
-    assert list(ours) == list(data)
+    assert [*ours, "others"] == list(data)
     assert [len(ours[key][0]) for key in ("units", "layers", "widths")] == [
         len(data[key][0]) for key in ("units", "layers", "widths")
     ]
     assert all(wide > narrow for (wide, _), (narrow, _) in pairwise(ours["widths"]))
+
+
+def test_seconds_that_would_begin_below_nothing_begin_at_nothing() -> None:
+    """A card that waited for its host at the smaller size gave a step of less than no seconds to the smallest clips."""
+    slower_at_first = replace(samples(), step_seconds=(0.2, 1.0))
+    small, large = work_of(STANDARD), work_of(LARGER)
+    assert network_data("Net", {}, slower_at_first)["step"] == [0.0, round(max(0.2 / small, 1.0 / large), 6)]
+
+
+@pytest.mark.parametrize(
+    ("taken", "law"),
+    [
+        (((1.0, 3 * 1024.0), (2.0, 5 * 1024.0)), [1.0, 2.0]),
+        (((2.0, 5 * 1024.0), (1.0, 3 * 1024.0)), [1.0, 2.0]),
+        (((1.0, 1 * 1024.0), (2.0, 3 * 1024.0)), [0.0, 1.5]),
+    ],
+    ids=["a line", "the larger first", "never below nothing"],
+)
+def test_two_samples_of_a_vae_are_a_line(
+    taken: tuple[tuple[float, float], tuple[float, float]], law: list[float]
+) -> None:
+    assert line_gib(taken) == law
+
+
+def test_two_samples_of_one_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="same work"):
+        line_gib(((1.0, 5.0), (1.0, 6.0)))

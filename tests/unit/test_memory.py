@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from subprocess import run
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -73,6 +74,43 @@ def test_the_law_is_within_three_percent_of_what_was_measured(
     name: str, width: int, height: int, frames: int, piece_mib: int, measured: float
 ) -> None:
     assert allocated(name, width, height, frames, piece_mib) == pytest.approx(measured, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "height", "decode", "measured"),
+    [
+        ("i2vgen-xl", 512, 512, "frame", 0.56),
+        ("i2vgen-xl", 512, 512, "tiles", 0.50),
+        ("i2vgen-xl", 1280, 704, "frame", 1.86),
+        ("i2vgen-xl", 1280, 704, "tiles", 1.01),
+        ("svd", 1024, 576, "frame", 2.29),
+        ("svd", 1024, 576, "tiles", 1.35),
+    ],
+)
+def test_the_vae_takes_what_whole_renders_measured(
+    name: str, width: int, height: int, decode: Literal["frame", "tiles"], measured: float
+) -> None:
+    """GiB beside its weights while a clip is decoded (benchmarks/render.py, an H100), by the law that `farm calibrate` made on an H200.
+
+    A render holds its latents and what libraries keep besides, some 0.03 GiB.
+    """
+    law = builtin_models()[name].memory
+    assert law is not None
+    settings = replace(STANDARD, model=name, width=width, height=height, frames=4)
+    found = memory.vae_mib(law, settings, MemoryPlan("by_stage", decode=decode), 1.0) / 1024
+    assert found - law.parts_gib["vae"] + 0.03 == pytest.approx(measured, rel=0.03)
+
+
+def test_encoding_in_single_precision_counts_where_decoding_takes_less() -> None:
+    """One frame decoded in half precision against one picture, and weights, in single."""
+    law = builtin_models()["svd"].memory
+    assert law is not None
+    settings = replace(STANDARD, model="svd", width=1024, height=576, frames=1)
+    vae = law.vae
+    encode = 2 * law.parts_gib["vae"] + vae.encode_frame[0] + vae.encode_frame[1] * 1.024 * 0.576
+    found = memory.vae_mib(law, settings, MemoryPlan("by_stage"), 1.0) / 1024
+    assert found == pytest.approx(encode)
+    assert encode > law.parts_gib["vae"] + vae.decode_frame[0] + vae.decode_frame[1] * 1.024 * 0.576
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,12 @@ class I2VGenXL(DiffusionModel):
             "return_dict": False,
         }
 
+    @classmethod
+    def bench_window(cls, config: Any, size: Size, like: torch.Tensor) -> torch.Tensor:
+        """See `DiffusionModel.bench_window`."""
+        shape = (cls.decode_frames, config.latent_channels, size[1] // 8, size[0] // 8)
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
+
     def _crop(self, image: Image.Image, settings: RenderSettings) -> Image.Image:
         return crop_to_fill(image, settings.width, settings.height)
 
@@ -131,7 +137,7 @@ class I2VGenXL(DiffusionModel):
         vae = self._loaded.vae
         pixels = (2 * as_tensor(picture) - 1).to(self._device, self._dtype)
         with self._place.on_device("vae"), torch.inference_mode():
-            found = vae.encode(pixels).latent_dist
+            found = self.encode(vae, pixels)
             # The stock pipeline draws this from the device's own generator: its seed does not fix the clip.
             draw = self._drawn(found.mean.shape, generator)
             first = (found.mean + found.std * draw) * vae.config.scaling_factor
@@ -145,7 +151,8 @@ class I2VGenXL(DiffusionModel):
         """Frame by frame: this VAE knows only pictures."""
         return latents.unbind(dim=2)
 
-    def _decode(self, window: torch.Tensor) -> torch.Tensor:
-        vae = self._loaded.vae
+    @staticmethod
+    def decode(vae: Any, window: torch.Tensor) -> torch.Tensor:
+        """See `DiffusionModel.decode`."""
         frames: torch.Tensor = vae.decode(window / vae.config.scaling_factor).sample
         return frames

@@ -40,6 +40,10 @@ class DiffusionModel(ABC):
     """The part that runs in every step: "unet", "transformer"."""
     bench_sizes: ClassVar[tuple[Size, Size]]
     """At what `farm calibrate` measures: the model's standard size, and one of more work."""
+    decode_frames: ClassVar[int] = 1
+    """Frames that `_windows` has in one window; 0 where a window is the whole clip."""
+    encodes_in_fp32: ClassVar[bool] = False
+    """Whether the VAE encodes in single precision, whatever the plan computes in."""
 
     def __init__(self, row: ModelRow, device: str) -> None:
         self._row = row
@@ -63,9 +67,20 @@ class DiffusionModel(ABC):
     def _windows(self, latents: torch.Tensor) -> Sequence[torch.Tensor]:
         """The clip's latents, cut along time into what is decoded at once. The cut may not depend on the memory plan."""
 
+    @staticmethod
     @abstractmethod
-    def _decode(self, window: torch.Tensor) -> torch.Tensor:
+    def decode(vae: Any, window: torch.Tensor) -> torch.Tensor:
         """The frames of a window, `[frames, 3, height, width]`, -1 to 1. Runs with the VAE on the device."""
+
+    @staticmethod
+    def encode(vae: Any, pixels: torch.Tensor) -> Any:
+        """The distribution of a picture's latents; `[1, 3, height, width]`, -1 to 1. Runs with the VAE on the device."""
+        return vae.encode(pixels).latent_dist
+
+    @classmethod
+    @abstractmethod
+    def bench_window(cls, config: Any, size: Size, like: torch.Tensor) -> torch.Tensor:
+        """What `decode` gets at once of a clip of `size`, random, of the type and device of `like`; `config` is the VAE's."""
 
     @classmethod
     @abstractmethod
@@ -178,7 +193,7 @@ class DiffusionModel(ABC):
                     if not done:
                         stay.enter_context(self._place.on_device("vae"))
                     with torch.inference_mode():
-                        decoded = self._decode(window)
+                        decoded = self.decode(self._loaded.vae, window)
                     frames = [
                         as_frame(frame, number, flat_allowed=flat_allowed)
                         for number, frame in enumerate(decoded, start=done + 1)

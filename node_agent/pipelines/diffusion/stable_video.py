@@ -44,6 +44,8 @@ class StableVideoDiffusion(DiffusionModel):
     layout = svd.LAYOUT
     denoiser = "unet"
     bench_sizes = ((1024, 576, 14), (1024, 576, 25))
+    decode_frames = DECODE_FRAMES
+    encodes_in_fp32 = True
 
     @classmethod
     def bench_inputs(cls, config: Any, size: Size, rows: int, like: torch.Tensor) -> dict[str, Any]:
@@ -57,6 +59,12 @@ class StableVideoDiffusion(DiffusionModel):
             "added_time_ids": like.new_tensor([[7, motion_bucket(1.0), NOISE_AUGMENTATION]] * rows),
             "return_dict": False,
         }
+
+    @classmethod
+    def bench_window(cls, config: Any, size: Size, like: torch.Tensor) -> torch.Tensor:
+        """See `DiffusionModel.bench_window`."""
+        shape = (cls.decode_frames, config.latent_channels, size[1] // 8, size[0] // 8)
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
 
     def _crop(self, image: Image.Image, settings: RenderSettings) -> Image.Image:
         """Lanczos, as the stock pipeline resizes; a picture of the right size stays as it is."""
@@ -130,17 +138,20 @@ class StableVideoDiffusion(DiffusionModel):
         # Channels last is how the stock pipeline's tensor lies; convolutions round otherwise in another layout.
         pixels = (as_tensor(picture) * 2 - 1).contiguous(memory_format=torch.channels_last)
         pixels = pixels + NOISE_AUGMENTATION * torch.randn(pixels.shape, generator=generator)
-        wide = vae.config.force_upcast
+        wide = self.encodes_in_fp32
         with self._place.on_device("vae", precision="fp32" if wide else None), torch.inference_mode():
             pixels = pixels.to(self._device, torch.float32 if wide else self._dtype)
-            found: torch.Tensor = vae.encode(pixels).latent_dist.mode()
+            found: torch.Tensor = self.encode(vae, pixels).mode()
         return found.to(self._dtype)
 
     def _windows(self, latents: torch.Tensor) -> Sequence[torch.Tensor]:
-        return [latents[0, at : at + DECODE_FRAMES] for at in range(0, latents.shape[1], DECODE_FRAMES)]
+        return [
+            latents[0, at : at + self.decode_frames] for at in range(0, latents.shape[1], self.decode_frames)
+        ]
 
-    def _decode(self, window: torch.Tensor) -> torch.Tensor:
-        vae = self._loaded.vae
+    @staticmethod
+    def decode(vae: Any, window: torch.Tensor) -> torch.Tensor:
+        """See `DiffusionModel.decode`."""
         frames: torch.Tensor = vae.decode(
             1 / vae.config.scaling_factor * window, num_frames=len(window)
         ).sample
