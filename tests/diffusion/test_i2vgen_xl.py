@@ -179,7 +179,9 @@ def test_the_frames_are_those_of_the_stock_pipeline(
 
     got = (torch.stack(decoded) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     assert got.shape == video.shape == (settings.frames, settings.height, settings.width, 3)
-    np.testing.assert_allclose(got, video, atol=2e-5)
+    np.testing.assert_allclose(
+        got, video, atol=1e-4
+    )  # a fortieth of a grey level: threads and processors sum in their own order
     assert np.abs(frames.astype(int) - (video * 255).round().astype(int)).max() <= 1
     assert video.std() > 0.05
 
