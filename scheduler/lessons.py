@@ -70,5 +70,8 @@ class Lessons:
 
 
 def _differ(one: Learned, other: Learned) -> bool:
-    factors = ((one.seconds, other.seconds), (one.peak, other.peak), (one.load, other.load))
+    factors = (
+        (one.seconds, other.seconds), (one.whole(0.0, 1.0), other.whole(0.0, 1.0)),
+        (one.peak, other.peak), (one.load, other.load),
+    )  # fmt: skip
     return any(abs(math.log(left / right)) > WORTH_A_CHANGE for left, right in factors)

@@ -12,7 +12,7 @@ from typing import Literal
 from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Coming, Job, MemoryPlan, StageKind, Tier
-from farm.planning.estimate import room_of, seconds
+from farm.planning.estimate import room_of, steps_and_rest
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.learned import UNLEARNED, Learned, learned_for
 from farm.planning.memory import Room, peak_gib
@@ -241,7 +241,7 @@ def check(job: Job, card: Card, view: FarmView) -> Verdict:
         not reasons,
         reasons,
         plan,
-        seconds(row, card, job.settings, plan or MemoryPlan()) * learned.seconds,
+        learned.whole(*steps_and_rest(row, card, job.settings, plan or MemoryPlan())),
         _peak_gib(job, card, row, plan, learned),
         able=not lasting,
     )

@@ -43,13 +43,23 @@ _UNKNOWN: Final = "RTX 3050"
 
 def seconds(row: ModelRow, card: Card, settings: RenderSettings, plan: MemoryPlan) -> float:
     """Predicted seconds of one render on `card`, from the loaded model to the last frame."""
+    return sum(steps_and_rest(row, card, settings, plan))
+
+
+def steps_and_rest(
+    row: ModelRow, card: Card, settings: RenderSettings, plan: MemoryPlan
+) -> tuple[float, float]:
+    """The same in two: the denoising steps, and all beside them. A card's history corrects each by itself.
+
+    What has no steps, or a law of its own for a processor, is all rest.
+    """
     law = row.time
     if law.cpu_s_per_frame_megapixel is not None:
         work = settings.frames * settings.width * settings.height / 1e6
-        return law.fixed_s + law.cpu_s_per_frame_megapixel * work
+        return 0.0, law.fixed_s + law.cpu_s_per_frame_megapixel * work
     if row.memory is None:
-        return law.fixed_s
-    return law.fixed_s + settings.steps * step_seconds(row, settings, plan, room_of(row, card, 0.0))
+        return 0.0, law.fixed_s
+    return settings.steps * step_seconds(row, settings, plan, room_of(row, card, 0.0)), law.fixed_s
 
 
 def room_of(row: ModelRow, card: Card, usable_gib: float) -> Room:

@@ -14,7 +14,7 @@ from farm.catalogue.cards import named_card
 from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings
 from farm.planning.eligibility import FarmView, Verdict, check, what_helps
-from farm.planning.estimate import seconds
+from farm.planning.estimate import steps_and_rest
 from farm.planning.learned import UNLEARNED, Learned
 from farm.planning.memory import BUS_GB_S, CONTEXT_GIB, peak_gib, peak_range_gib
 from farm.planning.plans import leanest
@@ -136,7 +136,7 @@ def _how_it_fits(job: Job, card: Card, row: ModelRow, verdict: Verdict, learned:
     need = peak_gib(row, job.settings, whole) * learned.peak
     if need <= card.usable_gib:
         return ""
-    dearer = verdict.seconds / (seconds(row, card, job.settings, whole) * learned.seconds)
+    dearer = verdict.seconds / learned.whole(*steps_and_rest(row, card, job.settings, whole))
     slow = plan.weights_on_card < 1.0 and card.bus_gb_s is not None and dearer > SLOWED
     slot = f": its slot carries {card.bus_gb_s:.1f} GB/s" if slow else ""
     return (

@@ -1,8 +1,10 @@
 """What finished attempts teach about a card and a model: by how much the catalogue's prediction is off. Pure.
 
-A lesson is the ratio of what was measured to what the catalogue predicts for the same settings and plan. Ratios are compared as
-logarithms: twice as slow and twice as fast are equally far off. The median of the last ones is hardly moved by an outlier (another
-program, a spill, a hot day); while there are few it is drawn towards 1, the catalogue's word, by what is known of both:
+A lesson is the ratio of what was measured to what the catalogue predicts for the same settings and plan: of the denoising steps, and
+of all beside them. The two are learned apart: what a modern card does beside the steps takes it a tenth of the catalogue's seconds, its
+steps as long as foretold, so that one ratio of both is wrong at every other size. Ratios are compared as logarithms: twice as slow and
+twice as fast are equally far off. The median of the last ones is hardly moved by an outlier (another program, a spill, a hot day);
+while there are few it is drawn towards 1, the catalogue's word, by what is known of both:
 
     weight = n / (n + (NOISE / PRIOR) ** 2)
 
@@ -17,7 +19,7 @@ interval of it, the same wherever seconds are told. `docs/benchmarks.md` has how
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from farm.catalogue.interpolators import interpolator
@@ -34,7 +36,7 @@ from farm.model import (
     StageKind,
 )
 from farm.own_bench import BenchResult
-from farm.planning.estimate import seconds
+from farm.planning.estimate import seconds, steps_and_rest
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.loading import load_seconds
 from farm.planning.memory import peak_gib
@@ -62,25 +64,44 @@ would let jobs run out."""
 STEP_UP = 1.05
 """An attempt that ran out of memory took at least what was usable; how much more, nobody knows."""
 
+STEPPING = "denoise"
+"""The part of an attempt's seconds that its steps are."""
+
 NOT_RENDERING = frozenset({"load", "earlier_tries"})
 """Parts of an attempt's seconds that the prediction leaves out: it is from the loaded model to the last frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One attempt's ratios of measured to predicted; None where it has nothing to say."""
+    """One attempt's ratios of measured to predicted; None where it has nothing to say.
+
+    `seconds` are those of the steps where `rest` says what all beside them took, else of everything. `share`: how much of the predicted
+    seconds is the rest.
+    """
 
     seconds: float | None = None
     peak: float | None = None
+    rest: float | None = None
+    share: float = 0.0
+
+    def off(self, learned: "Learned") -> float | None:
+        """By how much everything took longer than what was learned says, as a ratio."""
+        if self.seconds is None:
+            return None
+        if self.rest is None:
+            return self.seconds / learned.seconds
+        took = (1 - self.share) * self.seconds + self.share * self.rest
+        return took / learned.whole(1 - self.share, self.share)
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
     """By what to multiply the catalogue's seconds and peak for one card and model; of an interpolator the seconds only.
 
-    `load` is the same for the seconds that the card takes to load the model (`farm.planning.loading`), as `loads` loads say. `renders` is
-    how many attempts say so, `benches` how many rows of the card's own bench. `of_card` and `of_render`: how far the seconds may be off, as
-    standard deviations of the logarithm.
+    `rest` is the factor for all beside the denoising steps, where that is known by itself; None is as for the steps. `load` is the same for
+    the seconds that the card takes to load the model (`farm.planning.loading`), as `loads` loads say. `renders` is how many attempts
+    say so, `benches` how many rows of the card's own bench. `of_card` and `of_render`: how far the seconds may be off, as standard
+    deviations of the logarithm.
     """
 
     seconds: float = 1.0
@@ -91,6 +112,11 @@ class Learned:
     loads: int = 0
     of_card: float = PRIOR
     of_render: float = NOISE
+    rest: float | None = None
+
+    def whole(self, steps_s: float, rest_s: float) -> float:
+        """The seconds of a render of which the catalogue says so much for its steps and for the rest."""
+        return self.seconds * steps_s + (self.seconds if self.rest is None else self.rest) * rest_s
 
     def span(self, seconds: float) -> Span:
         """The interval of a prediction of `seconds`, to which this has been applied. The only place that makes one."""
@@ -122,12 +148,21 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
         return Lesson(peak=max(1.0, usable / predicted_peak) * STEP_UP)
     if attempt.status is not AttemptStatus.FINISHED:
         return None
-    took = seconds_taken(attempt.stage_seconds)
-    predicted = seconds(row, card, settings, attempt.memory_plan)
-    return Lesson(
-        seconds=took / predicted if took > 0 and predicted > 0 else None,
-        peak=attempt.peak_gib / predicted_peak if attempt.peak_gib and predicted_peak else None,
+    peak = attempt.peak_gib / predicted_peak if attempt.peak_gib and predicted_peak else None
+    return replace(
+        _of_seconds(attempt.stage_seconds, *steps_and_rest(row, card, settings, attempt.memory_plan)),
+        peak=peak,
     )
+
+
+def _of_seconds(stage_seconds: Mapping[str, float], steps_s: float, rest_s: float) -> Lesson:
+    """What the parts of an attempt's seconds teach, of which the catalogue says so much for the steps and for the rest."""
+    took, stepping = seconds_taken(stage_seconds), stage_seconds.get(STEPPING, 0.0)
+    if took <= 0 or steps_s + rest_s <= 0:
+        return Lesson()
+    if not 0 < stepping < took or not steps_s or not rest_s:
+        return Lesson(took / (steps_s + rest_s))
+    return Lesson(stepping / steps_s, rest=(took - stepping) / rest_s, share=rest_s / (steps_s + rest_s))
 
 
 def learned_for(book: Mapping[tuple[str, str], Learned], job: Job, card_id: str) -> Learned:
@@ -193,16 +228,18 @@ def learn(lessons: Iterable[Lesson | None], bench: Iterable[Lesson | None] = ())
     renders = [lesson for lesson in lessons if lesson is not None][:LAST]
     benches = [lesson for lesson in bench if lesson is not None][: LAST - len(renders)]
     known = renders + benches
-    times = [lesson.seconds for lesson in known if lesson.seconds is not None]
-    of_render = _scatter(times)
-    return Learned(
-        seconds=_factor(times, SECONDS_LIMITS),
+    rests = [lesson.rest for lesson in known if lesson.rest is not None]
+    found = Learned(
+        seconds=_factor([lesson.seconds for lesson in known if lesson.seconds is not None], SECONDS_LIMITS),
         peak=_factor([lesson.peak for lesson in known if lesson.peak is not None], PEAK_LIMITS),
         renders=len(renders),
         benches=len(benches),
-        of_card=1 / math.sqrt(1 / PRIOR**2 + len(times) / (MEDIAN_COSTS * of_render**2)),
-        of_render=of_render,
+        rest=_factor(rests, SECONDS_LIMITS) if rests else None,
     )
+    off = [ratio for lesson in known if (ratio := lesson.off(found)) is not None]
+    of_render = _scatter(off)
+    of_card = 1 / math.sqrt(1 / PRIOR**2 + len(off) / (MEDIAN_COSTS * of_render**2))
+    return replace(found, of_card=of_card, of_render=of_render)
 
 
 def _scatter(ratios: Sequence[float]) -> float:

@@ -25,7 +25,7 @@ from farm.model import (
 )
 from farm.own_bench import read_bench
 from farm.planning.eligibility import FarmView, check
-from farm.planning.estimate import room_of, seconds
+from farm.planning.estimate import room_of, seconds, steps_and_rest
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.learned import (
     LAST,
@@ -55,10 +55,11 @@ CHOICE = best_plan(I2VGEN, STANDARD, room_of(I2VGEN, CARD, 5.4))
 assert CHOICE is not None
 PLAN = CHOICE.plan
 PREDICTED = seconds(I2VGEN, CARD, STANDARD, PLAN)
+STEPS, REST = steps_and_rest(I2VGEN, CARD, STANDARD, PLAN)
 PEAK = peak_gib(I2VGEN, STANDARD, PLAN)
 FINISHED = Attempt(
     "A1", "J1", 1, "n1", "GPU-1", "RTX 2060", AttemptStatus.FINISHED, 1.0, memory_plan=PLAN,
-    stage_seconds={"load": 40.0, "denoise": PREDICTED - 5.0, "encode": 5.0}, peak_gib=PEAK,
+    stage_seconds={"load": 40.0, "denoise": STEPS, "decode": REST - 5.0, "encode": 5.0}, peak_gib=PEAK,
 )  # fmt: skip
 
 
@@ -68,9 +69,8 @@ def job(settings: RenderSettings = STANDARD) -> Job:
 
 def times(factor: float, peak: float = 1.0) -> Attempt:
     """An attempt that took `factor` times the catalogue's seconds and `peak` times its memory."""
-    return replace(
-        FINISHED, stage_seconds={"load": 40.0, "denoise": PREDICTED * factor}, peak_gib=PEAK * peak
-    )
+    parts = {"load": 40.0, "denoise": STEPS * factor, "decode": REST * factor}
+    return replace(FINISHED, stage_seconds=parts, peak_gib=PEAK * peak)
 
 
 def taught(*attempts: Attempt) -> Learned:
@@ -81,6 +81,7 @@ def test_an_attempt_as_predicted_teaches_that_the_catalogue_is_right() -> None:
     lesson = lesson_of(FINISHED, STANDARD, I2VGEN, CARD)
     assert lesson is not None
     assert lesson.seconds == pytest.approx(1.0)
+    assert lesson.rest == pytest.approx(1.0)
     assert lesson.peak == pytest.approx(1.0)
     assert learn([]) == UNLEARNED
 
@@ -107,6 +108,38 @@ def test_three_renders_bring_the_prediction_within_15_percent_also_with_an_outli
     view = FarmView(MODELS, learned={("GPU-1", "i2vgen-xl"): learned})
     predicted = check(job(), CARD, view).seconds
     assert predicted == pytest.approx(PREDICTED * truth, rel=0.15)
+
+
+@given(
+    steps=st.floats(0.5, 2.0),
+    rest=st.floats(0.05, 2.0),
+    width=st.sampled_from([256, 512, 1280]),
+    frames=st.integers(8, 32),
+    number=st.integers(10, 100),
+)
+def test_three_renders_of_one_size_bring_every_other_within_15_percent(
+    steps: float, rest: float, width: int, frames: int, number: int
+) -> None:
+    """A modern card takes a tenth of the catalogue's seconds beside the steps: one ratio of both halved what it said of larger clips."""
+    parts = {"load": 40.0, "denoise": STEPS * steps, "decode": REST * rest}
+    learned = taught(*[replace(FINISHED, stage_seconds=parts)] * 3)
+    other = replace(STANDARD, width=width, height=512, frames=frames, steps=number)
+    verdict = check(job(other), CARD, FarmView(MODELS, learned={("GPU-1", "i2vgen-xl"): learned}))
+    assert verdict.plan is not None
+    of_steps, of_rest = steps_and_rest(I2VGEN, CARD, other, verdict.plan)
+    assert verdict.seconds == pytest.approx(of_steps * steps + of_rest * rest, rel=0.15)
+    assert learned.of_render < NOISE, (
+        "all three as foretold: that two parts are off by different shares is no scatter"
+    )
+
+
+def test_a_bench_s_total_teaches_both_where_no_render_has_told_them_apart() -> None:
+    whole = learn([], [Lesson(seconds=2.0)] * 3)
+    assert whole.rest is None
+    assert whole.whole(10.0, 5.0) == pytest.approx(15.0 * whole.seconds)
+    told = learn([Lesson(seconds=2.0, rest=0.5, share=0.2)] * 3, [Lesson(seconds=2.0)] * 3)
+    assert told.rest == pytest.approx(0.5, rel=0.05)
+    assert told.whole(10.0, 5.0) == pytest.approx(10 * told.seconds + 5 * told.rest)
 
 
 @given(st.floats(0.25, 4.0))
