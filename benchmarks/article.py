@@ -1,4 +1,4 @@
-"""The catalogue's prediction of seconds held against the article's five times, and against the steps that were measured on an H200."""
+"""The catalogue's prediction of seconds held against the article's five times, and against the steps that were measured on an H100."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,14 @@ MOST = 0.2
 """The median error must stay within this."""
 LEFT_OUT = "RTX 3050"
 """Faster than the RTX 2070 Super with half of its rates: the row contradicts the data sheets, and may stay out."""
-H200_STEPS = (
-    ("i2vgen-xl", 512, 512, 8, 0.124),
-    ("i2vgen-xl", 512, 512, 16, 0.215),
-    ("i2vgen-xl", 768, 768, 16, 0.478),
-    ("i2vgen-xl", 1280, 704, 16, 0.742),
-    ("svd", 1024, 576, 14, 0.363),
-    ("svd-xt", 1024, 576, 25, 0.609),
+H100_STEPS = (
+    ("i2vgen-xl", 512, 512, 16, 0.225),
+    ("i2vgen-xl", 1280, 704, 16, 0.768),
+    ("svd", 1024, 576, 14, 0.386),
+    ("svd-xt", 1024, 576, 25, 0.656),
 )
-"""Seconds of a step with everything on the card, guidance on, measured on an H200 with random weights. The catalogue's network data are
-from an H100: of the H200 the law knows the data sheet."""
+"""Seconds of a step with everything on the card, guidance on, measured on an H100 with random weights (`farm calibrate`, 2026-11-24). The
+catalogue's network data are from an H200: of the H100 the law knows the data sheet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +84,13 @@ def needed_tflops(row: Row, beside_s: float | None = None) -> float:
     return network(model.memory.network).counted.tflop * work * settings.steps / steps_s
 
 
-def h200_errors() -> list[tuple[str, float, float]]:
-    """What was measured on an H200 and what the law says, seconds per step."""
-    models, card = builtin_models(), imagined_card("H200")
+def h100_errors() -> list[tuple[str, float, float]]:
+    """What was measured on an H100 and what the law says, seconds per step."""
+    models, card = builtin_models(), imagined_card("H100")
     found = []
-    for model, width, height, frames, measured in H200_STEPS:
+    for model, width, height, frames, measured in H100_STEPS:
         settings = RenderSettings(model, width, height, frames, steps=1, guidance=9.0, fps=8, seed=1)
-        law = step_seconds(models[model], settings, MemoryPlan(), room_of(models[model], card, 141.0))
+        law = step_seconds(models[model], settings, MemoryPlan(), room_of(models[model], card, 80.0))
         found.append((f"{model} {width}x{height}x{frames}", measured, law))
     return found
 
@@ -117,9 +115,9 @@ def _text(found: list[Row], all_five: float, without: float) -> str:
     fixed_s = builtin_models()[article().model].time.fixed_s
     rtx_3060 = next(row for row in found if "3060" in row.card)
     whole = needed_tflops(rtx_3060, 0.0) / named_card(rtx_3060.card).fp16_tflops
-    h200 = "\n".join(
+    h100 = "\n".join(
         f"| {what} | {measured:.3f} | {law:.3f} | {law / measured - 1:+.0%} |"
-        for what, measured, law in h200_errors()
+        for what, measured, law in h100_errors()
     )
     return f"""## The catalogue's prediction against the article's times
 
@@ -145,11 +143,11 @@ What is assumed, and what the errors come from:
   RTX 3060 comes to {whole:.0%} of its rate, which no whole step reaches either.) Either something else ran there, or these times are not
   what they seem: no law that keeps to the data sheets gives them. After one render of a real card, what it took counts 88 %.
 
-The same law on an H200, of which it knows the data sheet alone (the network was measured on an H100), seconds per step:
+The same law on an H100, of which it knows the data sheet alone (the network was measured on an H200), seconds per step:
 
 | step | measured | predicted | error |
 |---|---|---|---|
-{h200}"""
+{h100}"""
 
 
 def _line(row: Row, card: CardRow) -> str:

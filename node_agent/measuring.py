@@ -26,7 +26,7 @@ from node_agent.engine.fit import PASSES, Counted, LayerSample, Samples, Size, n
 from node_agent.engine.skips import SkipRelease
 from node_agent.engine.streaming import StreamedNetwork
 from node_agent.engine.units import Unit, cut
-from node_agent.measuring_parts import measure_vae, parts_gib, unless_out_of_memory
+from node_agent.measuring_parts import measure_vae, parts_gib, smaller, unless_out_of_memory
 from node_agent.pipelines.diffusion.model import DiffusionModel
 from node_agent.pipelines.full_size import build_part, random_weights
 
@@ -133,7 +133,7 @@ def _on_card(kind: type[DiffusionModel], device: torch.device) -> Iterator[_Benc
 
 
 def _samples(bench: _Bench, title: str, say: Say) -> Samples:
-    standard, larger = bench.model.bench_sizes
+    standard, longer, other = bench.model.bench_sizes
     taken, whole = _whole_layers(bench, standard, title, say)
     layers = {0: whole}
     call = bench.call(taken)
@@ -144,19 +144,28 @@ def _samples(bench: _Bench, title: str, say: Say) -> Samples:
     del call
     say(f"Seconds of each unit at {_named(taken)}", done, PARTS)
     first = _seconds(bench, taken)
-    say(f"Seconds of each unit at {_named(larger)}", done + 2, PARTS)
-    second = None if taken != standard else unless_out_of_memory(partial(_seconds, bench, larger))
-    if second is None:  # what fits is a smaller size: a line needs two points, wherever they lie
-        larger = (taken[0], taken[1], taken[2] // 2)
-        say(f"A larger size does not fit: {_named(larger)} in its place", done + 2, PARTS)
-        second = _seconds(bench, larger)
-    say("Laying laws through the samples", done + 4, PARTS)
+    second = _or_smaller(
+        bench, longer if taken == standard else None, (*taken[:2], taken[2] // 2), done + 1, say
+    )
+    third = _or_smaller(bench, other if taken == standard else None, smaller(taken), done + 2, say)
+    say("Laying laws through the samples", done + 3, PARTS)
     mib = {unit.name: unit.elements * 2 / MIB for unit in bench.units}
     counted = counted_step(bench.model, taken)
     return Samples(
-        (taken, larger), layers, mib,
-        (first[0], second[0]), (first[1], second[1]), (first[2], second[2]), counted,
+        (taken, second.size, third.size), layers, mib, (first.units, third.units),
+        (first.step_s, second.step_s, third.step_s), (first.held_mib, second.held_mib), counted,
     )  # fmt: skip
+
+
+def _or_smaller(bench: _Bench, size: Size | None, less: Size, done: int, say: Say) -> "_Timed":
+    """The seconds at `size`, or at `less` where that does not fit or is not asked for: laws need points, wherever they lie."""
+    if size is not None:
+        say(f"Seconds of each unit at {_named(size)}", done, PARTS)
+        found = unless_out_of_memory(lambda: _seconds(bench, size))
+        if found is not None:
+            return found
+    say(f"A larger size does not fit: {_named(less)} in its place", done, PARTS)
+    return _seconds(bench, less)
 
 
 def _whole_layers(bench: _Bench, standard: Size, title: str, say: Say) -> tuple[Size, list[LayerSample]]:
@@ -176,11 +185,20 @@ def _layers_whole(bench: _Bench, size: Size) -> list[LayerSample]:
     return sample_layers(bench.network, bench.chunking, bench.call(size), 0)
 
 
-def _seconds(bench: _Bench, size: Size) -> tuple[list[tuple[str, float]], float, float]:
-    """Of each unit and of a step; and the MiB that stay handed out between steps."""
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """The seconds of each unit and of a step at a size, and the MiB that stay handed out between steps."""
+
+    size: Size
+    units: list[tuple[str, float]]
+    step_s: float
+    held_mib: float
+
+
+def _seconds(bench: _Bench, size: Size) -> _Timed:
     call = bench.call(size)
-    units, step = sample_units(bench.network, bench.units, call), seconds_per_step(bench.network, call)
-    return units, step, torch.cuda.memory_allocated() / MIB
+    units, step_s = sample_units(bench.network, bench.units, call), seconds_per_step(bench.network, call)
+    return _Timed(size, units, step_s, torch.cuda.memory_allocated() / MIB)
 
 
 def _named(size: Size) -> str:

@@ -29,7 +29,7 @@ HALF: Final = 2
 BUDGETS_MIB: Final = {"frame": 0, "tiles": TILE_MIB}
 """To what a VAE's layers are cut."""
 SMALLER: Final = 0.75
-"""The sides of the second size, where the larger one of the model has the same picture or does not fit."""
+"""The sides of the other picture, where the model's larger one does not fit."""
 SIDE: Final = 64
 """What that size's sides are multiples of: it suits every model."""
 
@@ -78,13 +78,14 @@ def _law(kind: type[DiffusionModel], call: Callable[[Size], Any], frames: int | 
         number = (kind.decode_frames or size[2]) if frames is None else frames
         return number * size[0] * size[1] / 1e6, handed_out_mib(lambda: call(size))
 
-    standard, larger = kind.bench_sizes
+    standard, _, other = kind.bench_sizes
     first = sample(standard)
-    second = None if larger[:2] == standard[:2] else unless_out_of_memory(lambda: sample(larger))
-    return line_gib((first, sample(_smaller(standard)) if second is None else second))
+    second = unless_out_of_memory(lambda: sample(other))
+    return line_gib((first, sample(smaller(standard)) if second is None else second))
 
 
-def _smaller(size: Size) -> Size:
+def smaller(size: Size) -> Size:
+    """As many frames of a smaller picture."""
     width, height = (max(SIDE, round(side * SMALLER / SIDE) * SIDE) for side in size[:2])
     return width, height, size[2]
 

@@ -1,7 +1,8 @@
 """What was measured of each denoising network: its weights in units, its layers' memory, its time. Data in `networks/*.json`.
 
 `farm calibrate MODEL` makes these files on a GPU. "Work" is frames x megapixels x passes in one batch (two with guidance together):
-memory and time of these networks are proportional to it, apart from what `fixed` says.
+memory and time of these networks are proportional to it, apart from what `fixed` says, and but for attention within a picture, whose
+time grows with the picture's square.
 """
 
 import json
@@ -72,7 +73,8 @@ class VaeLaw:
 class Network:
     """A denoising network as measured; each file is read once, so that two networks are equal only if they are the same.
 
-    `units` stand in the order of computation. A step with everything on the card takes `step_fixed_s + step_per_work_s * work` seconds.
+    `units` stand in the order of computation. A step with everything on the card takes `step_fixed_s + step_per_work_s * work` seconds at
+    pictures of `at_megapixels`, and its work counts `dearer_per_megapixel` more for each megapixel above that (`timed`).
     `layers` are those that can make the peak under some plan; `between` is the most that is held between layers, MiB per work. `kept` are
     the MiB that libraries keep for themselves, whatever the work is.
     `widths` are the working sets of all layers that can be cut (MiB per work) with how many layers have each: from them follows how many
@@ -85,6 +87,8 @@ class Network:
     measured: dict[str, Any]
     step_fixed_s: float
     step_per_work_s: float
+    at_megapixels: float
+    dearer_per_megapixel: float
     counted: Counted
     units: tuple[UnitRow, ...]
     layers: tuple[LayerRow, ...]
@@ -98,12 +102,16 @@ class Network:
         """Adds up the weights once: the planner asks for them hundreds of times a plan."""
         object.__setattr__(self, "mib", sum(unit.mib for unit in self.units))  # frozen
 
-    def step_seconds(self, work: float, scale: float = 1.0) -> float:
-        """A step with everything on the card and whole, on one that takes `scale` times the measured card's seconds.
+    def timed(self, work: float, megapixels: float) -> float:
+        """The work at pictures of `megapixels` as so much at those that the step was measured at."""
+        return work * (1.0 + self.dearer_per_megapixel * (megapixels - self.at_megapixels))
 
-        The fixed part is the host's, which launches, and does not scale.
+    def step_seconds(self, work: float, scale: float = 1.0, passes: int = 1) -> float:
+        """A step with everything on the card and whole, on one that takes `scale` times the measured card's seconds; `work` as `timed`.
+
+        The fixed part does not scale, and is shared where the work is one of several `passes` of a step.
         """
-        return self.step_fixed_s + scale * self.step_per_work_s * work
+        return self.step_fixed_s / passes + scale * self.step_per_work_s * work
 
 
 def network_from_dict(name: str, data: dict[str, Any]) -> Network:
@@ -118,6 +126,8 @@ def network_from_dict(name: str, data: dict[str, Any]) -> Network:
             data["measured"],
             float(data["step"][0]),
             float(data["step"][1]),
+            float(data["dearer"][0]),
+            float(data["dearer"][1]),
             Counted(**{name: float(value) for name, value in data["counted"].items()}),
             tuple(UnitRow(*unit) for unit in data["units"]),
             tuple(LayerRow(*layer) for layer in data["layers"]),

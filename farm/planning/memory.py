@@ -33,7 +33,7 @@ LEAST_KEPT: Final = 1.02
 1.05 to 1.24 in pieces, whose many sizes leave holes. The worker holds it down to `HELD`, which costs a few milliseconds a step."""
 HELD: Final = 1.05
 """How far above the predicted peak the worker lets the allocator go before it gives back what it keeps for later."""
-LAW_WITHIN: Final = 0.03
+LAW_WITHIN: Final = 0.035
 """By how much the law is off what is handed out, either way, on an H100 and an H200."""
 
 CONTEXT_GIB: Final = 0.6
@@ -66,14 +66,14 @@ def width_of(precision: str) -> int:
 class Room:
     """What a card and its PC have: `usable_gib` for the allocator, `ram_gib` for weights in host memory, the bus, and the card's speed.
 
-    `scale` is seconds on this card for one second on the measured card (H100). Unknown memory (None) is taken as plenty, an unknown bus
-    as PCIe 3 x8.
+    `scale` is seconds on this card for one second on the measured card (an H200), by default somewhat more than an RTX 2070 Super's.
+    Unknown memory (None) is taken as plenty, an unknown bus as PCIe 3 x8.
     """
 
     usable_gib: float
     ram_gib: float | None = None
     bus_gb_s: float | None = None
-    scale: float = 8.7
+    scale: float = 11.3
     precision: Literal["fp16", "fp32"] = "fp16"
 
 
@@ -92,7 +92,11 @@ def is_guided(settings: RenderSettings) -> bool:
 def work_of(settings: RenderSettings, plan: MemoryPlan) -> float:
     """Frames x megapixels x passes in one batch."""
     together = is_guided(settings) and plan.guidance == "together"
-    return settings.frames * settings.width * settings.height / 1e6 * (2 if together else 1)
+    return settings.frames * _megapixels(settings) * (2 if together else 1)
+
+
+def _megapixels(settings: RenderSettings) -> float:
+    return settings.width * settings.height / 1e6
 
 
 def peak_gib(row: ModelRow, settings: RenderSettings, plan: MemoryPlan) -> float:
@@ -149,10 +153,11 @@ def step_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room
     one = pass_seconds(
         net,
         staying(net, plan.weights_on_card),
-        work=work,
+        work=net.timed(work, _megapixels(settings)),
         scale=room.scale * _dearer(pieces, passes),
         ring_mib=_ring_mib(net, plan),
         bus_gb_s=room.bus_gb_s or BUS_GB_S,
+        passes=passes,
     )
     return passes * _beside_launching(one + _cutting_s(pieces), pieces)
 
@@ -165,7 +170,9 @@ def least_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, roo
     wide = width_of(plan.precision)
     pieces = pieces_of(net, work * wide, plan.piece_mib)
     passes = 2 if is_guided(settings) and plan.guidance == "in_turn" else 1
-    compute = net.step_seconds(work, room.scale * _dearer(pieces, passes))
+    compute = net.step_seconds(
+        net.timed(work, _megapixels(settings)), room.scale * _dearer(pieces, passes), passes
+    )
     streamed = streamed_mib(net, plan.weights_on_card)
     copying = streamed * 1024**2 / ((room.bus_gb_s or BUS_GB_S) * 1e9)
     return passes * _beside_launching(max(compute, copying - CUT_S) + _cutting_s(pieces), pieces)
@@ -264,7 +271,7 @@ def _cut(working_mib: float, piece_mib: int) -> int:
 def vae_mib(law: MemoryCoefficients, settings: RenderSettings, plan: MemoryPlan, kept: float) -> float:
     """What the VAE takes, its weights too, MiB: of decoding and encoding whichever takes more. `kept` as in the law."""
     vae, wide = law.vae, width_of(plan.precision)
-    megapixels = settings.width * settings.height / 1e6
+    megapixels = _megapixels(settings)
     frames = min(vae.decode_frames or settings.frames, settings.frames)
     in_tiles = plan.decode == "tiles"
     weights = law.parts_gib.get("vae", 0.0)

@@ -19,10 +19,14 @@ def pass_seconds(
     scale: float,
     ring_mib: float,
     bus_gb_s: float,
+    passes: int = 1,
 ) -> float:
-    """Seconds of one pass in the steady state, at `scale` times the measured card's seconds, streaming at `bus_gb_s` GB/s."""
+    """Seconds of one of a step's `passes` in the steady state, at `scale` times the measured card's seconds.
+
+    `work` as `Network.timed` counts it; weights stream at `bus_gb_s` GB/s through `ring_mib` MiB.
+    """
     per_mib = MIB / (bus_gb_s * 1e9)
-    total = network.step_seconds(work, scale)
+    total = network.step_seconds(work, scale, passes)
     compute = [total * unit.share for unit in network.units]
     streamed = [0.0 if unit.name in stay else unit.mib for unit in network.units]
     if not any(streamed):

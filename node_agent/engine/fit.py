@@ -2,8 +2,9 @@
 
 A layer's memory above what others hold is one number when it runs whole, and `fixed + per_piece / pieces` in pieces: a straight line over
 1 / pieces through what the budgets gave, by least squares. All of it is proportional to the work (frames x megapixels x passes), so it is
-divided by the work of the sampled size; but for what libraries keep for themselves, which is what two sizes hold between steps beside the
-weights, as a straight line, at no work. A step's seconds are a straight line over the work, through two sizes.
+divided by the work of the sampled size; but for what libraries keep for themselves, which is what two sizes hold between steps beside
+the weights, as a straight line, at no work. A step's seconds are a straight line over the work, through two sizes of one picture; how
+much dearer work is at another picture, attention within it above all, a third says.
 """
 
 import json
@@ -19,6 +20,8 @@ PASSES: Final = 2
 END: Final = "(end)"
 """The name of the sample of what came after the last layer."""
 
+MOST_DEARER: Final = 0.9
+"""Of the time at the first picture, what is taken to grow with it at most."""
 _NEAR_PEAK: Final = 0.98
 """A layer that stays so far below the lowest possible peak never makes one; the rest are errors of measurement."""
 _FIRST_SHARE: Final = 0.001
@@ -56,17 +59,18 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What was measured of a network. `sizes` are two; seconds stand in their order.
+    """What was measured of a network. `sizes` are two of one picture and a third of another; seconds stand in their order.
 
     `layers` has the layers of one pass at the first size for each budget (0: all whole), in the same order each time. `unit_mib` are
-    the weights of each unit, `unit_seconds` the units in the order of computation. `held_mib` is what is handed out between steps.
+    the weights of each unit, `unit_seconds` the units in the order of computation, at the first and the third size. `held_mib` is what is
+    handed out between steps, at the first two.
     """
 
-    sizes: tuple[Size, Size]
+    sizes: tuple[Size, Size, Size]
     layers: Mapping[int, Sequence[LayerSample]]
     unit_mib: Mapping[str, float]
     unit_seconds: tuple[Sequence[tuple[str, float]], Sequence[tuple[str, float]]]
-    step_seconds: tuple[float, float]
+    step_seconds: tuple[float, float, float]
     held_mib: tuple[float, float]
     counted: Counted
 
@@ -110,6 +114,7 @@ def network_data(title: str, measured: Mapping[str, Any], samples: Samples) -> d
         "title": title,
         "measured": {**measured, "sizes": [list(size) for size in samples.sizes]},
         "step": _step(samples),
+        "dearer": _dearer(samples),
         "counted": _counted(samples.counted, work_of(samples.sizes[0])),
         "units": _units(samples),
         "layers": [_row(layer) for layer in _that_make_peaks(layers, between)],
@@ -234,13 +239,32 @@ def _widths(layers: Sequence[_Layer]) -> list[list[float]]:
 
 
 def _step(samples: Samples) -> list[float]:
-    fixed, grows = _rising(*_by_work(samples, samples.step_seconds))
+    fixed, grows = _step_line(samples)
     return [round(fixed, 5), round(grows, 6)]
+
+
+def _step_line(samples: Samples) -> tuple[float, float]:
+    return _rising(*_by_work(samples, samples.step_seconds[:2]))
+
+
+def _dearer(samples: Samples) -> list[float]:
+    """The megapixels of the first picture, and by what share work takes longer for each more. Never cheaper, never free at a small one."""
+    fixed, grows = _step_line(samples)
+    here, there = (_megapixels(samples.sizes[number]) for number in (0, 2))
+    if here == there:
+        raise ValueError("two pictures of the same size say nothing of how time grows with it")
+    per_work = (samples.step_seconds[2] - fixed) / work_of(samples.sizes[2])
+    share = (per_work / grows - 1) / (there - here)
+    return [round(here, 6), round(min(max(share, 0.0), MOST_DEARER / here), 4)]
+
+
+def _megapixels(size: Size) -> float:
+    return size[0] * size[1] / 1e6
 
 
 def _by_work(samples: Samples, taken: tuple[float, float]) -> tuple[tuple[float, float], tuple[float, float]]:
     """What was measured at the two sizes as (work, taken), that of less work first."""
-    first, second = sorted((work_of(size), one) for size, one in zip(samples.sizes, taken, strict=True))
+    first, second = sorted((work_of(size), one) for size, one in zip(samples.sizes[:2], taken, strict=True))
     return first, second
 
 

@@ -81,7 +81,7 @@ def test_the_vae_is_measured_as_it_encodes_and_decodes(
         return 1024 * (0.5 + 3.0 * pixels.shape[0] * pixels.shape[2] * pixels.shape[3] * grows / 1e6)
 
     monkeypatch.setattr(kind, "layout", layout)
-    monkeypatch.setattr(kind, "bench_sizes", ((128, 64, 3), (192, 64, 3)))
+    monkeypatch.setattr(kind, "bench_sizes", ((128, 64, 3), (128, 64, 6), (192, 64, 3)))
     monkeypatch.setattr(measuring_parts, "handed_out_mib", handed_out)
     monkeypatch.setattr(measuring_parts, "clean_card", nullcontext)
     found = measuring_parts.measure_vae(kind, torch.device("cpu"))

@@ -60,14 +60,15 @@ def test_the_median_error_of_the_article_s_five_times_is_within_a_fifth() -> Non
     assert median(abs(row.error) for row in five if "3050" not in row.card) <= 0.2
 
 
-def test_an_h200_is_predicted_within_a_tenth_from_an_h100_s_measurement() -> None:
-    """Half a clip of 8 frames is left out: there the host launches more slowly than the card computes."""
-    for what, measured, law in held_against.h200_errors():
-        assert law == pytest.approx(measured, rel=0.16 if what.endswith("x8") else 0.1), what
+def test_an_h100_is_predicted_within_a_twentieth_from_an_h200_s_measurement() -> None:
+    found = held_against.h100_errors()
+    assert len(found) == 4
+    for what, measured, law in found:
+        assert law == pytest.approx(measured, rel=0.05), what
 
 
 def test_the_card_that_was_measured_is_predicted_as_measured() -> None:
-    assert scale_of(I2VGEN, gpu("NVIDIA H100 80GB HBM3", 79.6)) == pytest.approx(1.0)
+    assert scale_of(I2VGEN, gpu("NVIDIA H200", 139.8)) == pytest.approx(1.0)
 
 
 def test_no_card_computes_more_than_its_data_sheet_says() -> None:
@@ -104,8 +105,9 @@ def test_plans_cost_what_was_measured() -> None:
 def test_without_guidance_a_step_is_half_as_long() -> None:
     card, plain = gpu("RTX 2070 Super"), replace(STANDARD, guidance=1.0)
     base = seconds(I2VGEN, card, STANDARD, MemoryPlan()) - 24.0
+    half = base / 2 + NETWORK.step_fixed_s / 2 * STANDARD.steps  # that part is there for one pass as for two
     assert seconds(I2VGEN, card, plain, MemoryPlan("resident", "in_turn")) - 24.0 == pytest.approx(
-        base / 2, rel=0.01
+        half, rel=0.01
     )
 
 

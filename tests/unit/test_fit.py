@@ -21,7 +21,10 @@ from node_agent.engine.fit import (
 )
 
 STANDARD: Size = (512, 512, 16)
-LARGER: Size = (1280, 704, 16)
+LONGER: Size = (512, 512, 32)
+OTHER: Size = (1280, 704, 16)
+DEARER = 0.3
+"""For each megapixel."""
 UNIT_MIB = {"first": 4.0, "wide": 60.0, "deep": 100.0, "silent": 1.0}
 WEIGHTS = sum(UNIT_MIB.values())
 KEPT = 33.0
@@ -68,12 +71,13 @@ def run(budget: int) -> list[LayerSample]:
 
 
 def samples(budgets: tuple[int, ...] = (0, 1024, 512, 256, 128, 64)) -> Samples:
-    small, large = work_of(STANDARD), work_of(LARGER)
-    step = (0.003 + 0.026 * small, 0.003 + 0.026 * large)
+    small, large, other = (work_of(size) for size in (STANDARD, LONGER, OTHER))
+    dearer = 1 + DEARER * (1.280 * 0.704 - 0.512 * 0.512)
+    step = (0.003 + 0.026 * small, 0.003 + 0.026 * large, 0.003 + 0.026 * other * dearer)
     # "wide" comes twice in a pass, and the first unit's seconds are the host's launching.
     units = [("first", 9.0), ("wide", 0.2), ("deep", 0.6), ("wide", 0.2)]
     return Samples(
-        (STANDARD, LARGER),
+        (STANDARD, LONGER, OTHER),
         {budget: run(budget) for budget in budgets},
         UNIT_MIB,
         (units, units),
@@ -97,12 +101,17 @@ def test_known_laws_come_back_and_the_planner_reads_them() -> None:
         assert numbers == pytest.approx(LAWS[name], abs=0.002)
     assert net.step_fixed_s == pytest.approx(0.003, abs=1e-5)
     assert net.step_per_work_s == pytest.approx(0.026, abs=1e-6)
+    assert net.at_megapixels == pytest.approx(0.262144)
+    assert net.dearer_per_megapixel == pytest.approx(DEARER, abs=1e-4)
+    assert net.step_seconds(net.timed(work_of(OTHER), 1.280 * 0.704)) == pytest.approx(
+        samples().step_seconds[2], rel=1e-4
+    )
     assert net.counted.tflop * work_of(STANDARD) == pytest.approx(42, rel=1e-4)
     assert net.counted.products_gb * work_of(STANDARD) == pytest.approx(80, rel=1e-4)
     assert net.counted.rest_gb * work_of(STANDARD) == pytest.approx(136, rel=1e-4)
     assert net.between == pytest.approx(BETWEEN)
     assert net.kept == pytest.approx(KEPT)
-    assert net.measured == {"card": "a card", "sizes": [[512, 512, 16], [1280, 704, 16]]}
+    assert net.measured == {"card": "a card", "sizes": [[512, 512, 16], [512, 512, 32], [1280, 704, 16]]}
 
 
 def test_a_layer_cut_within_each_pass_ran_in_a_multiple_of_them() -> None:
@@ -165,7 +174,7 @@ def test_two_sizes_of_the_same_work_are_refused() -> None:
         network_data(
             "Net",
             {},
-            replace(found, sizes=(STANDARD, STANDARD)),
+            replace(found, sizes=(STANDARD, STANDARD, OTHER)),
         )
 
 
@@ -184,8 +193,8 @@ def test_the_files_of_the_catalogue_are_written_as_this_writes(name: str) -> Non
 
 def test_seconds_that_would_begin_below_nothing_begin_at_nothing() -> None:
     """A card that waited for its host at the smaller size gave a step of less than no seconds to the smallest clips."""
-    slower_at_first = replace(samples(), step_seconds=(0.2, 1.0))
-    small, large = work_of(STANDARD), work_of(LARGER)
+    slower_at_first = replace(samples(), step_seconds=(0.2, 1.0, 2.0))
+    small, large = work_of(STANDARD), work_of(LONGER)
     assert network_data("Net", {}, slower_at_first)["step"] == [0.0, round(max(0.2 / small, 1.0 / large), 6)]
 
 
@@ -207,3 +216,16 @@ def test_two_samples_of_a_vae_are_a_line(
 def test_two_samples_of_one_size_are_refused() -> None:
     with pytest.raises(ValueError, match="same work"):
         line_gib(((1.0, 5.0), (1.0, 6.0)))
+
+
+@pytest.mark.parametrize(("step_s", "share"), [(0.1, 0.0), (1000.0, 0.9 / 0.262144)])
+def test_work_at_another_picture_is_never_cheaper_and_never_free_at_the_smallest(
+    step_s: float, share: float
+) -> None:
+    found = replace(samples(), step_seconds=(*samples().step_seconds[:2], step_s))
+    assert network_data("Net", {}, found)["dearer"] == [0.262144, pytest.approx(share, abs=1e-4)]
+
+
+def test_two_pictures_of_the_same_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="two pictures of the same size"):
+        network_data("Net", {}, replace(samples(), sizes=(STANDARD, LONGER, (1024, 256, 4))))

@@ -18,7 +18,7 @@ from farm.model import Card, CardKind, MemoryPlan, RenderSettings, Tier
 from farm.planning.eligibility import FarmView, bands_of, check
 from farm.planning.foresee import foresee, imagined_card
 from farm.planning.learned import UNLEARNED, Learned, Lesson, learn
-from farm.planning.memory import peak_gib, peak_range_gib, stage_peaks_gib
+from farm.planning.memory import LAW_WITHIN, peak_gib, peak_range_gib, stage_peaks_gib
 from tests.unit.test_eligibility import job
 
 MODELS = builtin_models()
@@ -178,7 +178,7 @@ def test_the_range_of_the_peak_is_from_the_least_that_was_kept_to_where_the_work
     plan = MemoryPlan()
     low, high = peak_range_gib(I2VGEN, preset("standard"), plan)
     assert low == pytest.approx(
-        0.97 * max(stage_peaks_gib(I2VGEN, preset("standard"), plan, least=True).values())
+        (1 - LAW_WITHIN) * max(stage_peaks_gib(I2VGEN, preset("standard"), plan, least=True).values())
     )
     assert high == pytest.approx(1.05 * peak_gib(I2VGEN, preset("standard"), plan))
     assert peak_range_gib(MODELS["animatic"], preset("draft"), plan) == (0.0, 0.0)

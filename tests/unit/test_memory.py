@@ -70,10 +70,10 @@ def allocated(name: str, width: int, height: int, frames: int, piece_mib: int) -
         ("svd", 768, 448, 14, 512, 3.91),
     ],
 )
-def test_the_law_is_within_three_percent_of_what_was_measured(
+def test_the_law_is_within_what_it_promises_of_what_was_measured(
     name: str, width: int, height: int, frames: int, piece_mib: int, measured: float
 ) -> None:
-    assert allocated(name, width, height, frames, piece_mib) == pytest.approx(measured, rel=0.03)
+    assert allocated(name, width, height, frames, piece_mib) == pytest.approx(measured, rel=memory.LAW_WITHIN)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,9 @@ def test_encoding_in_single_precision_counts_where_decoding_takes_less() -> None
 def test_a_slow_bus_costs_what_was_measured(
     width: int, height: int, share: float, scale: float, bus_gb_s: float, measured: float
 ) -> None:
-    """Copies held down to the bus's rate on an H100; the ring had 256 MiB."""
-    work = 2 * 16 * width * height / 1e6
+    """Copies held down to the bus's rate on an H100, of which a step takes 1.07 of the catalogue's H200; the ring had 256 MiB."""
+    work = NET.timed(2 * 16 * width * height / 1e6, width * height / 1e6)
+    scale *= 1.07
     found = pass_seconds(NET, staying(NET, share), work=work, scale=scale, ring_mib=256, bus_gb_s=bus_gb_s)
     assert found == pytest.approx(measured, rel=0.15)
 

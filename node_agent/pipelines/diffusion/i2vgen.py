@@ -30,7 +30,7 @@ class I2VGenXL(DiffusionModel):
 
     layout = i2vgen_xl.LAYOUT
     denoiser = "unet"
-    bench_sizes = ((512, 512, 16), (1280, 704, 16))
+    bench_sizes = ((512, 512, 16), (512, 512, 32), (1280, 704, 16))
 
     @classmethod
     def bench_inputs(cls, config: Any, size: Size, rows: int, like: torch.Tensor) -> dict[str, Any]:

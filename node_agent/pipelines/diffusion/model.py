@@ -38,8 +38,8 @@ class DiffusionModel(ABC):
     layout: ClassVar[Layout]
     denoiser: ClassVar[str]
     """The part that runs in every step: "unet", "transformer"."""
-    bench_sizes: ClassVar[tuple[Size, Size]]
-    """At what `farm calibrate` measures: the model's standard size, and one of more work."""
+    bench_sizes: ClassVar[tuple[Size, Size, Size]]
+    """At what `farm calibrate` measures: the model's standard size, the same picture with more frames, and another picture."""
     decode_frames: ClassVar[int] = 1
     """Frames that `_windows` has in one window; 0 where a window is the whole clip."""
     encodes_in_fp32: ClassVar[bool] = False

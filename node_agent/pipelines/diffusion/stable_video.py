@@ -43,7 +43,7 @@ class StableVideoDiffusion(DiffusionModel):
 
     layout = svd.LAYOUT
     denoiser = "unet"
-    bench_sizes = ((1024, 576, 14), (1024, 576, 25))
+    bench_sizes = ((1024, 576, 14), (1024, 576, 25), (1280, 704, 14))
     decode_frames = DECODE_FRAMES
     encodes_in_fp32 = True
 
