@@ -37,7 +37,7 @@ QUEUED = JobView(
     created_at=names.SUBMITTED_AT,
     position=1,
     eta=EtaView(
-        at=names.SUBMITTED_AT + 465, low_at=names.SUBMITTED_AT + 222, high_at=names.SUBMITTED_AT + 973
+        at=names.SUBMITTED_AT + 542, low_at=names.SUBMITTED_AT + 259, high_at=names.SUBMITTED_AT + 1134
     ),
     why_pending=waits_for({"": 1}, names.CARD),
     batch=names.BATCH,
@@ -59,10 +59,10 @@ _TRY = AttemptView(
     memory_plan=PLAN,
     assigned_at=names.ASSIGNED_AT,
     started_at=names.STARTED_AT,
-    predicted_s=464.79,
+    predicted_s=541.73,
     predicted_gib=4.769,
-    predicted_low_s=221.97,
-    predicted_high_s=973.21,
+    predicted_low_s=258.72,
+    predicted_high_s=1134.32,
     predicted_basis="catalogue",
 )
 _RUNNING = QUEUED.model_copy(
