@@ -353,6 +353,61 @@ def test_where_a_program_already_holds_memory_the_first_try_is_a_leaner_one(card
     assert told[-1].kind == "done"
 
 
+@pytest.mark.parametrize("programs", [[Program(11, "Xorg", 1.0)], []])
+def test_a_desktop_on_the_card_is_not_why_a_render_ran_out_of_what_it_was_held_to(
+    card: Card, programs: list[Program]
+) -> None:
+    """Where a monitor hung on the card, or Windows had some of it, each render was blamed on that: the law was never put right."""
+    card.torch.others_gib = 1.0
+    card.programs[:] = programs
+    ran_out: list[MemoryPlan] = []
+
+    def script(request: RenderRequest, _report: Report) -> None:
+        if not ran_out:
+            ran_out.append(request.plan)
+            raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    told = card.make()
+    (step,) = retries(told)
+    assert step.plan == LADDER[0]
+    assert "and the card has" in step.reason
+    assert told[-1].kind == "done"
+
+
+@pytest.mark.parametrize(("usable", "disturbed"), [(11.4, True), (9.9, False)])
+def test_memory_that_the_planner_left_to_others_is_not_why_a_render_ran_out(
+    card: Card, usable: float, disturbed: bool
+) -> None:
+    """A desktop that had been there all the time excused each out-of-memory: the job came back six times, and nobody learned of it."""
+    card.torch.others_gib = 1.5
+    card.fail_under(*LADDER)
+    asked = order(card.picture, model="one", guidance=GUIDED.guidance)
+    over = 1.1  # what the head has learned of this card: its room is counted in what the law says
+    asked = replace(asked, room=Room(usable / over), predicted_gib=over * peak_gib(ROW, GUIDED, LADDER[0]))
+    card.shop.runner.start(asked, card.picture)
+    last = failure(ended(card.shop.spool))
+    assert (last.failure_class, last.disturbed) == (FailureClass.OUT_OF_MEMORY, disturbed)
+    assert ("Other programs hold" in last.message) == disturbed
+
+
+def test_a_plan_beside_others_is_for_what_was_learned_of_the_card(card: Card) -> None:
+    """What fitted by the law ran out first, although the head knew that it takes more here."""
+    by_law = peak_gib(ROW, GUIDED, LADDER[0])
+    card.torch.total_gib = 1.1 * by_law + card.torch.context_gib + 1.0
+    card.torch.others_gib = 1.0
+
+    def first_plan(name: str, learned: float) -> MemoryPlan:
+        asked = order(card.picture, name, model="one", guidance=GUIDED.guidance)
+        asked = replace(asked, predicted_gib=learned * by_law)
+        card.shop.runner.start(asked, card.picture)
+        told = ended(card.shop.spool, name)
+        return next((step.plan for step in retries(told)), asked.plan)
+
+    assert first_plan("A1", 1.0) == LADDER[0]
+    assert 1.2 * peak_gib(ROW, GUIDED, first_plan("A2", 1.2)) <= 1.1 * by_law
+
+
 def test_a_warm_model_is_not_taken_for_another_program(card: Card) -> None:
     assert retries(card.make()) == []
     card.torch.reserved_gib = 8.4
