@@ -149,6 +149,8 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
     if attempt.status is not AttemptStatus.FINISHED:
         return None
     peak = attempt.peak_gib / predicted_peak if attempt.peak_gib and predicted_peak else None
+    if attempt.resumed_step is not None:  # a part of a render: the whole takes at least as much
+        return Lesson(peak=peak) if peak is not None and peak > 1 else None
     return replace(
         _of_seconds(attempt.stage_seconds, *steps_and_rest(row, card, settings, attempt.memory_plan)),
         peak=peak,
