@@ -55,7 +55,9 @@ class History:
             kind = FailureClass.INTERNAL
             assert self.store.writer.fail(name, kind, "broke", self.at, then=JobMove.GIVE_UP)
         else:
-            assert self.store.writer.finish(name, Result("ab" * 32, "cd" * 32, parts, peak_gib, self.at), self.at)
+            assert self.store.writer.finish(
+                name, Result("ab" * 32, "cd" * 32, parts, peak_gib, self.at), self.at
+            )
 
     def interpolation(self, factor: float, *, disturbed: bool = False) -> None:
         """A job of two stages, of which the second one takes `factor` times what is predicted."""
