@@ -186,6 +186,8 @@ def test_running_out_of_memory_by_itself_teaches_that_the_law_was_too_low() -> N
     assert lesson.seconds is None
     assert lesson.peak == pytest.approx(max(1.0, 5.4 / PEAK) * 1.05)
     assert lesson_of(ran_out, STANDARD, I2VGEN, replace(CARD, usable_gib=None)) is None
+    assert taught(ran_out).peak > 1
+    assert taught(ran_out).basis == "catalogue", "its seconds were called measured"
 
 
 def test_a_model_without_a_law_of_memory_teaches_seconds_only() -> None:
@@ -206,7 +208,7 @@ def test_a_cpu_s_memory_is_not_the_law_s() -> None:
 def test_parts_that_were_not_measured_teach_nothing() -> None:
     bare = replace(FINISHED, stage_seconds={}, peak_gib=None)
     assert lesson_of(bare, STANDARD, I2VGEN, CARD) == Lesson()
-    assert taught(bare) == Learned(renders=1)
+    assert taught(bare) == UNLEARNED
 
 
 def test_a_larger_peak_than_the_law_s_makes_the_plan_leaner_before_it_runs_out() -> None:
