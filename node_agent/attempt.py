@@ -79,6 +79,7 @@ class Attempt:
         self._going_on = False
         self._paces: list[float] = []
         self._spilled = False
+        self._predicted_s = order.predicted_s
         self._all_gib: float | None = None
         """What the whole card had to give, GiB, once the expected peak was found to be too low: from then on nothing is held to it."""
         self._blind = False
@@ -154,7 +155,7 @@ class Attempt:
 
     def _look_for_spill(self, pace: float, steps: int) -> None:
         self._paces.append(pace)
-        predicted = self.order.predicted_s
+        predicted = self._predicted_s
         expected = predicted / steps if predicted is not None and steps else None
         spill = find_spill(self._paces, expected, self._memory.reading())
         if spill is not None:
@@ -216,6 +217,7 @@ class Attempt:
                     told.broken_picture
                 ):  # its latents are not to be trusted, nor those that another precision gave
                     self._checkpoint = None
+                    self._predicted_s = None  # in single precision a step may take four times as long
                 spent = self._watch.seconds.get("earlier_tries", 0.0) + time.perf_counter() - began
                 self._watch.seconds = {"earlier_tries": spent}
                 self._last_step, self._paces = None, []

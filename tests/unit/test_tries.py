@@ -559,6 +559,28 @@ def test_an_attempt_that_spills_says_so_once_and_goes_on(
     assert [event.seq for event in told] == list(range(1, len(told) + 1))
 
 
+def test_a_render_in_single_precision_is_not_taken_for_one_that_spills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes
+) -> None:
+    """Its steps were held against those of half precision, and the card's next renders had less of its memory."""
+    torch = FakeTorch(total_gib=6.0)
+    monkeypatch.setitem(sys.modules, "torch", torch.module())
+    shop = set_up(Spool(tmp_path / "spool"), monkeypatch, "cuda:0", {"one": ROW}, can_spill=True)
+    ticks = SimpleNamespace(now=0.0, perf_counter=lambda: ticks.now)
+    monkeypatch.setattr(attempt_module, "time", ticks)
+
+    def script(request: RenderRequest, _report: Report) -> None:
+        torch.reserved_gib = 5.4
+        ticks.now += 8.0
+        if request.plan.precision == "fp16":
+            raise BrokenPictureError("The picture is black.")
+
+    shop.script = script
+    shop.runner.start(replace(order(picture, model="one"), predicted_s=8 * 1.5), picture)
+    told = ended(shop.spool)
+    assert (told[-1].kind, len(retries(told)), shop.runner.spills) == ("done", 1, 0)
+
+
 def test_on_a_cpu_there_is_no_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes) -> None:
     shop = set_up(Spool(tmp_path / "spool"), monkeypatch, "cpu", {"one": replace(ROW, devices=("cpu",))})
 
