@@ -155,6 +155,8 @@ def next_try(
         )
     if fault.kind is FailureClass.OUT_OF_MEMORY:
         less = leaner(row, settings, plan, room)
+        while less is not None and peak_gib(row, settings, less) > room.usable_gib:
+            less = leaner(row, settings, less, room)  # others hold what this one would need
         if less is not None:
             return Retry(less, f"{fault.message} The card tries it again with a leaner memory plan.")
     return None

@@ -341,6 +341,25 @@ def test_a_game_that_took_the_memory_is_named_and_nothing_is_held_against_the_ca
     )
 
 
+def test_beside_a_game_that_began_in_the_middle_the_next_try_is_one_that_fits(card: Card) -> None:
+    """Rung by rung, each with the model loaded anew, it ran out again where anyone could see that it would."""
+    tried: list[MemoryPlan] = []
+
+    def script(request: RenderRequest, _report: Report) -> None:
+        tried.append(request.plan)
+        card.torch.others_gib = 9.6
+        card.programs[:] = [Program(4123, "game.exe", 9.6)]
+        if peak_gib(ROW, GUIDED, request.plan) > 2.0:
+            raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    told = card.make()
+    assert told[-1].kind == "done"
+    (step,) = retries(told)
+    assert 0.9 * 0.9 * 2.0 < peak_gib(ROW, GUIDED, step.plan) <= 2.0
+    assert list(dict.fromkeys(tried)) == [LADDER[0], step.plan]
+
+
 def test_where_a_program_already_holds_memory_the_first_try_is_a_leaner_one(card: Card) -> None:
     card.torch.others_gib = 7.0  # leaves 4.6 of 12: not enough for everything resident
     card.programs[:] = [Program(4123, "blender", 7.0)]
