@@ -26,6 +26,7 @@ from node_agent.encode import EncodedClip, encode
 from node_agent.faults import Fault, broken_for_good, fault_of, memory_lost
 from node_agent.interpolate.base import InterpolationRequest, interpolate
 from node_agent.ladder import (
+    TOLERANCE_GIB,
     MemoryReading,
     Retry,
     held_too_low,
@@ -78,6 +79,7 @@ class Attempt:
         self._going_on = False
         self._paces: list[float] = []
         self._spilled = False
+        self._predicted_s = order.predicted_s
         self._all_gib: float | None = None
         """What the whole card had to give, GiB, once the expected peak was found to be too low: from then on nothing is held to it."""
         self._blind = False
@@ -153,7 +155,7 @@ class Attempt:
 
     def _look_for_spill(self, pace: float, steps: int) -> None:
         self._paces.append(pace)
-        predicted = self.order.predicted_s
+        predicted = self._predicted_s
         expected = predicted / steps if predicted is not None and steps else None
         spill = find_spill(self._paces, expected, self._memory.reading())
         if spill is not None:
@@ -215,6 +217,7 @@ class Attempt:
                     told.broken_picture
                 ):  # its latents are not to be trusted, nor those that another precision gave
                     self._checkpoint = None
+                    self._predicted_s = None  # in single precision a step may take four times as long
                 spent = self._watch.seconds.get("earlier_tries", 0.0) + time.perf_counter() - began
                 self._watch.seconds = {"earlier_tries": spent}
                 self._last_step, self._paces = None, []
@@ -282,11 +285,14 @@ class Attempt:
             if after is None or (away := stayed_away(before, after, programs)):
                 what = "CUDA no longer answered" if after is None else f"{away:.1f} GiB did not come back"
                 return self._failed(memory_lost(fault, what), worker_ends=True)
-            held = what_others_hold(before.missing_gib + taken_since(before, after, programs), programs)
+            # First: what ran out of what it was held to, while the card has more, had nobody in its way.
+            if (more := self._held_too_low(fault, plan, after)) is not None:
+                return more
+            gone = before.missing_gib + taken_since(before, after, programs)
+            counted_on = gone - self._left_to_others_gib(before) > TOLERANCE_GIB
+            held = what_others_hold(gone, programs) if counted_on else None
             if held is not None:
                 disturbed, fault = True, fault.with_message(held)
-            elif (more := self._held_too_low(fault, plan, after)) is not None:
-                return more
         retry = next_try(
             fault, self._row(), self.order.settings, plan, self._room_now(self._memory.reading())
         )
@@ -307,23 +313,34 @@ class Attempt:
             self._all_gib = memory.available_gib
         return retry
 
+    def _left_to_others_gib(self, memory: MemoryReading) -> float:
+        """What of the card the planner left to other programs, GiB: they held it already, as a desktop does while its PC is on."""
+        room = self.order.room
+        return 0.0 if room is None else max(0.0, memory.whole_gib - room.usable_gib * self._over_law())
+
+    def _over_law(self) -> float:
+        """How many times what the law says this card's renders take, as the head has learned; 1 where it has learned nothing."""
+        row, order = self._row(), self.order
+        by_law = 0.0 if row is None else peak_gib(row, order.settings, order.plan)
+        return order.predicted_gib / by_law if by_law and order.predicted_gib else 1.0
+
     def _expected_gib(self, plan: MemoryPlan) -> float | None:
         """The peak under a plan, GiB: what the head has learned of this card counts too, where it is more than the law."""
-        row, order = self._row(), self.order
-        by_law = 0.0 if row is None else peak_gib(row, order.settings, plan)
-        if row is None or not by_law:
+        row = self._row()
+        by_law = 0.0 if row is None else peak_gib(row, self.order.settings, plan)
+        if not by_law:
             return None
         if self._all_gib is not None:
             return max(by_law, self._all_gib)
-        of_law = (order.predicted_gib or 0.0) / peak_gib(row, order.settings, order.plan)
-        return by_law * max(1.0, of_law)
+        return by_law * max(1.0, self._over_law())
 
     def _room_now(self, memory: MemoryReading | None) -> Room:
         """What is left of the order's room, by a reading of the card's memory and a look at the PC's."""
         room = self._room
         ram = min(math.inf if room.ram_gib is None else room.ram_gib, self._runner.ram_gib)
-        usable = room.usable_gib if memory is None else min(room.usable_gib, memory.available_gib)
-        return replace(room, usable_gib=usable, ram_gib=None if math.isinf(ram) else ram)
+        if memory is not None:  # a room is counted in what the law says
+            room = replace(room, usable_gib=min(room.usable_gib, memory.available_gib / self._over_law()))
+        return replace(room, ram_gib=None if math.isinf(ram) else ram)
 
     def _row(self) -> ModelRow | None:
         """The model's row where plans make a difference: a CPU's memory is the PC's own, and it computes in single precision."""

@@ -39,9 +39,14 @@ class MemoryReading:
         return self.free_gib + self.reserved_gib
 
     @property
+    def whole_gib(self) -> float:
+        """What a render could have if nobody else were on the card."""
+        return self.total_gib - CONTEXT_GIB
+
+    @property
     def missing_gib(self) -> float:
-        """How much less that is than what the planner counts on: what other programs hold; 0 within the tolerance."""
-        missing = self.total_gib - CONTEXT_GIB - self.available_gib
+        """How much less than that it could have: what other programs hold; 0 within the tolerance."""
+        missing = self.whole_gib - self.available_gib
         return missing if missing > TOLERANCE_GIB else 0.0
 
 
@@ -107,7 +112,7 @@ def plan_within(
         return plan if found is None or math.isinf(usable) else found.plan
     if memory is None or memory.missing_gib == 0:
         return plan
-    while peak_gib(row, settings, plan) > memory.available_gib:
+    while peak_gib(row, settings, plan) > min(room.usable_gib, memory.available_gib):
         less = leaner(row, settings, plan, room)
         if less is None:
             return plan
@@ -150,6 +155,8 @@ def next_try(
         )
     if fault.kind is FailureClass.OUT_OF_MEMORY:
         less = leaner(row, settings, plan, room)
+        while less is not None and peak_gib(row, settings, less) > room.usable_gib:
+            less = leaner(row, settings, less, room)  # others hold what this one would need
         if less is not None:
             return Retry(less, f"{fault.message} The card tries it again with a leaner memory plan.")
     return None

@@ -347,7 +347,16 @@ class Attendant:
         desk, attempt = self._desk, self.attempt
         disturbed = disturbed or self._disturbed
         others = desk.rivals(self.job, attempt.card_id)
-        outcome = after_failure(attempt, failure_class, reason, self._earlier(), others, disturbed=disturbed)
+        larger = desk.larger(self.job, attempt.card_id)
+        outcome = after_failure(
+            attempt,
+            failure_class,
+            reason,
+            self._earlier(),
+            others,
+            disturbed=disturbed,
+            larger_cards=larger,
+        )
         if outcome.anew:
             self._collector.distrust()
         else:

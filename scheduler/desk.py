@@ -36,9 +36,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What attending needs. `rivals` counts the other cards that could take a job, `kept` says why a card is its owner's for now.
+    """What attending needs. `rivals` counts the other cards that could take a job, `larger` those that hold more of it.
 
-    `room` is what a plan for a job may take on a card and its PC.
+    `kept` says why a card is its owner's for now. `room` is what a plan for a job may take on a card and its PC.
     """
 
     cluster: Cluster
@@ -51,6 +51,7 @@ class Desk:
     previews: Path
     checkpoints: Checkpoints
     rivals: Callable[[Job, str], int]
+    larger: Callable[[Job, str], int]
     kept: Callable[[str], str | None]
     room: Callable[[Job, str], Room | None]
 

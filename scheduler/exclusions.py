@@ -1,6 +1,6 @@
 """From which cards a job stays away: for good where it failed, for a while where another program was in its way. Pure; holds no clock."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from farm.model import Attempt
 from scheduler.outcomes import Outcome, resting, shunned
@@ -16,10 +16,14 @@ class Exclusions:
 
     def recall(self, job_id: str, tries: Sequence[Attempt], wall: float, now: float) -> None:
         """What a former scheduler had decided, read from the job's attempts; `wall` is wall time, as theirs."""
-        for card_id in shunned(tries):
-            self._policy.exclude(job_id, card_id)
+        self.shun(job_id, shunned(tries))
         for card_id, seconds in resting(tries, wall).items():
             self._rest(job_id, card_id, now + seconds)
+
+    def shun(self, job_id: str, card_ids: Iterable[str]) -> None:
+        """The job goes to these cards no more."""
+        for card_id in card_ids:
+            self._policy.exclude(job_id, card_id)
 
     def take(self, job_id: str, card_id: str, outcome: Outcome, now: float) -> None:
         """What a failure on a card means for the job's next attempts."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from scheduler.handover import has_lost_its_clip
 from scheduler.knowledge import Knowledge
 from scheduler.late import LateResults
 from scheduler.leases import Leases
-from scheduler.outcomes import given_up_for_want_of_cards, why_to_pause
+from scheduler.outcomes import given_up_for_want_of_cards, ran_out, why_to_pause
 from scheduler.outlook import Outlook
 from scheduler.placing import Placing
 from scheduler.policy import Policy
@@ -121,6 +121,7 @@ class Scheduler:
             previews,
             self._checkpoints,
             rivals=self._prospects.rivals,
+            larger=self._prospects.larger,
             kept=lambda card_id: self._watch.kept(card_id),  # noqa: PLW0108 - the watch is made below
             room=self._room,
         )
@@ -210,12 +211,20 @@ class Scheduler:
         nodes, cards = self._reader.nodes(), self._reader.cards()
         tried = self._reader.tries_of_open_jobs()
         self._checkpoints.drop_all_but(tried.keys())
-        for job_id, tries in tried.items():
-            self._exclusions.recall(job_id, tries, self._clock.now(), self._clock.monotonic())
-        for attempt in self._reader.live_attempts():
-            self._attend(attempt, self._reader.job(attempt.job_id), handed_over=True)
         self._watch.know(nodes, cards)
         self._known.recall(cards)
+        for job_id, tries in tried.items():
+            self._exclusions.recall(job_id, tries, self._clock.now(), self._clock.monotonic())
+            self._shun_no_larger(job_id, ran_out(tries))
+        for attempt in self._reader.live_attempts():
+            self._attend(attempt, self._reader.job(attempt.job_id), handed_over=True)
+
+    def _shun_no_larger(self, job_id: str, card_ids: Collection[str]) -> None:
+        """A job that ran out of memory on these cards goes to larger ones, while there are any."""
+        job = self._reader.job(job_id) if card_ids else None
+        for card_id in card_ids:
+            if job is not None and self._prospects.larger(job, card_id):
+                self._exclusions.shun(job_id, self._prospects.no_larger(job, card_id))
 
     # --- intake ---
     def _take_requests(self) -> None:
@@ -383,6 +392,9 @@ class Scheduler:
                 self._checkpoints.drop(job_id)
             elif ended.outcome is not None:
                 self._exclusions.take(job_id, ended.attempt.card_id, ended.outcome, self._clock.monotonic())
+                if ended.outcome.and_no_larger:
+                    small = self._prospects.no_larger(ended.job, ended.attempt.card_id)
+                    self._exclusions.shun(job_id, small)
             self._queue_again(job_id)
         else:
             self._exclusions.forgive(job_id)

@@ -54,7 +54,8 @@ RULES: Final[Mapping[FailureClass, Rule]] = {
 class Outcome:
     """`then` is the job's move; `avoid_card` keeps the job from the card it failed on; `verdict` is what a job that is given up says.
 
-    `rest_s`: for so many seconds only. `anew`: the job's checkpoint is not to be trusted, the next attempt begins at the beginning.
+    `rest_s`: for so many seconds only. `and_no_larger`: from those too that hold no more of a render. `anew`: the job's checkpoint is not
+    to be trusted, the next attempt begins at the beginning.
     """
 
     then: JobMove
@@ -62,6 +63,7 @@ class Outcome:
     verdict: str
     anew: bool = False
     rest_s: float | None = None
+    and_no_larger: bool = False
 
 
 def after_failure(
@@ -72,10 +74,12 @@ def after_failure(
     other_cards: int,
     *,
     disturbed: bool = False,
+    larger_cards: int = 0,
 ) -> Outcome:
     """What follows when `attempt` failed for `reason`; `disturbed`: another program had its hand in it.
 
-    `earlier` are the job's former attempts since a person last asked for a new try; `other_cards` could still take it besides this one.
+    `earlier` are the job's former attempts since a person last asked for a new try; `other_cards` could still take it besides this one,
+    of which `larger_cards` hold more of a render.
     """
     rule = RULES[failure_class]
     if rule.tries == 0:
@@ -95,6 +99,8 @@ def after_failure(
         if len(failed) - len(blamed) + 1 >= MAX_DISTURBED:
             return replace(outcome, then=JobMove.GIVE_UP)
         return replace(outcome, avoid_card=True, rest_s=REST_S)
+    if failure_class is FailureClass.OUT_OF_MEMORY and larger_cards:
+        return replace(outcome, avoid_card=True, and_no_larger=True)
     shuns = _shuns(failure_class, attempt.card_id, blamed)
     cards = {one.card_id for one in blamed} | {attempt.card_id}
     if len(cards) >= MAX_CARDS or (shuns and other_cards == 0):
@@ -121,6 +127,15 @@ def shunned(tries: Sequence[Attempt]) -> frozenset[str]:
                 cards.add(attempt.card_id)
             failed.append(attempt)
     return frozenset(cards)
+
+
+def ran_out(tries: Sequence[Attempt]) -> frozenset[str]:
+    """The cards that were too small for a job, read from its attempts."""
+    return frozenset(
+        attempt.card_id
+        for attempt in tries
+        if _counts(attempt) and attempt.failure_class is FailureClass.OUT_OF_MEMORY
+    )
 
 
 def resting(tries: Sequence[Attempt], now: float) -> dict[str, float]:

@@ -16,12 +16,14 @@ of the bandwidth, is 5 to 7 % slower there confirms the share of the bandwidth (
 Held against the article's five times in `docs/benchmarks.md`. What a memory plan costs on top comes from the measured network too.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
 from farm.catalogue.cards import CardRow, find_card
 from farm.catalogue.models import ModelRow
 from farm.catalogue.networks import Network, network
+from farm.catalogue.rules import Precision
 from farm.model import Card, CardKind, MemoryPlan, RenderSettings
 from farm.planning.memory import FP32, Room, step_seconds
 from farm.planning.rules import precision_for
@@ -60,7 +62,11 @@ def steps_and_rest(
         return 0.0, law.fixed_s + law.cpu_s_per_frame_megapixel * work
     if row.memory is None:
         return 0.0, law.fixed_s
-    return settings.steps * step_seconds(row, settings, plan, room_of(row, card, 0.0)), law.fixed_s
+    room = room_of(row, card, 0.0)
+    # Also on a card that computes in half precision: a picture that was broken in that is made anew.
+    if plan.precision == "fp32":
+        room = replace(room, scale=scale_of(row, card, plan.precision))
+    return settings.steps * step_seconds(row, settings, plan, room), law.fixed_s
 
 
 def room_of(row: ModelRow, card: Card, usable_gib: float) -> Room:
@@ -69,8 +75,11 @@ def room_of(row: ModelRow, card: Card, usable_gib: float) -> Room:
     return Room(usable_gib, ram, card.bus_gb_s, scale_of(row, card), precision_for(card))
 
 
-def scale_of(row: ModelRow, card: Card) -> float:
-    """Seconds on `card` for each second on the card that the model's network was measured on; 1 without any measurement."""
+def scale_of(row: ModelRow, card: Card, precision: Precision | None = None) -> float:
+    """Seconds on `card` for each second on the card that the model's network was measured on; 1 without any measurement.
+
+    In the card's own precision, unless another is named.
+    """
     if row.memory is None:
         return 1.0
     net = network(row.memory.network)
@@ -81,7 +90,7 @@ def scale_of(row: ModelRow, card: Card) -> float:
         )
     known = find_card(card.name, card.vram_gib) or find_card(_UNKNOWN)
     assert known is not None  # noqa: S101 - a test holds the name to the catalogue
-    return card_work_s(net, known, precision_for(card) == "fp32") / net.step_per_work_s
+    return card_work_s(net, known, (precision or precision_for(card)) == "fp32") / net.step_per_work_s
 
 
 def card_work_s(net: Network, card: CardRow, fp32: bool) -> float:

@@ -100,8 +100,8 @@ class Learned:
 
     `rest` is the factor for all beside the denoising steps, where that is known by itself; None is as for the steps. `load` is the same for
     the seconds that the card takes to load the model (`farm.planning.loading`), as `loads` loads say. `renders` is how many attempts
-    say so, `benches` how many rows of the card's own bench. `of_card` and `of_render`: how far the seconds may be off, as standard
-    deviations of the logarithm.
+    say what seconds it takes, `benches` how many rows of the card's own bench. `of_card` and `of_render`: how far the seconds may be off,
+    as standard deviations of the logarithm.
     """
 
     seconds: float = 1.0
@@ -149,6 +149,8 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
     if attempt.status is not AttemptStatus.FINISHED:
         return None
     peak = attempt.peak_gib / predicted_peak if attempt.peak_gib and predicted_peak else None
+    if attempt.resumed_step is not None:  # a part of a render: the whole takes at least as much
+        return Lesson(peak=peak) if peak is not None and peak > 1 else None
     return replace(
         _of_seconds(attempt.stage_seconds, *steps_and_rest(row, card, settings, attempt.memory_plan)),
         peak=peak,
@@ -232,7 +234,7 @@ def learn(lessons: Iterable[Lesson | None], bench: Iterable[Lesson | None] = ())
     found = Learned(
         seconds=_factor([lesson.seconds for lesson in known if lesson.seconds is not None], SECONDS_LIMITS),
         peak=_factor([lesson.peak for lesson in known if lesson.peak is not None], PEAK_LIMITS),
-        renders=len(renders),
+        renders=sum(lesson.seconds is not None for lesson in renders),
         benches=len(benches),
         rest=_factor(rests, SECONDS_LIMITS) if rests else None,
     )

@@ -108,14 +108,18 @@ class AttemptReader:
         """The last attempts of a model on a card from which something can be learned, newest first, each with its job's settings.
 
         Only of the stage that runs the model: what interpolates its clip says nothing of it. Nor do those that went on from a checkpoint,
-        and made only a part of their render.
+        and made only a part of their render; but for those that had failed here before, of which the peak may say why.
         """
         attempts, jobs = schema.attempts, schema.jobs
         ran_out = sa.and_(
             attempts.c.status == AttemptStatus.FAILED,
             attempts.c.failure_class == FailureClass.OUT_OF_MEMORY,
         )
-        whole = sa.and_(attempts.c.status == AttemptStatus.FINISHED, attempts.c.resumed_step.is_(None))
+        failed_before = attempts.c.stage_seconds["earlier_tries"].as_float().is_not(None)
+        told = sa.and_(
+            attempts.c.status == AttemptStatus.FINISHED,
+            sa.or_(attempts.c.resumed_step.is_(None), failed_before),
+        )
         return newest_with_settings(
             self._engine,
             limit,
@@ -123,7 +127,7 @@ class AttemptReader:
             attempts.c.stage == StageKind.GENERATE,
             jobs.c.model == model,
             attempts.c.disturbed.is_(False),
-            sa.or_(whole, ran_out),
+            sa.or_(told, ran_out),
         )
 
     def last_foretold(self) -> str | None:

@@ -65,7 +65,8 @@ class _Attention(TorchFunctionMode):
     ) -> Any:
         if func is not nn.functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
-        query, key, value = args[:3]
+        given = {**dict(zip(("query", "key", "value"), args, strict=False)), **(kwargs or {})}
+        query, key, value = given["query"], given["key"], given["value"]
         *outer, length, width = query.shape
         out = query.new_empty((*outer, length, value.shape[-1]))
         flops = 2 * math.prod(outer) * length * key.shape[-2] * (width + value.shape[-1])

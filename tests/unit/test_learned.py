@@ -44,7 +44,7 @@ from farm.planning.learned import (
     worked_by,
 )
 from farm.planning.loading import load_seconds
-from farm.planning.memory import peak_gib
+from farm.planning.memory import peak_gib, step_seconds
 from farm.planning.plans import best_plan, smallest_peak_gib
 
 MODELS = builtin_models()
@@ -186,6 +186,22 @@ def test_running_out_of_memory_by_itself_teaches_that_the_law_was_too_low() -> N
     assert lesson.seconds is None
     assert lesson.peak == pytest.approx(max(1.0, 5.4 / PEAK) * 1.05)
     assert lesson_of(ran_out, STANDARD, I2VGEN, replace(CARD, usable_gib=None)) is None
+    assert taught(ran_out).peak > 1
+    assert taught(ran_out).basis == "catalogue", "its seconds were called measured"
+
+
+def test_a_render_that_single_precision_mended_says_nothing_else_of_the_card() -> None:
+    """It was held against the seconds of half precision, and made the card four times as slow as it is."""
+    single = replace(PLAN, precision="fp32")
+    assert seconds(I2VGEN, CARD, STANDARD, single) > 2 * PREDICTED
+    took = {"denoise": seconds(I2VGEN, CARD, STANDARD, single)}
+    lesson = lesson_of(replace(FINISHED, memory_plan=single, stage_seconds=took), STANDARD, I2VGEN, CARD)
+    assert lesson is not None
+    assert lesson.seconds == pytest.approx(1.0)
+    pascal = replace(CARD, name="GTX 1060", compute_capability=(6, 1))
+    room = room_of(I2VGEN, pascal, 5.4)
+    of_steps = STANDARD.steps * step_seconds(I2VGEN, STANDARD, single, room)
+    assert seconds(I2VGEN, pascal, STANDARD, single) == pytest.approx(I2VGEN.time.fixed_s + of_steps)
 
 
 def test_a_model_without_a_law_of_memory_teaches_seconds_only() -> None:
@@ -206,7 +222,7 @@ def test_a_cpu_s_memory_is_not_the_law_s() -> None:
 def test_parts_that_were_not_measured_teach_nothing() -> None:
     bare = replace(FINISHED, stage_seconds={}, peak_gib=None)
     assert lesson_of(bare, STANDARD, I2VGEN, CARD) == Lesson()
-    assert taught(bare) == Learned(renders=1)
+    assert taught(bare) == UNLEARNED
 
 
 def test_a_larger_peak_than_the_law_s_makes_the_plan_leaner_before_it_runs_out() -> None:

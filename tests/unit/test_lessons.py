@@ -7,10 +7,11 @@ import pytest
 
 from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import builtin_models
-from farm.model import Artifact, Card, FailureClass, MemoryPlan, RenderSettings, StageKind
+from farm.model import Artifact, Card, CardKind, FailureClass, MemoryPlan, RenderSettings, StageKind
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.learned import UNLEARNED, learn_load
 from farm.planning.loading import load_seconds
+from farm.planning.memory import peak_gib
 from farm.states import AttemptMove, JobMove
 from farm.store.claims import Assignment
 from farm.store.writer import Result, StageResult
@@ -41,16 +42,22 @@ class History:
         fails: bool = False,
         disturbed: bool = False,
         earlier: bool = False,
+        resumed: bool = False,
+        peak_gib: float = 3.0,
     ) -> None:
         """A render on the card; `load_s` passes between the order and its first step."""
         name = self._begin(self.store.submit(settings).id, StageKind.GENERATE, load_s or 0.5, disturbed)
+        if resumed:
+            assert self.store.writer.note(name, 4, "went on", self.at, resumed_step=40)
         parts = {"denoise": 10.0} | ({} if load_s is None else {"load": load_s - 1.0})
         parts |= {"earlier_tries": 5.0} if earlier else {}
         if fails:
             kind = FailureClass.INTERNAL
             assert self.store.writer.fail(name, kind, "broke", self.at, then=JobMove.GIVE_UP)
         else:
-            assert self.store.writer.finish(name, Result("ab" * 32, "cd" * 32, parts, 3.0, self.at), self.at)
+            assert self.store.writer.finish(
+                name, Result("ab" * 32, "cd" * 32, parts, peak_gib, self.at), self.at
+            )
 
     def interpolation(self, factor: float, *, disturbed: bool = False) -> None:
         """A job of two stages, of which the second one takes `factor` times what is predicted."""
@@ -115,6 +122,20 @@ def test_what_loads_took_changes_what_the_planner_counts_for_the_next(history: H
     assert (learned.load, learned.loads) == pytest.approx(learn_load([3 * GUESSED] * 4, MODELS["i2vgen-xl"]))
     assert 2.5 < learned.load < 3.0
     assert not lessons.take(history.card, "i2vgen-xl"), "nothing new"
+
+
+def test_a_render_that_went_on_here_after_it_had_run_out_teaches_its_peak_alone(history: History) -> None:
+    """What ran out as it decoded goes on from its last step with the whole card: its peak taught nobody, and each render ran out anew."""
+    history.card = replace(history.card, kind=CardKind.CUDA, name="RTX 2060", vram_gib=6.0, usable_gib=5.4)
+    lessons = Lessons(history.store.reader, MODELS, list)
+    by_law = peak_gib(MODELS["i2vgen-xl"], I2VGEN, MemoryPlan())
+    for peak in (1.2, 1.2, 1.2, 0.3):  # the last one held little, for the little that was left of it
+        history.attempt(I2VGEN, earlier=True, resumed=True, peak_gib=peak * by_law)
+    history.attempt(I2VGEN, resumed=True, peak_gib=1.9 * by_law)  # on from another card's checkpoint
+    assert lessons.take(history.card, "i2vgen-xl")
+    learned = lessons.book[history.card.id, "i2vgen-xl"]
+    assert learned.peak == pytest.approx(1.19, abs=0.01)
+    assert learned.seconds == 1.0
 
 
 def test_interpolations_teach_their_card_s_pace(history: History) -> None:

@@ -16,6 +16,7 @@ from scheduler.outcomes import (
     Outcome,
     after_failure,
     after_loss,
+    ran_out,
     resting,
     shunned,
     why_to_pause,
@@ -84,6 +85,18 @@ def test_a_job_given_up_for_want_of_another_card_tells_of_all_it_was_on() -> Non
     assert after_failure(tried("first"), FailureClass.OUT_OF_MEMORY, "Too small.", [], 0) == Outcome(
         JobMove.GIVE_UP, avoid_card=False, verdict="Too small."
     )
+
+
+@pytest.mark.parametrize("kind", sorted(set(FailureClass) - {FailureClass.BAD_INPUT}))
+def test_a_job_that_ran_out_goes_to_larger_cards_while_there_are_any(kind: FailureClass) -> None:
+    """After three small cards it was given up, although a large one could have taken it."""
+    before = [replace(tried(name), failure_class=kind) for name in ("first", "second")]
+    outcome = after_failure(tried("third"), kind, "Now.", before, 2, larger_cards=1)
+    ran_out_here = kind is FailureClass.OUT_OF_MEMORY
+    assert (outcome.then is JobMove.REQUEUE, outcome.avoid_card, outcome.and_no_larger) == (ran_out_here,) * 3
+    assert ran_out(before) == (frozenset({"first", "second"}) if ran_out_here else frozenset())
+    disturbed = [replace(one, disturbed=True) for one in before]
+    assert ran_out(disturbed) == frozenset()
 
 
 @pytest.mark.parametrize(

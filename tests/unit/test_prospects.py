@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, Tier
+from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, StageKind, Tier
 from farm.planning.eligibility import Verdict
 from farm.states import JobMove
 from scheduler.exclusions import Exclusions
@@ -58,6 +58,26 @@ def test_cards_that_are_gone_for_good_are_nobody_s_rivals(farm: Farm) -> None:
     farm.away = {"b", "c"}
     assert farm.prospects.rivals(JOB, "a") == 0
     assert farm.prospects.rivals(JOB, "b") == 1
+
+
+def test_a_larger_card_is_one_that_holds_more_of_a_render(farm: Farm) -> None:
+    """In single precision a render is twice as large; what its owner's programs hold of a card comes back."""
+    cuda = CardKind.CUDA
+    for card in (
+        Card("a", "n1", cuda, "RTX 2060", 6.0, 5.4, compute_capability=(7, 5)),
+        Card("b", "n1", cuda, "GTX 1080", 8.0, 7.4, compute_capability=(6, 1)),
+        Card("c", "n1", cuda, "RTX 2070", 8.0, 5.0, compute_capability=(7, 5), others_gib=2.4),
+        Card("cpu", "n1", CardKind.CPU, "CPU"),
+    ):
+        farm.policy.set_card(card, free=False)
+    assert farm.prospects.no_larger(JOB, "a") == {"a", "b", "cpu", UNABLE}
+    assert farm.prospects.larger(JOB, "a") == 1
+    assert farm.prospects.larger(JOB, "b") == 2
+    assert farm.prospects.larger(JOB, "c") == 0
+    farm.fails("c")
+    assert farm.prospects.larger(JOB, "a") == 0
+    assert farm.prospects.larger(JOB, "cpu") == 0, "what a CPU renders runs out of its PC's memory"
+    assert farm.prospects.larger(replace(JOB, stage=StageKind.INTERPOLATE), "b") == 0
 
 
 def test_none_is_left_once_it_failed_on_all_that_could_and_are_still_there(farm: Farm) -> None:

@@ -341,6 +341,25 @@ def test_a_game_that_took_the_memory_is_named_and_nothing_is_held_against_the_ca
     )
 
 
+def test_beside_a_game_that_began_in_the_middle_the_next_try_is_one_that_fits(card: Card) -> None:
+    """Rung by rung, each with the model loaded anew, it ran out again where anyone could see that it would."""
+    tried: list[MemoryPlan] = []
+
+    def script(request: RenderRequest, _report: Report) -> None:
+        tried.append(request.plan)
+        card.torch.others_gib = 9.6
+        card.programs[:] = [Program(4123, "game.exe", 9.6)]
+        if peak_gib(ROW, GUIDED, request.plan) > 2.0:
+            raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    told = card.make()
+    assert told[-1].kind == "done"
+    (step,) = retries(told)
+    assert 0.9 * 0.9 * 2.0 < peak_gib(ROW, GUIDED, step.plan) <= 2.0
+    assert list(dict.fromkeys(tried)) == [LADDER[0], step.plan]
+
+
 def test_where_a_program_already_holds_memory_the_first_try_is_a_leaner_one(card: Card) -> None:
     card.torch.others_gib = 7.0  # leaves 4.6 of 12: not enough for everything resident
     card.programs[:] = [Program(4123, "blender", 7.0)]
@@ -351,6 +370,61 @@ def test_where_a_program_already_holds_memory_the_first_try_is_a_leaner_one(card
     assert step.reason.startswith("Other programs hold 6.8 GiB of the card's memory, first of all blender")
     assert [plan for model in card.shop.opened for plan in model.plans] == [step.plan]
     assert told[-1].kind == "done"
+
+
+@pytest.mark.parametrize("programs", [[Program(11, "Xorg", 1.0)], []])
+def test_a_desktop_on_the_card_is_not_why_a_render_ran_out_of_what_it_was_held_to(
+    card: Card, programs: list[Program]
+) -> None:
+    """Where a monitor hung on the card, or Windows had some of it, each render was blamed on that: the law was never put right."""
+    card.torch.others_gib = 1.0
+    card.programs[:] = programs
+    ran_out: list[MemoryPlan] = []
+
+    def script(request: RenderRequest, _report: Report) -> None:
+        if not ran_out:
+            ran_out.append(request.plan)
+            raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    card.shop.script = script
+    told = card.make()
+    (step,) = retries(told)
+    assert step.plan == LADDER[0]
+    assert "and the card has" in step.reason
+    assert told[-1].kind == "done"
+
+
+@pytest.mark.parametrize(("usable", "disturbed"), [(11.4, True), (9.9, False)])
+def test_memory_that_the_planner_left_to_others_is_not_why_a_render_ran_out(
+    card: Card, usable: float, disturbed: bool
+) -> None:
+    """A desktop that had been there all the time excused each out-of-memory: the job came back six times, and nobody learned of it."""
+    card.torch.others_gib = 1.5
+    card.fail_under(*LADDER)
+    asked = order(card.picture, model="one", guidance=GUIDED.guidance)
+    over = 1.1  # what the head has learned of this card: its room is counted in what the law says
+    asked = replace(asked, room=Room(usable / over), predicted_gib=over * peak_gib(ROW, GUIDED, LADDER[0]))
+    card.shop.runner.start(asked, card.picture)
+    last = failure(ended(card.shop.spool))
+    assert (last.failure_class, last.disturbed) == (FailureClass.OUT_OF_MEMORY, disturbed)
+    assert ("Other programs hold" in last.message) == disturbed
+
+
+def test_a_plan_beside_others_is_for_what_was_learned_of_the_card(card: Card) -> None:
+    """What fitted by the law ran out first, although the head knew that it takes more here."""
+    by_law = peak_gib(ROW, GUIDED, LADDER[0])
+    card.torch.total_gib = 1.1 * by_law + card.torch.context_gib + 1.0
+    card.torch.others_gib = 1.0
+
+    def first_plan(name: str, learned: float) -> MemoryPlan:
+        asked = order(card.picture, name, model="one", guidance=GUIDED.guidance)
+        asked = replace(asked, predicted_gib=learned * by_law)
+        card.shop.runner.start(asked, card.picture)
+        told = ended(card.shop.spool, name)
+        return next((step.plan for step in retries(told)), asked.plan)
+
+    assert first_plan("A1", 1.0) == LADDER[0]
+    assert 1.2 * peak_gib(ROW, GUIDED, first_plan("A2", 1.2)) <= 1.1 * by_law
 
 
 def test_a_warm_model_is_not_taken_for_another_program(card: Card) -> None:
@@ -502,6 +576,28 @@ def test_an_attempt_that_spills_says_so_once_and_goes_on(
     assert "a step takes 8.0 s instead of 1.5 s" in note.text
     assert shop.runner.spills == 1
     assert [event.seq for event in told] == list(range(1, len(told) + 1))
+
+
+def test_a_render_in_single_precision_is_not_taken_for_one_that_spills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes
+) -> None:
+    """Its steps were held against those of half precision, and the card's next renders had less of its memory."""
+    torch = FakeTorch(total_gib=6.0)
+    monkeypatch.setitem(sys.modules, "torch", torch.module())
+    shop = set_up(Spool(tmp_path / "spool"), monkeypatch, "cuda:0", {"one": ROW}, can_spill=True)
+    ticks = SimpleNamespace(now=0.0, perf_counter=lambda: ticks.now)
+    monkeypatch.setattr(attempt_module, "time", ticks)
+
+    def script(request: RenderRequest, _report: Report) -> None:
+        torch.reserved_gib = 5.4
+        ticks.now += 8.0
+        if request.plan.precision == "fp16":
+            raise BrokenPictureError("The picture is black.")
+
+    shop.script = script
+    shop.runner.start(replace(order(picture, model="one"), predicted_s=8 * 1.5), picture)
+    told = ended(shop.spool)
+    assert (told[-1].kind, len(retries(told)), shop.runner.spills) == ("done", 1, 0)
 
 
 def test_on_a_cpu_there_is_no_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes) -> None:

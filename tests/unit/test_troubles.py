@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from farm import events
-from farm.model import AttemptStatus, Card, FailureClass, Job, JobStatus, Node
+from farm.model import AttemptStatus, Card, CardKind, FailureClass, Job, JobStatus, Node
 from farm.store.requests import RequestKind
+from farm.wire import CardReport
 from scheduler.outcomes import REST_S
 from scheduler.outlook import EVERY_S
 from scheduler.pauses import PROBE_AFTER_S
@@ -393,6 +394,51 @@ def test_memory_that_a_game_held_is_held_neither_against_the_card_nor_for_good(r
         bench.clock.move(REST_S)
         await given(bench, 4)
         assert bench.cluster.starts[3][1].job_id == jobs[0].id
+
+    run(story)
+
+
+def add_gpu(bench: Bench, node_id: str, name: str, gib: float, capability: tuple[int, int]) -> str:
+    (card,) = bench.cluster.add_node(node_id)
+    bench.cluster.cards[node_id] = [
+        CardReport(card, CardKind.CUDA, name, gib, gib - 0.6, capability, ("i2vgen-xl",))
+    ]
+    return card
+
+
+def test_a_job_that_ran_out_of_memory_goes_to_a_larger_card_and_no_equal_one(run: Run) -> None:
+    """It ran out on three cards of 6 GB, and was given up although there was one of 12 GB."""
+
+    async def story(bench: Bench) -> None:
+        standard = {
+            "model": "i2vgen-xl",
+            "prompt": "waves",
+            "width": 512,
+            "height": 512,
+            "frames": 16,
+            "guidance": 9.0,
+        }
+        small = {add_gpu(bench, f"n{number}", "RTX 2060", 6.0, (7, 5)) for number in range(3)}
+        large = add_gpu(bench, "n9", "RTX 3060", 12.0, (8, 6))
+        await bench.start()
+        await bench.until(lambda: bench.free() == {*small, large}, "all are there")
+        bench.submit(**standard, steps=500)
+        assert (await given(bench, 1))[0] == large
+        job = bench.submit(**standard, steps=50)
+        card, _ = await given(bench, 2)
+        assert card in small
+        bench.cluster.fail(card, FailureClass.OUT_OF_MEMORY, "Too small.")
+        await bench.until(lambda: bench.status(job) == JobStatus.QUEUED, "waits for the larger one")
+        await bench.until(lambda: bench.free() == small, "and not for want of another")
+        await bench.crash()
+        await bench.start()
+        await bench.until(lambda: bench.free() == small, "also for a restarted scheduler")
+        assert len(bench.cluster.starts) == 2
+        bench.cluster.fail(large, FailureClass.BAD_INPUT, "Cannot be read.")
+        assert (await given(bench, 3))[0] == large
+        bench.cluster.fail(large, FailureClass.OUT_OF_MEMORY, "Too small as well.")
+        await bench.until(lambda: bench.status(job) == JobStatus.FAILED, "no card is larger")
+        assert bench.store.reader.job(job.id).failure == "RTX 2060: Too small.; RTX 3060: Too small as well."
 
     run(story)
 
