@@ -14,7 +14,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from farm.planning.rules import architecture_trouble, driver_trouble, kernel_trouble, no_cuda_trouble
+from farm.planning.rules import (
+    architecture_trouble,
+    driver_trouble,
+    kernel_trouble,
+    load_trouble,
+    no_cuda_trouble,
+)
 from node_agent.card_process import card_environment
 
 log = logging.getLogger(__name__)
@@ -66,9 +72,7 @@ def card_trouble(
     try:
         torch = import_module("torch")
     except (ImportError, OSError) as error:  # a half-installed torch: a library of CUDA's is missing
-        return (
-            f"torch cannot be loaded on that PC: {_first_line(error)} Install it again: `sh deploy/setup.sh`."
-        )
+        return load_trouble(capability, _first_line(error))
     return ask(torch, name, driver, capability)
 
 

@@ -74,6 +74,8 @@ def test_a_pc_without_torch_has_nothing_to_test(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_torch_that_cannot_be_loaded_is_trouble_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its remedy was a script that does nothing the second time, and that a PC which joined by the line does not have."""
+
     def broken(_name: str) -> ModuleType:
         raise OSError("libcudart.so.12: cannot open shared object file: No such file or directory")
 
@@ -81,7 +83,10 @@ def test_a_torch_that_cannot_be_loaded_is_trouble_and_not_a_crash(monkeypatch: p
     monkeypatch.setattr(selftest, "import_module", broken)
     said = card_trouble(*PASCAL)
     assert said is not None
-    assert "libcudart.so.12: cannot open shared object file" in said
+    assert said == (
+        "torch cannot be loaded on that PC (libcudart.so.12: cannot open shared object file: No such file or directory): install torch "
+        "2.13.0 from PyTorch's cu126 index: `pip install --force-reinstall torch==2.13.0+cu126 --index-url https://download.pytorch.org/whl/cu126`"
+    )
 
 
 @pytest.mark.torch
