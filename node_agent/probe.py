@@ -21,7 +21,7 @@ from farm.model import CardKind, PcieLink
 from farm.planning.memory import CONTEXT_GIB
 from farm.vitals import CardFacts, Vitals
 from farm.wire import CardReport
-from node_agent.ladder import Program
+from node_agent.ladder import TOLERANCE_GIB, Program
 from node_agent.pipelines.weights import has_weights
 from node_agent.readings import CardProgram, CardReading
 from node_agent.wanted import torch_here
@@ -49,6 +49,19 @@ def sharing(cards: Sequence[CardReport]) -> tuple[CardReport, ...]:
         card if card.ram_gib is None else replace(card, ram_gib=round(card.ram_gib / len(cards), 2))
         for card in cards
     )
+
+
+def beside_others(cards: Sequence[CardReport]) -> tuple[CardReport, ...]:
+    """The cards with what other programs leave of each now. For who works here outside of the farm: its own worker is one of them."""
+    looked = readings(whole=False)
+    found = []
+    for card in cards:
+        others = looked[card.id].others_gib(lambda _pid: False, None) if card.id in looked else None
+        if others is not None and card.usable_gib is not None and others > TOLERANCE_GIB:
+            usable = round(max(0.0, card.usable_gib - others), 2)
+            card = replace(card, usable_gib=usable, others_gib=round(others, 2))  # noqa: PLW2901
+        found.append(card)
+    return tuple(found)
 
 
 def ram() -> tuple[float, float]:

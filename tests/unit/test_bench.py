@@ -15,9 +15,10 @@ from farm.catalogue.models import builtin_models
 from farm.cli.sample import write_sample
 from farm.model import CardKind, MemoryPlan
 from farm.own_bench import BenchResult
+from farm.planning.plans import streamed_gib
 from farm.wire import CardReport
 from node_agent import bench as bench_module
-from node_agent.bench import bench, limit_s, within_limits
+from node_agent.bench import bench, choose_plan, limit_s, within_limits
 from tests.farm_verbs import run_apart, run_here
 from tests.storage import SETTINGS
 
@@ -67,7 +68,46 @@ def test_a_render_that_fails_is_a_result_with_its_reason(tmp_path: Path) -> None
 def test_a_card_without_room_for_any_plan_is_a_result(tmp_path: Path) -> None:
     tiny = CardReport("GPU-1", CardKind.CUDA, "GT 710", vram_gib=1.0, usable_gib=0.4)
     found = bench(builtin_models()["i2vgen-xl"], tiny, SMALL, tmp_path / "any.png", lambda *_: None)
-    assert found.failure == "no memory plan fits this card"
+    assert found.failure == "no memory plan fits what is free of this card and of its PC's memory now"
+
+
+def test_weights_stream_from_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bench counted on all of its PC's memory: beside other programs it asked for what was not there, which a job never does."""
+    row = builtin_models()["i2vgen-xl"]
+    small = CardReport(
+        "GPU-1",
+        CardKind.CUDA,
+        "GTX 1650",
+        vram_gib=4.0,
+        usable_gib=3.4,
+        compute_capability=(7, 5),
+        ram_gib=16.0,
+    )
+
+    def streamed(free_gib: float) -> float:
+        monkeypatch.setattr("node_agent.hostram.free_ram_gib", lambda: free_gib)
+        choice = choose_plan(row, small, replace(SETTINGS, model=row.name, width=512, height=512, frames=16))
+        assert choice is not None
+        return streamed_gib(row, choice.plan)
+
+    alone = streamed(14.0)
+    assert alone > 1.5
+    assert streamed(alone + 0.5) <= alone - 0.5
+    monkeypatch.setattr("node_agent.hostram.free_ram_gib", lambda: 0.0)
+    assert bench(row, replace(small, usable_gib=1.8), SMALL, Path("any"), lambda *_: None).failure is not None
+
+
+def test_what_is_not_free_is_said_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PC whose driver did not start was benched as a CPU without a word."""
+    monkeypatch.setattr("node_agent.probe.cards", lambda *_: (replace(CPU, notice="Restart the PC."),))
+    monkeypatch.setattr("farm.cli.bench._run", lambda *_: [])
+    done = run_here(["bench", "--data", str(tmp_path)])
+    assert (done.returncode, done.stderr) == (0, "Restart the PC.\n")
+    taken = replace(CPU, others_gib=1.25)
+    monkeypatch.setattr("node_agent.probe.beside_others", lambda _cards: (taken,))
+    assert "hold 1.2 GiB of CPU (a test's)" in run_here(["bench", "--data", str(tmp_path)]).stderr
 
 
 class Card:

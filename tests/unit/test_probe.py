@@ -125,6 +125,16 @@ def test_the_cards_of_a_pc_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> 
     assert probe.sharing([replace(cards[0], ram_gib=None)])[0].ram_gib is None
 
 
+def test_who_works_outside_of_the_farm_gets_what_other_programs_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bench counted on all of a card on which a desktop and a browser held a gigabyte, and ran out of memory."""
+    desktop = replace(RTX_2060, graphics=((1, 300), (2, 724)))
+    used, free = probe.beside_others(probed(monkeypatch, desktop, RTX_3060))
+    assert (used.usable_gib, used.others_gib) == (4.4, 1.0)
+    assert (free.usable_gib, free.others_gib) == (11.4, None)
+
+
 def test_a_card_that_does_not_tell_of_its_slot_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     names = (
         "nvmlDeviceGetMaxPcieLinkGeneration",
