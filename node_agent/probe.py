@@ -183,7 +183,17 @@ def _why_no_nvml(code: int | None) -> str | None:
             "The farm may not use this PC's graphics cards (no permission). Put its user into the group that owns /dev/nvidia0 and "
             "start it again: `sudo usermod -aG $(stat -c %G /dev/nvidia0) $USER`"
         )
-    return None
+    if code == pynvml.NVML_ERROR_OPERATING_SYSTEM:  # in NVIDIA's words; seen under WSL
+        return (
+            "Windows does not let WSL use this PC's graphics cards (the operating system has blocked the request). Update NVIDIA's driver "
+            "in Windows, and WSL with `wsl.exe --update`; then `wsl.exe --shutdown`"
+        )
+    if code in (None, pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_GPU_NOT_FOUND):
+        return None
+    return (
+        f"This PC's NVIDIA driver does not start ({pynvml.NVMLError(code)}), so its graphics cards cannot be used. Restart the PC; if "
+        "that does not help, install the driver again. All is well when they are shown by `nvidia-smi`"
+    )
 
 
 def _lost_notice(lost: list[str]) -> str:

@@ -101,6 +101,25 @@ def test_without_a_driver_the_pc_is_a_cpu(monkeypatch: pytest.MonkeyPatch, code:
     assert card.models == ("animatic",)
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (pynvml.NVML_ERROR_OPERATING_SYSTEM, "Windows does not let WSL use this PC's graphics cards"),
+        (pynvml.NVML_ERROR_UNKNOWN, "driver does not start (Unknown Error)"),
+        (pynvml.NVML_ERROR_GPU_IS_LOST, "driver does not start (GPU is lost)"),
+        (pynvml.NVML_ERROR_GPU_NOT_FOUND, None),
+    ],
+)
+def test_a_driver_that_does_not_start_is_told(
+    monkeypatch: pytest.MonkeyPatch, code: int, words: str | None
+) -> None:
+    """WSL without access to the card, and a container that lost it, joined as CPUs without a word."""
+    FakeNvml([RTX_2060], init_error=code).install(monkeypatch)
+    (card,) = probe.cards("n1", MODELS)
+    assert card.kind is CardKind.CPU
+    assert card.notice is None if words is None else words in (card.notice or "")
+
+
 def test_a_driver_without_cards_makes_the_pc_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     (card,) = probed(monkeypatch)
     assert card.id == "CPU-n1"
