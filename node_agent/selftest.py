@@ -21,6 +21,7 @@ from farm.planning.rules import (
     load_trouble,
     no_cuda_trouble,
 )
+from node_agent.apart import run_apart
 from node_agent.card_process import card_environment
 
 log = logging.getLogger(__name__)
@@ -40,16 +41,7 @@ def card_trouble_apart(
     facts = json.dumps([name, driver, capability])
     sees = card_environment(card_id) if card_id else {}
     try:
-        # -P: a folder called like a package of ours, where Ray happens to stand, must not take its place.
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", __name__],
-            input=facts,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT_S,
-            env={**os.environ, **sees},
-        )
+        done = run_apart(__name__, limit_s=LIMIT_S, environment={**os.environ, **sees}, given=facts)
         found: str | None = json.loads(done.stdout.splitlines()[-1])["trouble"]
     except subprocess.TimeoutExpired:
         return f"{name} did not finish a small computation within {LIMIT_S:.0f} s. Restart that PC."
