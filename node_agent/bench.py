@@ -105,7 +105,7 @@ def bench(row: ModelRow, said: CardReport, setting: BenchSetting, picture: Path,
         return replace(
             found, failure="no memory plan fits what is free of this card and of its PC's memory now"
         )
-    trouble = _trouble(said) if said.kind is CardKind.CUDA else None
+    trouble = said.trouble or (_trouble(said) if said.kind is CardKind.CUDA else None)
     if trouble is not None:
         return replace(found, failure=trouble.rstrip("."))
     if row.memory is not None and said.kind is CardKind.CUDA:

@@ -109,10 +109,12 @@ def _run(plans: "list[tuple[CardReport, ModelRow, Any]]", kept: Path) -> "list[B
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from farm.cli.sample import write_sample
-    from farm.cli.show import console
+    from farm.cli.show import console, writing
     from node_agent.bench import bench as run_one
 
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    with writing(kept):  # now, and not after minutes of measuring
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.open("a").close()
     results = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with (
@@ -129,7 +131,7 @@ def _run(plans: "list[tuple[CardReport, ModelRow, Any]]", kept: Path) -> "list[B
 
             result = run_one(row, said, setting, picture, tell)
             progress.remove_task(task)
-            with kept.open("a", encoding="utf-8") as file:
+            with writing(kept), kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(result)) + "\n")
             results.append(result)
     return results

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from farm.catalogue.article import BenchSetting, article
 from farm.catalogue.models import builtin_models
+from farm.cli import calibrate
 from farm.cli.sample import write_sample
+from farm.errors import ConfigurationError
 from farm.model import CardKind, MemoryPlan
 from farm.own_bench import BenchResult
 from farm.planning.plans import streamed_gib
@@ -151,6 +154,8 @@ def test_a_card_that_torch_does_not_serve_is_a_result_in_clear_words(card: Card)
     for _ in range(2):
         assert card.bench("echo should not run >&2; exit 9").failure == card.trouble.rstrip(".")
     assert card.asked == [("GTX 1080", "550.120", (6, 1), "GPU-1")], "torch is loaded once for all rows"
+    card.said = replace(card.said, trouble="It is split.")
+    assert card.bench("exit 9").failure == "It is split"
 
 
 def test_a_card_that_hangs_does_not_hang_the_bench(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +186,6 @@ def test_benches_calibrations_and_workers_have_one_environment(
     card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Benches and calibrations were measured with torch's other allocator, and the head learned from them for the workers."""
-    from farm.cli import calibrate
     from node_agent import agent as agent_module
 
     expected = {
@@ -226,6 +230,23 @@ def test_the_verb_keeps_results_and_shows_the_article(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == said["results"]
     assert [row["setting"]["name"] for row in said["results"]] == ["standard", "low-spec"]
     assert len(said["article"]["rows"]) == 5
+
+
+def test_results_that_cannot_be_kept_are_said_before_they_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the disk refused was a fault of the farm's own code, with a trace."""
+    monkeypatch.setattr("node_agent.bench.bench", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    done = run_here(["bench", "--data", str(tmp_path / "file")])
+    assert done.returncode == 1
+    assert f"Cannot write {tmp_path / 'file' / 'bench.jsonl'}: " in done.stderr
+
+    measured = json.loads((resources.files("farm.catalogue") / "networks" / "svd.json").read_text())
+    (tmp_path / "svd.json").mkdir()
+    with pytest.raises(ConfigurationError, match=r"Cannot write .*svd\.json: Is a directory"):
+        calibrate._write("svd", measured, tmp_path / "svd.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "svd.json"]
 
 
 def test_a_wrong_card_or_model_is_named(tmp_path: Path) -> None:
