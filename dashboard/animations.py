@@ -13,6 +13,8 @@ from anyio import to_thread
 from dashboard.cached import let_go
 from farm.animation import RECIPE, ClipFormat, commands
 from farm.errors import ConfigurationError, FarmError
+from farm.inscription import inscribe
+from farm.video import read_metadata
 
 LIMIT_S = 180.0
 """For one file. The largest clip (240 frames of 1920x1080) takes about 70 s on one core of 2017."""
@@ -92,6 +94,7 @@ class Animations:
                     f"The {kind.upper()} would be larger than {self._most_bytes >> 20} MiB.",
                     "Take the MP4, or render the clip smaller or shorter.",
                 )
+            await to_thread.run_sync(_inscribe, made, kind, clip)
             return await to_thread.run_sync(self._keep, made, name, kind)
         except TimeoutError as error:
             raise FarmError(
@@ -122,6 +125,10 @@ class Animations:
         path = made.replace(self._folder / f"{name}.{sha256}.{kind}")
         let_go(self._folder, "*.*.*", path, self._kept_bytes)
         return Animation(path, sha256)
+
+
+def _inscribe(made: Path, kind: ClipFormat, clip: Path) -> None:
+    inscribe(made, kind, read_metadata(clip))
 
 
 async def _run(command: list[str], kind: ClipFormat) -> None:

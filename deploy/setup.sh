@@ -10,7 +10,7 @@ what="${1:-head}"
 torch="$(sed -n 's/^torch==//p' deploy/constraints.txt)"
 # PyTorch's own indexes: PyPI's Linux wheel of torch is a CUDA build of several GB.
 cpu_index="https://download.pytorch.org/whl/cpu"
-old_cards_index="https://download.pytorch.org/whl/cu126"
+old_cards="cu126"
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -60,7 +60,11 @@ pip install --require-hashes --no-deps -r "$locks"
 case "$what" in
     # --no-deps: the lock has what torch needs; its own wish list would bring gigabytes of CUDA.
     dev) pip install --no-deps --extra-index-url "$cpu_index" "torch==$torch" ;;
-    gpu) pip install --index-url "$old_cards_index" --extra-index-url https://pypi.org/simple "torch==$torch" ;;
+    # With the build's name: `dev` may have been here before, and to pip its CPU build is this version too.
+    gpu)
+        pip install --index-url "https://download.pytorch.org/whl/$old_cards" --extra-index-url https://pypi.org/simple \
+            "torch==$torch+$old_cards"
+        ;;
 esac
 pip install --no-deps --no-build-isolation -e .
 touch "$stamp"

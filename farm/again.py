@@ -41,18 +41,26 @@ def read_recipe(path: Path) -> Recipe:
     """How the clip at `path` was made.
 
     Raises:
-        BadInputError: field "again": it cannot be read, is no MP4, says nothing of how it was made, or names what only a newer
+        BadInputError: field "again": it cannot be read, is no clip, says nothing of how it was made, or names what only a newer
             farm knows.
     """
+    from farm.inscription import read_inscription  # noqa: PLC0415 - Pillow, for those who make a GIF or WebP again
+
     try:
-        found = read_metadata(path) if is_mp4(path) else None
+        of_mp4 = is_mp4(path)
+        found = read_metadata(path) if of_mp4 else read_inscription(path)
     except OSError as error:
         raise _unusable(
             f"The clip {path} cannot be read: {error.strerror or error}.", "Name another file."
         ) from error
     if found is None:
         raise _unusable(
-            f"{path.name} is not a complete MP4 video.", "Name a clip of this farm, as an MP4 file."
+            f"{path.name} is not a complete MP4, GIF or WebP.", "Name a clip of this farm, best its MP4."
+        )
+    if not found and not of_mp4:
+        raise _unusable(
+            f"{path.name} does not say how it was made: an older farm made it, or another program saved it anew.",
+            "Name the clip's MP4, or fetch this file from the farm once more.",
         )
     return recipe_of(found, path.name)
 

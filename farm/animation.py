@@ -11,8 +11,8 @@ from farm.video import ffmpeg_path
 
 MOST_LOOPS = 65_535
 """Both formats count in 16 bits."""
-RECIPE = 1
-"""Goes up when the commands change what comes out: files made by an older recipe are then made anew."""
+RECIPE = 2
+"""Goes up when what comes out changes: files made by an older recipe are then made anew."""
 
 _GIF_MOST_FPS = 50
 """GIF counts in hundredths of a second, and browsers play a delay of one hundredth as ten: two are the shortest that works."""

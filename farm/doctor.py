@@ -166,7 +166,7 @@ def _head(facts: Facts) -> Iterator[Finding]:
 
 def _cards(facts: Facts) -> Iterator[Finding]:
     for notice in dict.fromkeys(card.notice for card in facts.cards if card.notice):
-        yield Finding("card", Level.WRONG, notice, _command_in(notice))
+        yield Finding("card", Level.WRONG, notice, _command_in(notice, facts))
     gpus = [card for card in facts.cards if card.kind is CardKind.CUDA]
     noticed = any(card.notice for card in facts.cards)
     if facts.undriven and not gpus and not noticed:
@@ -192,9 +192,9 @@ def _gpu(card: CardReport, facts: Facts) -> Iterator[Finding]:
         says = (
             card.trouble or f"Driver {card.driver} is too old for {card.name}: torch needs {least} or newer."
         )
-        yield Finding("driver", Level.WRONG, says, _command_in(says, _driver_command(facts)))
+        yield Finding("driver", Level.WRONG, says, _command_in(says, facts, _driver_command(facts)))
     elif card.trouble:
-        yield Finding("card", Level.WRONG, card.trouble, _command_in(card.trouble))
+        yield Finding("card", Level.WRONG, card.trouble, _command_in(card.trouble, facts))
     elif card.usable_gib is not None and card.usable_gib < LEAST_VRAM_GIB:
         says = f"{card.name} has {card.usable_gib:g} GiB for the farm: too little for diffusion, enough to work on finished clips."
         yield Finding("card", Level.HINT, says)
@@ -298,10 +298,13 @@ def _driver_command(facts: Facts) -> str:
     return _DRIVER.get(facts.system, "your distribution's package of the NVIDIA driver")
 
 
-def _command_in(says: str, otherwise: str = "sudo reboot") -> str:
-    """The command that a message about a card names last, in backticks; those that name none ask for a restart of the PC."""
+def _command_in(says: str, facts: Facts, otherwise: str = "sudo reboot") -> str:
+    """The command that a message about a card names last, in backticks; those that name none ask for a restart of the PC.
+
+    Any pip would install for whatever Python comes first on the path: the farm's is named instead.
+    """
     found: list[str] = re.findall(r"`([^`]+)`", says)
-    return found[-1] if found else otherwise
+    return found[-1].replace("pip install", facts.pip, 1) if found else otherwise
 
 
 def _line(head: HeadFacts | None) -> str:

@@ -86,7 +86,7 @@ def read_bench(file: Path) -> list[BenchResult]:
     A line that cannot be read is left out and logged: a bench that was killed may leave half of one.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -121,7 +121,16 @@ def read_metadata(path: Path) -> Metadata:
     Raises:
         OSError: the file cannot be read.
     """
-    return _parse_metadata(_comment(path))
+    return parse_metadata(_comment(path))
+
+
+def parse_metadata(text: str) -> Metadata:
+    """What a clip's own words say; empty if they are not ours."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):  # ValueError also for a number of more than 4,300 digits
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_mp4(path: Path) -> bool:
@@ -247,11 +256,3 @@ def _child(data: bytes, name: str) -> bytes:
             return data[at + 8 : at + size]
         at += size
     return b""
-
-
-def _parse_metadata(text: str) -> Metadata:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):  # ValueError also for a number of more than 4,300 digits
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -57,10 +57,18 @@ def within_limits(row: ModelRow, setting: BenchSetting) -> BenchSetting:
 
 
 def choose_plan(row: ModelRow, said: CardReport, settings: RenderSettings) -> Choice | None:
-    """The planner's plan for a render that has the card to itself; None if none fits. A CPU's memory is not planned."""
+    """The planner's plan for a render that has `said.usable_gib` of the card, and of its PC's memory what is free now.
+
+    None if none fits. A CPU's memory is not planned.
+    """
+    # ruff: noqa: PLC0415 - the child's imports count as startup
+    from node_agent.hostram import room_for_weights_gib
+
     if said.kind is CardKind.CPU or row.memory is None:
         return Choice(MemoryPlan(), 0.0, 0.0)
-    return best_plan(row, settings, room_of(row, _card(said), said.usable_gib or 0.0))
+    room = room_of(row, _card(said), said.usable_gib or 0.0)
+    ram = room_for_weights_gib() if room.ram_gib is None else min(room.ram_gib, room_for_weights_gib())
+    return best_plan(row, settings, replace(room, ram_gib=ram))
 
 
 def limit_s(row: ModelRow, said: CardReport, settings: RenderSettings, plan: MemoryPlan) -> float:
@@ -94,8 +102,10 @@ def bench(row: ModelRow, said: CardReport, setting: BenchSetting, picture: Path,
     settings = replace(found.settings, prompt=PROMPT)
     choice = choose_plan(row, said, settings)
     if choice is None:
-        return replace(found, failure="no memory plan fits this card")
-    trouble = _trouble(said) if said.kind is CardKind.CUDA else None
+        return replace(
+            found, failure="no memory plan fits what is free of this card and of its PC's memory now"
+        )
+    trouble = said.trouble or (_trouble(said) if said.kind is CardKind.CUDA else None)
     if trouble is not None:
         return replace(found, failure=trouble.rstrip("."))
     if row.memory is not None and said.kind is CardKind.CUDA:
@@ -202,7 +212,7 @@ class _Lines(Unheard):
 
 
 def _measure(order: Mapping[str, Any], report: _Lines) -> dict[str, Any]:
-    # ruff: noqa: PLC0415 - only the child renders, and its imports count as startup
+    # Only the child renders, and its imports count as startup.
     from PIL import Image
 
     from node_agent.encode import encode

@@ -21,7 +21,7 @@ from farm.model import CardKind, PcieLink
 from farm.planning.memory import CONTEXT_GIB
 from farm.vitals import CardFacts, Vitals
 from farm.wire import CardReport
-from node_agent.ladder import Program
+from node_agent.ladder import TOLERANCE_GIB, Program
 from node_agent.pipelines.weights import has_weights
 from node_agent.readings import CardProgram, CardReading
 from node_agent.wanted import torch_here
@@ -49,6 +49,19 @@ def sharing(cards: Sequence[CardReport]) -> tuple[CardReport, ...]:
         card if card.ram_gib is None else replace(card, ram_gib=round(card.ram_gib / len(cards), 2))
         for card in cards
     )
+
+
+def beside_others(cards: Sequence[CardReport]) -> tuple[CardReport, ...]:
+    """The cards with what other programs leave of each now. For who works here outside of the farm: its own worker is one of them."""
+    looked = readings(whole=False)
+    found = []
+    for card in cards:
+        others = looked[card.id].others_gib(lambda _pid: False, None) if card.id in looked else None
+        if others is not None and card.usable_gib is not None and others > TOLERANCE_GIB:
+            usable = round(max(0.0, card.usable_gib - others), 2)
+            card = replace(card, usable_gib=usable, others_gib=round(others, 2))  # noqa: PLW2901
+        found.append(card)
+    return tuple(found)
 
 
 def ram() -> tuple[float, float]:
@@ -170,7 +183,17 @@ def _why_no_nvml(code: int | None) -> str | None:
             "The farm may not use this PC's graphics cards (no permission). Put its user into the group that owns /dev/nvidia0 and "
             "start it again: `sudo usermod -aG $(stat -c %G /dev/nvidia0) $USER`"
         )
-    return None
+    if code == pynvml.NVML_ERROR_OPERATING_SYSTEM:  # in NVIDIA's words; seen under WSL
+        return (
+            "Windows does not let WSL use this PC's graphics cards (the operating system has blocked the request). Update NVIDIA's driver "
+            "in Windows, and WSL with `wsl.exe --update`; then `wsl.exe --shutdown`"
+        )
+    if code in (None, pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_GPU_NOT_FOUND):
+        return None
+    return (
+        f"This PC's NVIDIA driver does not start ({pynvml.NVMLError(code)}), so its graphics cards cannot be used. Restart the PC; if "
+        "that does not help, install the driver again. All is well when they are shown by `nvidia-smi`"
+    )
 
 
 def _lost_notice(lost: list[str]) -> str:

@@ -14,7 +14,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from farm.planning.rules import architecture_trouble, driver_trouble, kernel_trouble, no_cuda_trouble
+from farm.planning.rules import (
+    architecture_trouble,
+    driver_trouble,
+    kernel_trouble,
+    load_trouble,
+    no_cuda_trouble,
+)
+from node_agent.apart import run_apart
 from node_agent.card_process import card_environment
 
 log = logging.getLogger(__name__)
@@ -34,16 +41,7 @@ def card_trouble_apart(
     facts = json.dumps([name, driver, capability])
     sees = card_environment(card_id) if card_id else {}
     try:
-        # -P: a folder called like a package of ours, where Ray happens to stand, must not take its place.
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", __name__],
-            input=facts,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT_S,
-            env={**os.environ, **sees},
-        )
+        done = run_apart(__name__, limit_s=LIMIT_S, environment={**os.environ, **sees}, given=facts)
         found: str | None = json.loads(done.stdout.splitlines()[-1])["trouble"]
     except subprocess.TimeoutExpired:
         return f"{name} did not finish a small computation within {LIMIT_S:.0f} s. Restart that PC."
@@ -66,9 +64,7 @@ def card_trouble(
     try:
         torch = import_module("torch")
     except (ImportError, OSError) as error:  # a half-installed torch: a library of CUDA's is missing
-        return (
-            f"torch cannot be loaded on that PC: {_first_line(error)} Install it again: `sh deploy/setup.sh`."
-        )
+        return load_trouble(capability, _first_line(error))
     return ask(torch, name, driver, capability)
 
 

@@ -11,10 +11,10 @@ from node_agent import probe
 
 
 def pip_arguments(cards: Iterable[CardReport]) -> str:
-    """The build that serves most of the cards, as "torch==2.13.0 --index-url URL"; empty where no card needs one."""
+    """The build that serves most of the cards, as "torch==2.13.0+cu126 --index-url URL"; empty where no card needs one."""
     gpus = [card.compute_capability or OLDEST_SERVED for card in cards if card.kind is CardKind.CUDA]
     build = build_for_all(gpus) if gpus else None
-    return f"torch=={build.torch} --index-url {build.index}" if build is not None else ""
+    return build.pip_arguments if build is not None else ""
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from farm.catalogue.models import builtin_models
 from farm.errors import FarmError
 from farm.model import MemoryPlan, RenderSettings
 from farm.video import verify
+from node_agent.apart import run_apart
 from node_agent.encode import encode
 from node_agent.pipelines.animatic import open_model
 from node_agent.pipelines.base import Frame, RenderRequest, Unheard
@@ -38,15 +39,7 @@ OFF = 2
 def render_trouble_apart(name: str) -> str | None:
     """What `render_trouble` says, asked in a process of its own; `name` is the card's."""
     try:
-        # -P: a folder called like a package of ours, where Ray happens to stand, must not take its place.
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", __name__],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT_S,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        )
+        done = run_apart(__name__, limit_s=LIMIT_S, environment={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     except subprocess.TimeoutExpired:
         return f"{name} did not finish a tiny render within {LIMIT_S:.0f} s. Look at that PC's disk and memory, then restart it."
     if done.returncode == 0:

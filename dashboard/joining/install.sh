@@ -108,11 +108,11 @@ install_farm() {
     install --no-deps --force-reinstall "$place/$wheel"
 }
 
-# $1 is as in "torch==2.13.0 --index-url URL": which build suits the cards is known to the farm (farm/catalogue/rules.toml).
+# $1 is as in "torch==2.13.0+cu126 --index-url URL": which build suits the cards is known to the farm (farm/catalogue/rules.toml).
 install_torch() {
     say "Installing $1; this is large ..."
     if [ -n "${FARM_INSTALL_FROM:-}" ]; then
-        install "${1%% *}"
+        install "${1%%[+ ]*}" # whatever build is there
     else
         # shellcheck disable=SC2086 # these are several words
         install --extra-index-url https://pypi.org/simple $1

@@ -68,9 +68,14 @@ class TorchBuild:
     source: str
 
     @property
+    def pip_arguments(self) -> str:
+        """What pip is to install. The build is named: to pip any other of the version, if it is there, would do."""
+        return f"torch=={self.torch}+cu{self.cuda[0]}{self.cuda[1]} --index-url {self.index}"
+
+    @property
     def command(self) -> str:
         """What installs it."""
-        return f"pip install torch=={self.torch} --index-url {self.index}"
+        return f"pip install {self.pip_arguments}"
 
 
 @dataclass(frozen=True, slots=True)

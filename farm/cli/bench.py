@@ -31,12 +31,14 @@ def bench(
     from farm.catalogue.models import load_models
     from farm.settings import DataDirectory, FarmSettings
     from node_agent.bench import within_limits
-    from node_agent.probe import cards
+    from node_agent.probe import beside_others, cards
 
     settings = FarmSettings()
     directory = DataDirectory((data or settings.data).expanduser().absolute())
     rows = load_models(settings.models_file)
-    chosen = [(said, _row_for(said, model, rows)) for said in _chosen(cards("local", rows), card)]
+    found = beside_others(_chosen(cards("local", rows), card))
+    chosen = [(said, _row_for(said, model, rows)) for said in found]
+    _say_what_is_missing(found)
     plans = [
         (said, row, within_limits(row, setting)) for said, row in chosen for setting in article().settings
     ]
@@ -63,6 +65,19 @@ def _chosen(found: "tuple[CardReport, ...]", wanted: str | None) -> "list[CardRe
         known = ", ".join(f"{said.id} ({said.name})" for said in found)
         raise BadInputError("card", f"{which} of this PC begins with {wanted!r}.", f"Name one of {known}.")
     return fitting
+
+
+def _say_what_is_missing(found: "tuple[CardReport, ...]") -> None:
+    """What is worth knowing before minutes of measuring: a graphics card that does not answer, or one that is not free."""
+    for said in found:
+        if said.notice is not None:
+            typer.echo(said.notice, err=True)
+        if said.others_gib:
+            typer.echo(
+                f"Other programs hold {said.others_gib:.1f} GiB of {said.name}, so it gets a leaner memory plan. For the whole "
+                "card end them (`farm local pause` for the farm itself), and bench again.",
+                err=True,
+            )
 
 
 def _row_for(said: "CardReport", wanted: str | None, rows: "dict[str, ModelRow]") -> "ModelRow":
@@ -94,10 +109,12 @@ def _run(plans: "list[tuple[CardReport, ModelRow, Any]]", kept: Path) -> "list[B
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from farm.cli.sample import write_sample
-    from farm.cli.show import console
+    from farm.cli.show import console, writing
     from node_agent.bench import bench as run_one
 
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    with writing(kept):  # now, and not after minutes of measuring
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.open("a").close()
     results = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with (
@@ -114,7 +131,7 @@ def _run(plans: "list[tuple[CardReport, ModelRow, Any]]", kept: Path) -> "list[B
 
             result = run_one(row, said, setting, picture, tell)
             progress.remove_task(task)
-            with kept.open("a", encoding="utf-8") as file:
+            with writing(kept), kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(result)) + "\n")
             results.append(result)
     return results

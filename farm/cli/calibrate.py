@@ -93,9 +93,14 @@ def _measured(row: "ModelRow", command: str) -> dict[str, Any]:
 def _write(name: str, data: dict[str, Any], target: Path) -> None:
     """Appears whole or not at all, and only if the planner can read it."""
     from farm.catalogue.networks import network_from_dict
+    from farm.cli.show import writing
     from node_agent.engine.fit import as_text
 
     network_from_dict(name, data)
     half = target.with_name(f".{target.name}.half")
-    half.write_text(as_text(data), encoding="utf-8")
-    half.replace(target)
+    with writing(target):
+        try:
+            half.write_text(as_text(data), encoding="utf-8")
+            half.replace(target)
+        finally:
+            half.unlink(missing_ok=True)

@@ -83,7 +83,7 @@ def submit(
             metavar="CLIP.mp4",
             exists=True,
             dir_okay=False,
-            help="Make this clip again: its settings and picture, save what other options change.",
+            help="Make this clip (MP4, GIF or WebP) again: its settings and picture, save what other options change.",
         ),
     ] = None,
     other_picture: Annotated[

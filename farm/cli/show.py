@@ -1,12 +1,15 @@
 """What the client verbs share: their options, and how tables, times and sizes look."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
 Head = Annotated[
@@ -19,6 +22,24 @@ Token = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextmanager
+def writing(target: "Path") -> Iterator[None]:
+    """Around writing a file that a verb makes: what the disk refuses is told with the file.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    from farm.errors import ConfigurationError
+
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot write {target}: {error.strerror or error}.",
+            "Make room there, or name a folder that you may write.",
+        ) from error
 
 
 def console(*, err: bool = False) -> "Console":

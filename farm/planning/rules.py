@@ -62,6 +62,12 @@ def no_cuda_trouble(name: str, capability: Capability | None, torch_version: str
     return f"This torch ({torch_version}) was built without CUDA and cannot use {name}: {_install(capability or (5, 0))}"
 
 
+def load_trouble(capability: Capability | None, said: str) -> str:
+    """What to say of a torch that is installed and cannot be loaded; `said` are its own words."""
+    again = _install(capability or (5, 0)).replace("pip install", "pip install --force-reinstall", 1)
+    return f"torch cannot be loaded on that PC ({said.rstrip('.')}): {again}"
+
+
 def driver_trouble(name: str, driver: str | None, cuda: str, capability: Capability | None, said: str) -> str:
     """What to say when CUDA does not start on a card: `cuda` is torch's version of it, `said` are the library's own words."""
     least = least_driver(cuda)

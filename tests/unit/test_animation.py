@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,14 @@ import pytest
 from PIL import Image, ImageFilter, ImageSequence
 
 from dashboard.animations import MOST_WAITING, Animation, Animations
+from farm.again import describe, read_recipe
 from farm.animation import ClipFormat, format_of
 from farm.errors import BadInputError, FarmError
+from farm.video import Metadata
 from node_agent.encode import encode
 from node_agent.pipelines.base import Frame
 from tests.pictures import street
+from tests.storage import SETTINGS
 
 SIDE = 96
 
@@ -30,8 +34,11 @@ def frames(count: int, side: int = SIDE) -> Iterator[Frame]:
         yield np.ascontiguousarray(field[:, 2 * index : 2 * index + side])
 
 
-def clip(path: Path, count: int = 12, fps: int = 8, side: int = SIDE) -> Path:
-    return encode(frames(count, side), path, fps=fps, width=side, height=side, count=count, metadata={}).video
+def clip(
+    path: Path, count: int = 12, fps: int = 8, side: int = SIDE, metadata: Metadata | None = None
+) -> Path:
+    shape = {"width": side, "height": side, "count": count}
+    return encode(frames(count, side), path, fps=fps, **shape, metadata=metadata or {}).video
 
 
 def make(folder: Path, source: Path, kind: ClipFormat, *, fps: int = 8, loop: int = 0) -> Animation:
@@ -133,6 +140,36 @@ def test_a_clip_of_one_frame(tmp_path: Path) -> None:
     for kind in (ClipFormat.GIF, ClipFormat.WEBP):
         with Image.open(make(tmp_path / "cache", source, kind).path) as image:
             assert image.size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("kind", [ClipFormat.GIF, ClipFormat.WEBP])
+@pytest.mark.parametrize("count", [1, 5])
+def test_it_says_how_it_was_made_and_is_the_same_animation(
+    tmp_path: Path, kind: ClipFormat, count: int
+) -> None:
+    """Only the MP4 had model, settings and seed in it: a GIF or WebP could not be made again."""
+    said = describe(replace(SETTINGS, prompt='"\u732b" ' * 60), input_sha256="ab" * 32, draft=True)
+    source = clip(tmp_path / "v.mp4", count, metadata=said)
+    made = make(tmp_path / "cache", source, kind, loop=3)
+    assert made.sha256 == hashlib.sha256(made.path.read_bytes()).hexdigest()
+    assert read_recipe(made.path) == read_recipe(source)
+    bare = make(tmp_path / "other", clip(tmp_path / "bare.mp4", count), kind, loop=3).path
+    assert [part.tolist() for part in map(np.asarray, read(made.path))] == [
+        part.tolist() for part in map(np.asarray, read(bare))
+    ]
+    with Image.open(made.path) as image, Image.open(bare) as without:
+        assert image.info.get("loop") == without.info.get("loop")
+    with pytest.raises(BadInputError, match="does not say how it was made") as caught:
+        read_recipe(bare)
+    assert "the clip's MP4" in caught.value.remedy
+
+
+@pytest.mark.parametrize("kind", [ClipFormat.GIF, ClipFormat.WEBP])
+def test_half_of_one_is_no_clip(tmp_path: Path, source: Path, kind: ClipFormat) -> None:
+    half = tmp_path / f"half.{kind}"
+    half.write_bytes(make(tmp_path / "cache", source, kind).path.read_bytes()[:20])
+    with pytest.raises(BadInputError, match="is not a complete MP4, GIF or WebP"):
+        read_recipe(half)
 
 
 def test_it_is_made_once_and_then_kept(tmp_path: Path, source: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,15 @@ import pytest
 
 from farm.catalogue.article import BenchSetting, article
 from farm.catalogue.models import builtin_models
+from farm.cli import calibrate
 from farm.cli.sample import write_sample
+from farm.errors import ConfigurationError
 from farm.model import CardKind, MemoryPlan
 from farm.own_bench import BenchResult
+from farm.planning.plans import streamed_gib
 from farm.wire import CardReport
 from node_agent import bench as bench_module
-from node_agent.bench import bench, limit_s, within_limits
+from node_agent.bench import bench, choose_plan, limit_s, within_limits
 from tests.farm_verbs import run_apart, run_here
 from tests.storage import SETTINGS
 
@@ -67,7 +71,46 @@ def test_a_render_that_fails_is_a_result_with_its_reason(tmp_path: Path) -> None
 def test_a_card_without_room_for_any_plan_is_a_result(tmp_path: Path) -> None:
     tiny = CardReport("GPU-1", CardKind.CUDA, "GT 710", vram_gib=1.0, usable_gib=0.4)
     found = bench(builtin_models()["i2vgen-xl"], tiny, SMALL, tmp_path / "any.png", lambda *_: None)
-    assert found.failure == "no memory plan fits this card"
+    assert found.failure == "no memory plan fits what is free of this card and of its PC's memory now"
+
+
+def test_weights_stream_from_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bench counted on all of its PC's memory: beside other programs it asked for what was not there, which a job never does."""
+    row = builtin_models()["i2vgen-xl"]
+    small = CardReport(
+        "GPU-1",
+        CardKind.CUDA,
+        "GTX 1650",
+        vram_gib=4.0,
+        usable_gib=3.4,
+        compute_capability=(7, 5),
+        ram_gib=16.0,
+    )
+
+    def streamed(free_gib: float) -> float:
+        monkeypatch.setattr("node_agent.hostram.free_ram_gib", lambda: free_gib)
+        choice = choose_plan(row, small, replace(SETTINGS, model=row.name, width=512, height=512, frames=16))
+        assert choice is not None
+        return streamed_gib(row, choice.plan)
+
+    alone = streamed(14.0)
+    assert alone > 1.5
+    assert streamed(alone + 0.5) <= alone - 0.5
+    monkeypatch.setattr("node_agent.hostram.free_ram_gib", lambda: 0.0)
+    assert bench(row, replace(small, usable_gib=1.8), SMALL, Path("any"), lambda *_: None).failure is not None
+
+
+def test_what_is_not_free_is_said_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PC whose driver did not start was benched as a CPU without a word."""
+    monkeypatch.setattr("node_agent.probe.cards", lambda *_: (replace(CPU, notice="Restart the PC."),))
+    monkeypatch.setattr("farm.cli.bench._run", lambda *_: [])
+    done = run_here(["bench", "--data", str(tmp_path)])
+    assert (done.returncode, done.stderr) == (0, "Restart the PC.\n")
+    taken = replace(CPU, others_gib=1.25)
+    monkeypatch.setattr("node_agent.probe.beside_others", lambda _cards: (taken,))
+    assert "hold 1.2 GiB of CPU (a test's)" in run_here(["bench", "--data", str(tmp_path)]).stderr
 
 
 class Card:
@@ -111,6 +154,8 @@ def test_a_card_that_torch_does_not_serve_is_a_result_in_clear_words(card: Card)
     for _ in range(2):
         assert card.bench("echo should not run >&2; exit 9").failure == card.trouble.rstrip(".")
     assert card.asked == [("GTX 1080", "550.120", (6, 1), "GPU-1")], "torch is loaded once for all rows"
+    card.said = replace(card.said, trouble="It is split.")
+    assert card.bench("exit 9").failure == "It is split"
 
 
 def test_a_card_that_hangs_does_not_hang_the_bench(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +186,6 @@ def test_benches_calibrations_and_workers_have_one_environment(
     card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Benches and calibrations were measured with torch's other allocator, and the head learned from them for the workers."""
-    from farm.cli import calibrate
     from node_agent import agent as agent_module
 
     expected = {
@@ -186,6 +230,23 @@ def test_the_verb_keeps_results_and_shows_the_article(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == said["results"]
     assert [row["setting"]["name"] for row in said["results"]] == ["standard", "low-spec"]
     assert len(said["article"]["rows"]) == 5
+
+
+def test_results_that_cannot_be_kept_are_said_before_they_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the disk refused was a fault of the farm's own code, with a trace."""
+    monkeypatch.setattr("node_agent.bench.bench", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    done = run_here(["bench", "--data", str(tmp_path / "file")])
+    assert done.returncode == 1
+    assert f"Cannot write {tmp_path / 'file' / 'bench.jsonl'}: " in done.stderr
+
+    measured = json.loads((resources.files("farm.catalogue") / "networks" / "svd.json").read_text())
+    (tmp_path / "svd.json").mkdir()
+    with pytest.raises(ConfigurationError, match=r"Cannot write .*svd\.json: Is a directory"):
+        calibrate._write("svd", measured, tmp_path / "svd.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "svd.json"]
 
 
 def test_a_wrong_card_or_model_is_named(tmp_path: Path) -> None:

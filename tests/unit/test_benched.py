@@ -45,6 +45,15 @@ def test_a_node_tells_the_newest_row_of_each_of_its_cards(tmp_path: Path) -> Non
     assert NodeBenched([other]).of([GPU]) == ()
 
 
+def test_a_damaged_line_hides_no_other(tmp_path: Path) -> None:
+    """Bytes that are no text ended each of the node's reports to the head."""
+    file = tmp_path / "bench.jsonl"
+    write(file, ROW)
+    with file.open("ab") as damaged:
+        damaged.write(b'\xff\xfe\0\0\n{"at": "2026-')
+    assert NodeBenched([file]).of([GPU]) == (ROW,)
+
+
 def test_a_file_is_read_again_only_when_it_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

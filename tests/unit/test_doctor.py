@@ -60,7 +60,7 @@ def test_a_pc_on_which_all_is_well_has_nothing_to_mend() -> None:
 
 NO_KERNEL = (
     "This torch (2.13.0+cu130) was built for sm_75 and newer, GTX 1080 is sm_61 (Pascal): install torch 2.13.0 from PyTorch's cu126 "
-    "index: `pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cu126`"
+    "index: `pip install torch==2.13.0+cu126 --index-url https://download.pytorch.org/whl/cu126`"
 )
 WRONG: dict[str, tuple[dict[str, object], str, str, str]] = {
     "python too new": ({"python": "3.14.0", "head": None}, "python", "3.11 to 3.13", "apt-get install python3.11"),
@@ -73,7 +73,7 @@ WRONG: dict[str, tuple[dict[str, object], str, str, str]] = {
     ),
     "another farm": ({"member_of": "f2"}, "head", "another farm", "farm leave"),
     "wrong build": (
-        {"cards": (replace(PASCAL, trouble=NO_KERNEL),)}, "card", "sm_61", "pip install torch==2.13.0 --index-url"
+        {"cards": (replace(PASCAL, trouble=NO_KERNEL),)}, "card", "sm_61", "PIP install torch==2.13.0+cu126 --index-url"
     ),
     "old driver": ({"cards": (replace(PASCAL, driver="470.256.02"),)}, "driver", "525.60.13", "nvidia-driver"),
     "card that hangs": (
@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[dict[str, object], str, str, str]] = {
     "no driver": (
         {"cards": (CPU,), "torch": None, "undriven": ("0000:01:00.0",)}, "driver", "0000:01:00.0", "nvidia-driver"
     ),
-    "no torch": ({"torch": None}, "torch", "drafts only", "PIP install torch==2.13.0 --index-url"),
+    "no torch": ({"torch": None}, "torch", "drafts only", "PIP install torch==2.13.0+cu126 --index-url"),
     "no diffusers": ({"torch": replace(TORCH, diffusers=False)}, "torch", "diffusers", "PIP install diffusers"),
     "no ports": ({"ports": None}, "ports", "120 ports", "--ray-port"),
     "full disk": ({"disk_free_gib": 0.4}, "disk", "Only 0.4 GiB", "--home"),

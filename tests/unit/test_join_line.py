@@ -1,6 +1,7 @@
 """The lines of "Add a PC" and their scripts: what is in them, that each link of the chain of checksums holds, and that they parse."""
 
 import hashlib
+import os
 import platform
 import re
 import shutil
@@ -198,7 +199,10 @@ def test_an_address_that_a_shell_would_read_is_not_put_into_a_line(url: str, pla
 
 def test_the_torch_for_a_pc_is_chosen_by_its_cards() -> None:
     assert pip_arguments([CPU]) == ""
-    assert pip_arguments([PASCAL, CPU]) == "torch==2.13.0 --index-url https://download.pytorch.org/whl/cu126"
+    assert (
+        pip_arguments([PASCAL, CPU])
+        == "torch==2.13.0+cu126 --index-url https://download.pytorch.org/whl/cu126"
+    )
     assert pip_arguments([BLACKWELL]).endswith("cu130")
     assert pip_arguments([replace(PASCAL, compute_capability=None)]).endswith("cu126")
     assert pip_arguments([replace(PASCAL, compute_capability=(3, 5))]) == "", "no torch serves Kepler"
@@ -208,3 +212,20 @@ def test_no_token_looks_like_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     """One code in 64 began with a dash: PowerShell took it for a parameter's name."""
     monkeypatch.setattr("secrets.token_urlsafe", lambda _size: "-abc")
     assert new_token() == "_abc"
+
+
+def test_a_checkout_s_own_setup_installs_the_build_for_old_cards(tmp_path: Path) -> None:
+    """After `make test` the CPU build was there, which to pip is the same version: it stayed, and the PC's card was refused."""
+    (tmp_path / "deploy" / "lock").mkdir(parents=True)
+    for name in ("setup.sh", "constraints.txt", "lock/gpu.txt"):
+        shutil.copy(Path("deploy", name), tmp_path / "deploy" / name)
+    (tmp_path / "pyproject.toml").touch()
+    for place in ("bin/python3", ".venv/bin/python"):
+        python = tmp_path / place
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+        python.chmod(0o755)
+    path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    subprocess.run(["sh", str(tmp_path / "deploy" / "setup.sh"), "gpu"], env=path, check=True)
+    (line,) = (line for line in (tmp_path / "said").read_text().splitlines() if "torch==" in line)
+    assert set(pip_arguments([PASCAL]).split()) <= set(line.split())

@@ -101,6 +101,25 @@ def test_without_a_driver_the_pc_is_a_cpu(monkeypatch: pytest.MonkeyPatch, code:
     assert card.models == ("animatic",)
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (pynvml.NVML_ERROR_OPERATING_SYSTEM, "Windows does not let WSL use this PC's graphics cards"),
+        (pynvml.NVML_ERROR_UNKNOWN, "driver does not start (Unknown Error)"),
+        (pynvml.NVML_ERROR_GPU_IS_LOST, "driver does not start (GPU is lost)"),
+        (pynvml.NVML_ERROR_GPU_NOT_FOUND, None),
+    ],
+)
+def test_a_driver_that_does_not_start_is_told(
+    monkeypatch: pytest.MonkeyPatch, code: int, words: str | None
+) -> None:
+    """WSL without access to the card, and a container that lost it, joined as CPUs without a word."""
+    FakeNvml([RTX_2060], init_error=code).install(monkeypatch)
+    (card,) = probe.cards("n1", MODELS)
+    assert card.kind is CardKind.CPU
+    assert card.notice is None if words is None else words in (card.notice or "")
+
+
 def test_a_driver_without_cards_makes_the_pc_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     (card,) = probed(monkeypatch)
     assert card.id == "CPU-n1"
@@ -123,6 +142,16 @@ def test_the_cards_of_a_pc_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> 
     assert [card.ram_gib for card in probe.sharing(cards)] == [8.0, 8.0]
     assert [card.ram_gib for card in probe.sharing(cards[:1])] == [16.0]
     assert probe.sharing([replace(cards[0], ram_gib=None)])[0].ram_gib is None
+
+
+def test_who_works_outside_of_the_farm_gets_what_other_programs_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bench counted on all of a card on which a desktop and a browser held a gigabyte, and ran out of memory."""
+    desktop = replace(RTX_2060, graphics=((1, 300), (2, 724)))
+    used, free = probe.beside_others(probed(monkeypatch, desktop, RTX_3060))
+    assert (used.usable_gib, used.others_gib) == (4.4, 1.0)
+    assert (free.usable_gib, free.others_gib) == (11.4, None)
 
 
 def test_a_card_that_does_not_tell_of_its_slot_has_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,11 +147,14 @@ def test_the_build_that_is_advised_serves_the_card(capability: tuple[int, int]) 
 
 
 def test_a_card_that_torch_was_not_built_for_is_told_what_to_install() -> None:
-    """An upgrade of torch dropped Pascal and every render ended in "no kernel image is available" (gpustack#3625)."""
+    """An upgrade of torch dropped Pascal and every render ended in "no kernel image is available" (gpustack#3625).
+
+    Without the build in its name pip found that version installed already, and did nothing.
+    """
     said = architecture_trouble("GTX 1080", (6, 1), CU130, "2.13.0+cu130")
     assert said == (
         "This torch (2.13.0+cu130) was built for sm_75 and newer, GTX 1080 is sm_61 (Pascal): install torch 2.13.0 from PyTorch's "
-        "cu126 index: `pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cu126`"
+        "cu126 index: `pip install torch==2.13.0+cu126 --index-url https://download.pytorch.org/whl/cu126`"
     )
     assert architecture_trouble("GTX 1080", (6, 1), CU126, "2.13.0+cu126") is None
 

@@ -181,6 +181,12 @@ def test_a_model_this_pc_does_not_know_says_what_to_do(runner: Runner, spool: Sp
         ),
         (RuntimeError("CUDA driver error: out of memory"), FailureClass.OUT_OF_MEMORY),
         (
+            RuntimeError(
+                'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/pytorch/c10/cuda/CUDACachingAllocator.cpp":1131, please report a bug'
+            ),
+            FailureClass.OUT_OF_MEMORY,
+        ),
+        (
             RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
             FailureClass.OUT_OF_MEMORY,
         ),
@@ -199,6 +205,7 @@ def test_each_failure_has_its_class(error: Exception, expected: FailureClass) ->
     """Memory that the driver itself could not give was taken for a broken card, and an error without words ended in an IndexError.
 
     A broken cuDNN or driver, and a card that was gone, were errors of the program: the process went on with it and the card was not tested.
+    So was an allocator that ran out on a PC whose NVML does not answer.
     """
     kind, message, _ = explain(error)
     assert kind == expected

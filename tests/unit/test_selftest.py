@@ -1,14 +1,18 @@
 """A card's first computation, with another torch in the real one's place: only its edge is faked."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from node_agent import selftest
+from node_agent import apart, selftest
 from node_agent.selftest import ask, card_trouble, card_trouble_apart, computes
 from tests.fake_torch import FakeTorch
 
@@ -74,6 +78,8 @@ def test_a_pc_without_torch_has_nothing_to_test(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_torch_that_cannot_be_loaded_is_trouble_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its remedy was a script that does nothing the second time, and that a PC which joined by the line does not have."""
+
     def broken(_name: str) -> ModuleType:
         raise OSError("libcudart.so.12: cannot open shared object file: No such file or directory")
 
@@ -81,7 +87,10 @@ def test_a_torch_that_cannot_be_loaded_is_trouble_and_not_a_crash(monkeypatch: p
     monkeypatch.setattr(selftest, "import_module", broken)
     said = card_trouble(*PASCAL)
     assert said is not None
-    assert "libcudart.so.12: cannot open shared object file" in said
+    assert said == (
+        "torch cannot be loaded on that PC (libcudart.so.12: cannot open shared object file: No such file or directory): install torch "
+        "2.13.0 from PyTorch's cu126 index: `pip install --force-reinstall torch==2.13.0+cu126 --index-url https://download.pytorch.org/whl/cu126`"
+    )
 
 
 @pytest.mark.torch
@@ -144,3 +153,25 @@ def test_a_test_that_ends_without_an_answer_is_the_card_s_trouble(monkeypatch: p
     assert card_trouble_apart("GTX 1080", None, None) == (
         "GTX 1080 could not be tested: the test ended with 1. The worker's log has the rest."
     )
+
+
+def test_a_test_that_no_signal_ends_is_told_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A driver that hangs keeps a process from its death: its end was waited for without a limit, and the card said nothing for ever."""
+    stuck = tmp_path / "python"
+    stuck.write_text("#!/bin/sh\nexec sleep 60\n")
+    stuck.chmod(0o755)
+    killed: list[int] = []
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: killed.append(process.pid))
+    monkeypatch.setattr(selftest, "find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(sys, "executable", str(stuck))
+    monkeypatch.setattr(selftest, "LIMIT_S", 0.1)
+    monkeypatch.setattr(apart, "END_S", 0.1)
+    began = time.monotonic()
+    try:
+        said = card_trouble_apart("GTX 1080", None, None)
+    finally:
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+    assert said == "GTX 1080 did not finish a small computation within 0 s. Restart that PC."
+    assert len(killed) == 1
+    assert time.monotonic() - began < 30
