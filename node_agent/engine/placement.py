@@ -91,6 +91,11 @@ class Placement:
                     self._bring(name, self._plan.precision)
 
     @property
+    def replaced(self) -> bool:
+        """Whether another version of some part's files has come since they were opened."""
+        return any(part.replaced for part in self._parts.values())
+
+    @property
     def network(self) -> StreamedNetwork | None:
         """The denoiser's weights while they are on the card."""
         found = self._here.get(self._denoiser)
