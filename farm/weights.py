@@ -153,6 +153,8 @@ class Shelf:
     def put(self, manifest: Manifest) -> Path:
         """Takes the model that was made in `half` in use, in place of what was here; returns where it lies."""
         half, target = self.half(manifest.name), self.root / manifest.name
+        for file in manifest.files:
+            _to_disk(half / file.path)
         write_whole(half / MANIFEST, manifest_to_json(manifest))
         self._put_away(target)
         half.rename(target)
@@ -201,6 +203,12 @@ def write_whole(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file's bytes are on the disk: after a power cut a whole model must not be found short."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def size_of(directory: Path) -> int:
