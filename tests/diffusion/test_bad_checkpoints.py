@@ -290,7 +290,7 @@ def test_a_render_whose_model_is_replaced_under_way_says_so_and_the_next_takes_t
     """The picture was encoded by one version and decoded by the other."""
     directory = shutil.copytree(whole["i2vgen_xl"], tmp_path / "copy")
     model = i2vgen_xl.open_model(ModelRow("m", "M", "i2vgen_xl", str(directory)), "cpu")
-    with pytest.raises(FarmError, match="Another version of .* came while it was in use") as caught:
+    with pytest.raises(FarmError, match=r"Another version of .* came while it was in use") as caught:
         clip(model, plan=BY_STAGE, report=Meddling(lambda: newer(directory)))
     assert not isinstance(caught.value, MissingWeightsError), "it is there, and the card may try again"
     assert len(clip(model, plan=BY_STAGE)) == SETTINGS.frames
@@ -300,7 +300,7 @@ def test_a_model_that_is_removed_under_way_is_missing(whole: dict[str, Path], tm
     """`farm models rm` while a clip was made: the job ended with "an error of the program: FileNotFoundError"."""
     directory = shutil.copytree(whole["i2vgen_xl"], tmp_path / "copy")
     model = i2vgen_xl.open_model(ModelRow("m", "M", "i2vgen_xl", str(directory)), "cpu")
-    with pytest.raises(MissingWeightsError, match="vae.* cannot be read any more"):
+    with pytest.raises(MissingWeightsError, match=r"vae.* cannot be read any more"):
         clip(model, plan=BY_STAGE, report=Meddling(lambda: shutil.rmtree(directory)))
     with pytest.raises(MissingWeightsError, match="is not a directory on this PC"):
         clip(model, plan=BY_STAGE)
