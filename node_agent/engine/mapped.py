@@ -130,13 +130,13 @@ def names_of(module: nn.Module) -> list[tuple[tuple[str, ...], Tensor]]:
     return [(tuple(names), tensor) for names, tensor in found.values()]
 
 
-def _mark(file: Path) -> tuple[int, int, int] | None:
-    """What tells a file from another of its name; None for one that is not there."""
+def _mark(file: Path) -> tuple[int, int] | None:
+    """What tells a file from another of its name; None for one that is not there. No inode: over a network it may change by itself."""
     try:
         found = file.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns
 
 
 def _other(file: Path, what: str) -> MissingWeightsError:

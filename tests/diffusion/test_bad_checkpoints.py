@@ -259,13 +259,15 @@ class Meddling(Recorder):
 
 
 def newer(directory: Path) -> None:
-    """Another version takes a checkpoint's place, as a shelf puts it there: every file is another one."""
+    """Another version takes a checkpoint's place, as a shelf puts it there: every file has come later."""
     beside = shutil.copytree(directory, directory.with_name("newer"))
     edit_tensors(
         beside,
         "text_encoder",
         lambda tensors: tensors.update({name: one * 1.5 for name, one in tensors.items()}),
     )
+    for file in beside.rglob("*"):
+        file.touch()
     directory.rename(directory.with_name("older"))
     beside.rename(directory)
 
