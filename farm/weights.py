@@ -123,9 +123,12 @@ class Shelf:
         self.root = root
 
     def directory(self, name: str) -> Path | None:
-        """Where a model lies, whole; None where it is not here."""
+        """Where a model lies, whole; None where it is not here, or not ours to read."""
         found = self.root / name
-        return found if _NAME.fullmatch(name) and (found / MANIFEST).is_file() else None
+        try:
+            return found if _NAME.fullmatch(name) and (found / MANIFEST).is_file() else None
+        except OSError:
+            return None
 
     def manifest(self, name: str) -> Manifest | None:
         """The manifest of a model that is here; None for one that is not, or whose manifest cannot be read."""
