@@ -66,10 +66,10 @@ def pull_from_directory(
         WeightsTransferError: a file cannot be read or written.
     """
     checks.whole(source, row.pipeline)
-    names = {
-        f"{part.name}/{file.name}" for part in source.iterdir() if part.is_dir() for file in part.iterdir()
-    }
     index = json.loads((source / INDEX).read_text(encoding="utf-8"))
+    # Only where the model's parts are: what lies beside them, as a disk's lost+found, may not be ours to read.
+    parts = [place for place in source.iterdir() if place.name in index and place.is_dir()]
+    names = {f"{part.name}/{file.name}" for part in parts for file in part.iterdir()}
     paths = _checked(checks.wanted(index, names, str(source)))
     half = shelf.half(row.name)
     with _told(f"The weights of {row.name} could not be copied from {source}", half):
@@ -237,13 +237,24 @@ def _told(what: str, half: Path) -> Iterator[None]:
     except FarmError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _is_full(error):
             raise DiskFullError(
                 f"{what}: the disk of {half} is full. {size_text(size_of(half))} are there and kept.",
                 "Free space there and run the command again: it goes on where it stopped. `farm models rm MODEL` gives the space back.",
             ) from error
         message, remedy = _meaning(error)
         raise WeightsTransferError(f"{what}: {message}", remedy) from error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether the disk is full, or what this user may have of it."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    # huggingface_hub's faster way (hf_xet, in Rust) has errors of its own, which end with the system's in Rust's words.
+    return any(f"(os error {number})" in str(error) for number in _FULL)
 
 
 _AGAIN = "Run the command again: it goes on where it stopped."

@@ -123,9 +123,12 @@ class Shelf:
         self.root = root
 
     def directory(self, name: str) -> Path | None:
-        """Where a model lies, whole; None where it is not here."""
+        """Where a model lies, whole; None where it is not here, or not ours to read."""
         found = self.root / name
-        return found if _NAME.fullmatch(name) and (found / MANIFEST).is_file() else None
+        try:
+            return found if _NAME.fullmatch(name) and (found / MANIFEST).is_file() else None
+        except OSError:
+            return None
 
     def manifest(self, name: str) -> Manifest | None:
         """The manifest of a model that is here; None for one that is not, or whose manifest cannot be read."""
@@ -153,6 +156,8 @@ class Shelf:
     def put(self, manifest: Manifest) -> Path:
         """Takes the model that was made in `half` in use, in place of what was here; returns where it lies."""
         half, target = self.half(manifest.name), self.root / manifest.name
+        for file in manifest.files:
+            _to_disk(half / file.path)
         write_whole(half / MANIFEST, manifest_to_json(manifest))
         self._put_away(target)
         half.rename(target)
@@ -201,6 +206,12 @@ def write_whole(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file's bytes are on the disk: after a power cut a whole model must not be found short."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def size_of(directory: Path) -> int:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -41,6 +42,10 @@ class DamagedError(WeightsTransferError):
     """A file came with another hash than the manifest's. It was removed, and is fetched anew at the next try."""
 
 
+class BecameFullError(DiskFullError):
+    """The disk, or what this user may have of it, became full while a model came."""
+
+
 def fetch_model(
     shelf: Shelf,
     line: HeadShelf,
@@ -53,7 +58,8 @@ def fetch_model(
     """Brings a model onto the shelf. `progress` hears how many bytes are here by now; `whole` raises for a model that is not complete.
 
     Raises:
-        DiskFullError: there is no room; nothing half is left on a disk that became full.
+        DiskFullError: there is no room.
+        BecameFullError: there was none left on the way; nothing half is left.
         HeadUnreachableError, PausedError: it goes on from there at the next call.
         WeightsTransferError: a file is damaged, is not taken, or cannot be written.
         MissingWeightsError: all files came, and they are not a whole model; they were removed.
@@ -78,7 +84,7 @@ def fetch_model(
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             shutil.rmtree(half, ignore_errors=True)  # the space is its owner's
-            raise DiskFullError(
+            raise BecameFullError(
                 f"The disk of {half} became full while {manifest.name} was fetched; what had come was removed.",
                 "Free space there; the PC then fetches it again by itself.",
             ) from error
@@ -130,6 +136,8 @@ def _fetch_file(
                 hashed.update(piece)
                 progress(had + came)
                 _keep_pace(pace, len(piece))
+        out.flush()
+        os.fsync(out.fileno())  # a file without `.part` must be what was hashed, also after a power cut
     if came == file.bytes and hashed.hexdigest() == file.sha256:
         part.replace(target)
         return

@@ -7,11 +7,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from farm.catalogue.models import ModelRow
-from farm.errors import DiskFullError, FarmError, HeadUnreachableError
+from farm.errors import DiskFullError, FarmError, HeadUnreachableError, MissingWeightsError
 from farm.model import Coming
 from farm.weights import KEPT_FREE, Shelf
 from farm.wire import OfferedModel
-from node_agent.fetch import DamagedError, Pace, PausedError, drop_half, fetch_model, half_there
+from node_agent.fetch import (
+    BecameFullError,
+    DamagedError,
+    Pace,
+    PausedError,
+    drop_half,
+    fetch_model,
+    half_there,
+)
 from node_agent.head_shelf import ChangedMeanwhileError, HeadShelf
 from node_agent.pipelines.weights import check_weights
 
@@ -20,7 +28,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 10.0
 """How often the head is asked for what it has: a question of one short answer."""
 DAMAGED_TRIES = 3
-"""A bit that flips once is fetched anew; what comes damaged so often in a row is said."""
+"""A bit that flips once is fetched anew; what comes damaged so often in a row, or does not come at all, is said."""
 UNKNOWN = "that PC's catalogue has no such model. Update the farm there, or give it the models file that the head has (FARM_MODELS_FILE)."
 WHILE_WORKING = 20.0 * 2**20
 """Bytes a second while a card here works or its owner has one: a fifth of a gigabit line, and little of an old disk."""
@@ -30,10 +38,15 @@ REST_S = 600.0
 
 @dataclass(slots=True)
 class _Trial:
-    """How often a model came damaged, and until when it is left alone (monotonic seconds)."""
+    """How often in a row a model came damaged, or not a byte of it, and until when it is left alone (monotonic seconds).
+
+    `refused`: the version that came whole and is not one of this PC's model; fetching it again would change nothing.
+    """
 
     damaged: int = 0
+    silent: int = 0
     not_before: float = float("-inf")
+    refused: str = ""
 
 
 def allowed_pace(kept: Sequence[bool], *, at_work: bool, limit: float | None) -> float | None:
@@ -106,25 +119,37 @@ class Fetcher:
                 return
             self._drop(offer.removed)
             wanted = self._wanted()
-            due = self._due([model for model in offer.models if model.name in wanted])
+            due = self._due([model for model in offer.models if model.name in wanted], wanted)
             strange = [model for model in offer.models if model.name not in self._known]
             self._coming = {model.name: self._as_known(model) for model in due} | {
                 model.name: Coming(model.name, 0, model.bytes, UNKNOWN) for model in strange
             }
             for model in due:
-                if time.monotonic() < self._trials.setdefault(model.name, _Trial()).not_before:
+                trial = self._trials.setdefault(model.name, _Trial())
+                if time.monotonic() < trial.not_before or trial.refused == model.digest:
                     continue
                 if not self._fetch(line, model, wanted[model.name]):
                     return
 
-    def _due(self, offered: Iterable[OfferedModel]) -> list[OfferedModel]:
+    def _due(self, offered: Iterable[OfferedModel], rows: Mapping[str, ModelRow]) -> list[OfferedModel]:
         """What is to be fetched, the one that is nearest to its end first."""
         due = []
         for model in offered:
             here = self._shelf.manifest(model.name)
-            if here is None or here.digest != model.digest:
+            if here is None or here.digest != model.digest or not self._whole(rows[model.name]):
                 due.append(model)
         return sorted(due, key=lambda model: (model.bytes - half_there(self._shelf, model.name), model.name))
+
+    def _whole(self, row: ModelRow) -> bool:
+        """Whether what the shelf has is whole: a disk that fails, or a person, may have taken a file away since it came."""
+        directory = self._shelf.directory(row.name)
+        try:
+            if directory is not None:
+                check_weights(directory, row.pipeline)
+        except MissingWeightsError as error:
+            log.info("%s", error)
+            return False
+        return directory is not None
 
     def _as_known(self, model: OfferedModel) -> Coming:
         before = self._coming.get(model.name)
@@ -141,7 +166,7 @@ class Fetcher:
 
     def _fetch(self, line: HeadShelf, model: OfferedModel, row: ModelRow) -> bool:
         """Fetches one; False if no other should be tried now."""
-        trial = self._trials[model.name]
+        trial, before = self._trials[model.name], half_there(self._shelf, model.name)
         try:
             if self._pace() == 0:
                 return False
@@ -154,9 +179,16 @@ class Fetcher:
                 lambda here: self._told(model.name, here),
                 self._kept_free,
             )
-        except (PausedError, HeadUnreachableError) as why:
-            log.info("fetching %s stopped: %s", model.name, why or "its owner has the PC")
+        except PausedError:
+            log.info("fetching %s stopped: its owner has the PC", model.name)
             return False
+        except HeadUnreachableError as error:
+            log.info("fetching %s stopped: %s", model.name, error)
+            # A head that said what it has a moment ago, and gives nothing of this one, must not let the others wait for ever.
+            trial.silent = 0 if half_there(self._shelf, model.name) > before else trial.silent + 1
+            if trial.silent < DAMAGED_TRIES:
+                return False
+            self._trouble(model.name, error, rest_s=REST_S)
         except ChangedMeanwhileError:
             return False
         except DamagedError as error:
@@ -164,8 +196,13 @@ class Fetcher:
             trial.damaged += 1
             if trial.damaged >= DAMAGED_TRIES:
                 self._trouble(model.name, error, rest_s=REST_S)
+        except BecameFullError as error:
+            self._trouble(model.name, error, rest_s=REST_S)  # an owner's quota is seen only by filling it
         except DiskFullError as error:
             self._trouble(model.name, error, rest_s=0.0)  # looking whether there is room now costs nothing
+        except MissingWeightsError as error:
+            self._trouble(model.name, error, rest_s=0.0)
+            self._trials[model.name].refused = model.digest
         except FarmError as error:
             self._trouble(model.name, error, rest_s=REST_S)
         else:

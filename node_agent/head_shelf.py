@@ -1,5 +1,6 @@
 """The head's shelf of models, as a node reads it: over HTTP, with the node's own credential."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,12 +108,22 @@ class HeadShelf:
         if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.CONFLICT):
             raise ChangedMeanwhileError("The head's models have changed meanwhile.", "It is asked again.")
         if answer.is_error:
+            said, remedy = _problem(answer.read())
             raise HeadUnreachableError(
-                f"The head at {self._head} does not give its models: HTTP {answer.status_code}.",
-                "It is asked again; the dashboard's log on the head says more.",
+                said or f"The head at {self._head} does not give its models: HTTP {answer.status_code}.",
+                remedy or "It is asked again; the dashboard's log on the head says more.",
             )
 
     def _silent(self, error: Exception) -> HeadUnreachableError:
         return HeadUnreachableError(
             f"The head at {self._head} does not answer ({type(error).__name__}).", "It is asked again."
         )
+
+
+def _problem(body: bytes) -> tuple[str, str]:
+    """What the head itself says is wrong, and its remedy; empty where it does not."""
+    try:
+        told = json.loads(body)
+        return str(told["detail"]), str(told["remedy"])
+    except (ValueError, KeyError, TypeError):
+        return "", ""

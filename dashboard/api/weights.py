@@ -8,7 +8,7 @@ from starlette.responses import FileResponse, Response
 
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented
-from farm.errors import ConflictError, NotFoundError
+from farm.errors import ConflictError, NotFoundError, WeightsTransferError
 from farm.weights import Manifest, Shelf, manifest_to_json
 from farm.wire import OfferedModel, WeightsOffer
 
@@ -42,7 +42,7 @@ def manifest(farm: Farm, name: str) -> Response:
     "/models/{name}/files/{path:path}",
     summary="A file of a model",
     response_class=FileResponse,
-    responses=documented(401, 404, 409, 416, 422, s206="The asked range of bytes"),
+    responses=documented(401, 404, 409, 416, 422, 503, s206="The asked range of bytes"),
 )
 def file(
     farm: Farm,
@@ -57,8 +57,14 @@ def file(
                 raise ConflictError(
                     f"The head has another version of {name} by now.", "Ask for its manifest."
                 )
+            place = farm.data.models / name / path
+            if not place.is_file():
+                raise WeightsTransferError(
+                    f"The head's own file {path} of {name} is missing.",
+                    f"Run `farm models pull {name}` on the head.",
+                )
             return FileResponse(
-                farm.data.models / name / path,
+                place,
                 media_type="application/octet-stream",
                 headers={"etag": f'"{sha256}"'},
             )

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from farm.errors import MissingWeightsError
+from farm.errors import FarmError, MissingWeightsError
 from node_agent.engine.streaming import Read
 
 Build = Callable[[], nn.Module]
@@ -37,17 +37,38 @@ class MappedPart:
         with torch.device("meta"):
             self.module = build().eval().requires_grad_(False)
         self._files = tuple(files)
+        self._marks = [_mark(file) for file in self._files]
         _make_indices(self.module)
         self._places = self._match(prefixes)
 
+    @property
+    def replaced(self) -> bool:
+        """Whether the files are no longer those that the module was held against."""
+        return self._marks != [_mark(file) for file in self._files]
+
     @contextmanager
     def open(self) -> Iterator[Read]:
-        """Reads tensors by the module's names, each a view of its file: copy it before the block ends."""
+        """Reads tensors by the module's names, each a view of its file: copy it before the block ends.
+
+        Raises:
+            MissingWeightsError: a file is gone, or cannot be read any more.
+            FarmError: another version has taken the files' place. What was read before would not belong to it.
+        """
         with ExitStack() as all_of_them:
-            opened = {
-                file: all_of_them.enter_context(safe_open(file, framework="pt", device="cpu"))
-                for file in self._files
-            }
+            opened: dict[Path, Any] = {}
+            for file in self._files:
+                try:
+                    opened[file] = all_of_them.enter_context(safe_open(file, framework="pt", device="cpu"))
+                except (OSError, SafetensorError) as error:
+                    raise MissingWeightsError(
+                        f"{file} cannot be read any more ({error}).",
+                        "Fetch the model's files on that PC again.",
+                    ) from error
+            if self.replaced:
+                raise FarmError(
+                    f"Another version of {self._files[0]} came while it was in use.",
+                    "The job will be tried again, with the new one.",
+                )
 
             def read(name: str) -> Tensor:
                 file, key = self._places[name]
@@ -107,6 +128,15 @@ def names_of(module: nn.Module) -> list[tuple[tuple[str, ...], Tensor]]:
     ).items():  # without them each name has a tensor of its own
         found.setdefault(id(tensor), ([], tensor))[0].append(name)
     return [(tuple(names), tensor) for names, tensor in found.values()]
+
+
+def _mark(file: Path) -> tuple[int, int] | None:
+    """What tells a file from another of its name; None for one that is not there. No inode: over a network it may change by itself."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _other(file: Path, what: str) -> MissingWeightsError:

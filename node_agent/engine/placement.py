@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 MIB: Final = 1024**2
 STORED: Final = torch.float16
-"""What weights are kept and cross the bus in, whatever computes."""
+"""What the denoiser's weights are kept and cross the bus in, whatever computes. Those that stay on the card are rounded to it too."""
 TILE_MIB: Final = 128
 """The working set of a VAE's layer in tiles: a quarter of a frame's at 1280x704."""
 
@@ -91,6 +91,11 @@ class Placement:
                     self._bring(name, self._plan.precision)
 
     @property
+    def replaced(self) -> bool:
+        """Whether another version of some part's files has come since they were opened."""
+        return any(part.replaced for part in self._parts.values())
+
+    @property
     def network(self) -> StreamedNetwork | None:
         """The denoiser's weights while they are on the card."""
         found = self._here.get(self._denoiser)
@@ -128,13 +133,14 @@ class Placement:
             self._send_away(name)
         streams = name == self._denoiser and self._stay is not None
         part = self._parts[name]
+        compute = _dtype(precision)
         with part.open() as read:
             network = StreamedNetwork(
                 part.module,
                 read,
                 self._device,
-                stored=STORED,
-                compute=_dtype(precision),
+                stored=STORED if name == self._denoiser else compute,
+                compute=compute,
                 stay=self._stay if streams else None,
                 ring_bytes=self._plan.ring_mib * MIB if streams else 0,
                 host=self._host if streams else None,

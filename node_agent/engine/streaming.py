@@ -66,9 +66,10 @@ class StreamedNetwork:
         """Brings the weights in.
 
         `stay` names the units (see `units.cut`) that stay on the card, None all of them; the small ones stay in any case. `ring_bytes`
-        is what the others pass through, counted in the type they are stored in; it is raised to the smallest that works. Weights stay
-        and are computed with in `compute`, are kept on the host and cross the bus in `stored`. `host` is the copy that an earlier
-        network of the same units left. `copies`: how often each copy is made, more than once to measure what a slower bus would do.
+        is what the others pass through, counted in the type they are stored in; it is raised to the smallest that works. All weights are
+        numbers of the type `stored`, in which they are kept on the host and cross the bus; they stay and are computed with in `compute`.
+        `host` is the copy that an earlier network of the same units left. `copies`: how often each copy is made, more than once to
+        measure what a slower bus would do.
         """
         self._network = network
         self._device = device
@@ -176,7 +177,9 @@ class StreamedNetwork:
         for unit in self._staying:
             flat = self._block[at : at + unit.elements]
             for held in unit.tensors:
-                flat[held.first : held.last].copy_(read(held.name).reshape(-1))
+                # By way of the type they are stored in, as those that stream come: or a file in single precision gave another clip
+                # under each share.
+                flat[held.first : held.last].copy_(read(held.name).reshape(-1).to(self._stored))
             self._bind(unit, flat)
             at += unit.elements
 

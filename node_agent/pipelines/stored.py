@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from farm.errors import MissingWeightsError
+from farm.weights import MANIFEST
 
 VARIANT: Final = "fp16"
 """The variant of the files that is taken where a part has it: half the size, and what the cards use."""
@@ -232,12 +233,26 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def broken(file: Path, what: str) -> MissingWeightsError:
     """The error that says what is wrong with a file of a checkpoint."""
-    return MissingWeightsError(f"{file} is not usable: {what}.", "Delete that file and download it again.")
+    whole = file.parent if file.name == "model_index.json" else file.parent.parent
+    remedy = _from_the_head(whole) or "Delete that file and download it again."
+    return MissingWeightsError(f"{file} is not usable: {what}.", remedy)
 
 
 def again(directory: Path, patterns: tuple[str, ...] = PATTERNS) -> str:
-    """How to complete a checkpoint: a download where it lies in the cache, else by copying it once more."""
+    """How to complete a checkpoint: by the farm where it brought it, a download where it lies in the cache, else a copy."""
+    by_farm = _from_the_head(directory)
+    if by_farm:
+        return by_farm
     for parent in (directory, *directory.parents):
         if parent.name.startswith("models--"):
             return download_hint("/".join(parent.name.split("--")[1:]), patterns)
     return f"Copy the whole checkpoint to {directory} again."
+
+
+def _from_the_head(directory: Path) -> str:
+    """How to mend a checkpoint that the farm keeps itself; empty for another."""
+    if not (directory / MANIFEST).is_file():
+        return ""
+    return (
+        f"A PC of the farm fetches it again by itself; on the head run `farm models pull {directory.name}`."
+    )

@@ -100,11 +100,14 @@ def find_weights(source: str, cache: Path | None = None) -> Path:
             )
         except OSError:
             snapshot = snapshots / "main"
-    if not snapshot.is_dir():
-        raise MissingWeightsError(
-            f"The weights of {source} are not on this PC: nothing in {folder}.", download_hint(source)
-        )
-    return snapshot
+    try:
+        if snapshot.is_dir():
+            return snapshot
+    except OSError as error:
+        raise _unreadable(error, folder) from error
+    raise MissingWeightsError(
+        f"The weights of {source} are not on this PC: nothing in {folder}.", download_hint(source)
+    )
 
 
 def check_weights(directory: Path, pipeline: str) -> None:
@@ -115,6 +118,13 @@ def check_weights(directory: Path, pipeline: str) -> None:
     Raises:
         MissingWeightsError: it does not; names the file and what is wrong with it.
     """
+    try:
+        _check(directory, pipeline)
+    except OSError as error:
+        raise _unreadable(error, directory) from error
+
+
+def _check(directory: Path, pipeline: str) -> None:
     layout = layout_of(pipeline)
     index_file = directory / "model_index.json"
     index = read_json(index_file)
@@ -149,6 +159,13 @@ def has_weights(row: ModelRow, cache: Path | None = None) -> bool:
     except MissingWeightsError:
         return False
     return True
+
+
+def _unreadable(error: OSError, place: Path) -> MissingWeightsError:
+    return MissingWeightsError(
+        f"{error.filename or place} cannot be read ({error.strerror or type(error).__name__}).",
+        "Look at the disk, and give the user that the farm runs as the right to read it.",
+    )
 
 
 def _check_part(part: Path, library: str, class_name: str) -> None:

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from farm.catalogue.models import ModelRow
-from farm.errors import MissingWeightsError
+from farm.errors import FarmError, MissingWeightsError
 from farm.model import MemoryPlan
 from node_agent.pipelines import i2vgen_xl, svd
 from node_agent.pipelines.stored import weight_files
 from node_agent.pipelines.weights import check_weights, has_weights, layout_of
 from tests import checkpoints
-from tests.renders import Recorder
+from tests.renders import SETTINGS, Recorder, clip, edit_tensors
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -239,3 +240,69 @@ def test_a_model_that_could_not_be_loaded_loads_once_its_files_are_there(
     away.rename(file)
 
     model.load(MemoryPlan(), Recorder())
+
+
+BY_STAGE = MemoryPlan("by_stage")
+
+
+class Meddling(Recorder):
+    """Somebody does something to the model's files once the picture is encoded."""
+
+    def __init__(self, meddle: Callable[[], object]) -> None:
+        super().__init__()
+        self.meddle = meddle
+
+    def step(self, done: int, total: int) -> None:
+        super().step(done, total)
+        if done == 1:
+            self.meddle()
+
+
+def newer(directory: Path) -> None:
+    """Another version takes a checkpoint's place, as a shelf puts it there: every file has come later."""
+    beside = shutil.copytree(directory, directory.with_name("newer"))
+    edit_tensors(
+        beside,
+        "text_encoder",
+        lambda tensors: tensors.update({name: one * 1.5 for name, one in tensors.items()}),
+    )
+    for file in beside.rglob("*"):
+        file.touch()
+    directory.rename(directory.with_name("older"))
+    beside.rename(directory)
+
+
+def test_a_warm_model_whose_files_were_replaced_is_opened_anew(
+    whole: dict[str, Path], tmp_path: Path
+) -> None:
+    """It went on with what it held of the older version, and read the rest out of the newer one."""
+    directory = shutil.copytree(whole["i2vgen_xl"], tmp_path / "copy")
+    row = ModelRow("m", "M", "i2vgen_xl", str(directory))
+    warm = i2vgen_xl.open_model(row, "cpu")
+    before = clip(warm)
+    newer(directory)
+    after = clip(warm)
+    assert np.array_equal(after, clip(i2vgen_xl.open_model(row, "cpu")))
+    assert not np.array_equal(after, before)
+
+
+def test_a_render_whose_model_is_replaced_under_way_says_so_and_the_next_takes_the_new_one(
+    whole: dict[str, Path], tmp_path: Path
+) -> None:
+    """The picture was encoded by one version and decoded by the other."""
+    directory = shutil.copytree(whole["i2vgen_xl"], tmp_path / "copy")
+    model = i2vgen_xl.open_model(ModelRow("m", "M", "i2vgen_xl", str(directory)), "cpu")
+    with pytest.raises(FarmError, match=r"Another version of .* came while it was in use") as caught:
+        clip(model, plan=BY_STAGE, report=Meddling(lambda: newer(directory)))
+    assert not isinstance(caught.value, MissingWeightsError), "it is there, and the card may try again"
+    assert len(clip(model, plan=BY_STAGE)) == SETTINGS.frames
+
+
+def test_a_model_that_is_removed_under_way_is_missing(whole: dict[str, Path], tmp_path: Path) -> None:
+    """`farm models rm` while a clip was made: the job ended with "an error of the program: FileNotFoundError"."""
+    directory = shutil.copytree(whole["i2vgen_xl"], tmp_path / "copy")
+    model = i2vgen_xl.open_model(ModelRow("m", "M", "i2vgen_xl", str(directory)), "cpu")
+    with pytest.raises(MissingWeightsError, match=r"vae.* cannot be read any more"):
+        clip(model, plan=BY_STAGE, report=Meddling(lambda: shutil.rmtree(directory)))
+    with pytest.raises(MissingWeightsError, match="is not a directory on this PC"):
+        clip(model, plan=BY_STAGE)

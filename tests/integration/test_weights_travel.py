@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,7 +21,7 @@ from farm.errors import DiskFullError, HeadUnreachableError, MissingWeightsError
 from farm.model import Card, CardKind, Coming, Node
 from farm.pull import Checks, Watcher, pull_from_directory
 from farm.weights import Manifest, Shelf, manifest_to_json
-from node_agent import fetch
+from node_agent import fetch, fetcher
 from node_agent.fetcher import Fetcher
 from node_agent.head_shelf import HeadShelf
 from node_agent.pipelines.files import wanted_files
@@ -35,11 +36,11 @@ UNET = "unet/diffusion_pytorch_model.fp16.safetensors"
 ROW = builtin_models()[NAME]
 
 
-def pull(farm: RunningDashboard, directory: Path) -> Manifest:
+def pull(farm: RunningDashboard, directory: Path, row: ModelRow = ROW) -> Manifest:
     """What `farm models pull --from` does."""
     deaf = Watcher(total=lambda _size: None, more=lambda _size: None)
     return pull_from_directory(
-        ROW, directory, Shelf(farm.data.models), Checks(wanted_files, check_weights), deaf, kept_free=0
+        row, directory, Shelf(farm.data.models), Checks(wanted_files, check_weights), deaf, kept_free=0
     )
 
 
@@ -112,6 +113,46 @@ def test_a_model_comes_whole_and_is_asked_for_once(
     pc.has_exactly(manifest, source)
     pc.fetcher.look()
     assert pc.fetched == 1
+
+
+@pytest.mark.parametrize("kept", [None, 1_000_000])
+def test_a_file_that_a_pc_has_lost_comes_again(
+    farm: RunningDashboard, tmp_path: Path, source: Path, kept: int | None
+) -> None:
+    """A failing disk, a power cut or a person: the PC was without the model for good, since its list still named it."""
+    manifest = pull(farm, source)
+    pc = Pc(farm, tmp_path / "pc")
+    pc.fetcher.look()
+    file = tmp_path / "pc" / NAME / UNET
+    if kept is None:
+        file.unlink()
+    else:
+        os.truncate(file, kept)
+    with pytest.raises(MissingWeightsError) as caught:
+        check_weights(tmp_path / "pc" / NAME, ROW.pipeline)
+    assert caught.value.remedy == (
+        f"A PC of the farm fetches it again by itself; on the head run `farm models pull {NAME}`."
+    )
+    pc.fetcher.look()
+    pc.has_exactly(manifest, source)
+    assert pc.fetched == 2
+
+
+def test_what_is_in_use_after_a_power_cut_was_on_the_disk(
+    farm: RunningDashboard, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file's name came to the disk before its bytes: it was taken for hashed, and was short."""
+    synced: set[str] = set()
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{number}").readlink().name)
+        real(number)
+
+    manifest = pull(farm, source)
+    monkeypatch.setattr(os, "fsync", fsync)
+    Pc(farm, tmp_path / "pc").fetcher.look()
+    assert {f"{Path(file.path).name}.part" for file in manifest.files} <= synced
 
 
 class Cutting:
@@ -280,6 +321,51 @@ def test_an_incomplete_model_of_the_head_is_not_taken(
     assert (pc.shelf.directory(NAME), pc.shelf.half(NAME).exists()) == (None, False)
 
 
+def test_a_version_that_is_not_taken_is_not_fetched_again_and_again(
+    farm: RunningDashboard, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every ten minutes all of its gigabytes came, and were thrown away."""
+    manifest = pull(farm, source)
+    less = Manifest(NAME, "x", tuple(file for file in manifest.files if file.path != UNET))
+    kept = farm.data.models / NAME / "manifest.json"
+    kept.write_bytes(manifest_to_json(less))
+    tries: list[str] = []
+
+    def counted(*args: object) -> None:
+        tries.append("once")
+        fetch.fetch_model(*args)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(fetcher, "fetch_model", counted)
+    monkeypatch.setattr(fetcher, "REST_S", 0.0)
+    pc = Pc(farm, tmp_path / "pc")
+    pc.fetcher.look()
+    pc.fetcher.look()
+    assert (len(tries), pc.fetcher.coming[0].trouble is None) == (1, False)
+    kept.write_bytes(manifest_to_json(manifest))
+    pc.fetcher.look()
+    pc.has_exactly(manifest, source)
+
+
+def test_a_file_that_the_head_has_lost_is_said_and_other_models_come(
+    farm: RunningDashboard, tmp_path: Path, source: Path
+) -> None:
+    """Its answer was "HTTP 500", every ten seconds for ever, and no model behind it ever came."""
+    other = replace(ROW, name="other")
+    pull(farm, source)
+    (source / UNET).write_bytes(safetensors_bytes({"a": os.urandom(6_100_000)}))
+    pull(farm, source, other)
+    (farm.data.models / NAME / UNET).unlink()
+    pc = Pc(farm, tmp_path / "pc", rows={NAME: ROW, "other": other})
+    for _ in range(fetcher.DAMAGED_TRIES + 1):  # with the first some of the other files came
+        pc.fetcher.look()
+    (coming,) = pc.fetcher.coming
+    assert (coming.model, coming.trouble) == (
+        NAME,
+        f"The head's own file {UNET} of {NAME} is missing. Run `farm models pull {NAME}` on the head.",
+    )
+    assert pc.shelf.directory("other") is not None
+
+
 def test_an_owner_at_the_pc_stops_the_fetching_and_it_goes_on_after(
     farm: RunningDashboard, tmp_path: Path, source: Path
 ) -> None:
@@ -364,6 +450,11 @@ def test_a_disk_that_becomes_full_under_way_is_given_back(
     assert coming.trouble is not None
     assert "became full while i2vgen-xl was fetched" in coming.trouble
     assert files_of(small_disk) == {}
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    pc.fetcher.look()
+    assert pc.shelf.directory(NAME) is None, (
+        "it rests: a quota is seen only by filling it, gigabytes each time"
+    )
 
 
 def test_a_head_s_disk_that_is_full_is_said_and_what_came_is_kept(

@@ -107,6 +107,41 @@ def test_a_directory_is_taken_in_and_removed_again(tmp_path: Path, source: Path)
     assert (again.returncode, "The head has no weights of i2vgen-xl" in again.stderr) == (1, True)
 
 
+def test_what_lies_beside_the_parts_is_not_looked_into(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model at the top of a disk of its own: its lost+found is root's, and the command ended with a trace."""
+    (source / "lost+found").mkdir()
+    real = Path.iterdir
+
+    def iterdir(place: Path) -> Iterator[Path]:
+        if place.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(place))
+        return real(place)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    head = Head(tmp_path)
+    pulled = head.run_here("pull", "i2vgen-xl", "--from", str(source))
+    assert pulled.returncode == 0, pulled.stderr
+    only_what_is_needed(head.shelf, source)
+
+
+def test_a_disk_that_is_full_is_said_whichever_way_the_library_downloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its faster one raises no OSError: "the connection or the disk failed (RuntimeError)"."""
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("IO Error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", full)
+    head = Head(tmp_path)
+    pulled = head.run_here("pull", "i2vgen-xl")
+    assert pulled.returncode == 1
+    assert f"the disk of {head.shelf.half('i2vgen-xl')} is full" in " ".join(pulled.stderr.split())
+    assert "Free space there" in pulled.stderr
+
+
 def test_shards_are_taken_in_with_their_index(tmp_path: Path, source: Path) -> None:
     """Only single files were known: a sharded checkpoint "had no safetensors"."""
     shard_unet(source)

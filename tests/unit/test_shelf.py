@@ -1,5 +1,6 @@
 """A model on the shelf is whole or not there; manifests name nothing outside and no pickle."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,19 @@ def test_a_model_is_there_once_it_is_put_and_not_before(tmp_path: Path) -> None:
     assert shelf.directory("svd") == tmp_path / "svd"
     assert shelf.manifests() == [manifest]
     assert not shelf.half("svd").exists()
+
+
+def test_what_is_put_is_on_the_disk_before_it_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub leaves that to the system: a power cut right after a pull left a model with short files."""
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink().name)
+    )
+    shelf = Shelf(tmp_path)
+    shelf.put(made(shelf, "svd"))
+    assert synced == ["config.json", "manifest.json.new"]
 
 
 def test_a_newer_version_takes_the_place_of_the_older(tmp_path: Path) -> None:

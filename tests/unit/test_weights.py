@@ -1,9 +1,11 @@
 """Weights are found, and half of them is not taken for the whole. The files are written by hand, without torch."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +185,45 @@ def test_a_link_to_a_blob_that_is_gone_counts_as_missing(checkpoint: Path) -> No
     file.symlink_to(checkpoint / "blobs" / "gone")
 
     assert f"{file} is missing" in refusal(checkpoint).message
+
+
+def locked(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """As for a user who may not enter `place`; root, who runs tests too, may enter everything."""
+    for name in ("is_file", "is_dir"):
+        real = getattr(Path, name)
+
+        def look(path: Path, real: Callable[[Path], bool] = real) -> bool:
+            if place in path.parents:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path)
+
+        monkeypatch.setattr(Path, name, look)
+
+
+@pytest.mark.parametrize("part", ["", "tokenizer", "unet"])
+def test_what_may_not_be_read_is_missing_and_said(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """A cache that root filled: the PC's whole inventory failed with a PermissionError, and it never came to the farm."""
+    locked(monkeypatch, checkpoint / part)
+    error = refusal(checkpoint)
+    assert str(checkpoint / part) in error.message
+    assert "cannot be read (Permission denied)" in error.message
+    assert "the right to read it" in error.remedy
+
+
+def test_a_cache_or_a_shelf_that_may_not_be_read_has_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path / "models--ali-vilab--i2vgen-xl" / "snapshots" / "main")
+    shelf = Shelf(tmp_path / "shelf")
+    shelf.half("i2vgen-xl").mkdir(parents=True)
+    shelf.put(Manifest("i2vgen-xl", "head", ()))
+    locked(monkeypatch, tmp_path)
+    with pytest.raises(MissingWeightsError, match="Permission denied"):
+        find_weights(REPOSITORY, tmp_path)
+    assert has_weights(row(REPOSITORY), tmp_path) is False
+    assert shelf.directory("i2vgen-xl") is None
 
 
 @pytest.mark.parametrize("part", sorted(WEIGHTS))

@@ -95,8 +95,10 @@ class DiffusionModel(ABC):
         scheduler.set_timesteps(settings.steps, device=self._device)
 
     def load(self, plan: MemoryPlan, report: Report) -> None:
-        """See `VideoModel.load`. With the weights in place as `plan` says it does nothing."""
+        """See `VideoModel.load`. With the weights in place as `plan` says, and no others in their files by now, it does nothing."""
         plan = self._plan_here(plan)
+        if self._placement is not None and self._placement.replaced:
+            self.unload()
         if self._parts is not None and self._plan == plan:
             return
         with self._timed(report, "load"):
