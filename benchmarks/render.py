@@ -31,7 +31,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from farm.catalogue.models import builtin_models
-from farm.model import MemoryPlan, RenderSettings
+from farm.model import Attempt, AttemptStatus, Card, CardKind, MemoryPlan, RenderSettings
+from farm.planning.estimate import room_of, steps_and_rest
+from farm.planning.learned import learn, lesson_of, seconds_taken
 from farm.planning.memory import HELD, Room, peak_gib, step_seconds
 from farm.planning.plans import best_plan
 from node_agent.engine import allocator
@@ -77,6 +79,11 @@ def _sizes(model: str, *found: tuple[int, int, int, float]) -> tuple[tuple[Rende
     return tuple((replace(first, width=w, height=h, frames=f), cap) for w, h, f, cap in found)
 
 
+def _told(model: str, *found: tuple[int, int, int, int]) -> tuple[RenderSettings, ...]:
+    first = I2VGEN if model == "i2vgen-xl" else SVD
+    return tuple(replace(first, width=w, height=h, frames=f, steps=steps) for w, h, f, steps in found)
+
+
 MORE_SIZES = (
     *_sizes("i2vgen-xl", (448, 320, 16, 1.8), (704, 704, 8, 3.4), (512, 896, 16, 5.4), (1024, 576, 16, 3.4)),
     *_sizes("i2vgen-xl", (1024, 576, 16, 5.4), (640, 640, 16, 2.4), (640, 640, 32, 5.4), (384, 384, 24, 1.6)),
@@ -87,6 +94,20 @@ MORE_SIZES = (
     *_sizes("svd-xt", (768, 768, 20, 5.4), (960, 576, 25, 4.0), (640, 640, 25, 3.4), (1024, 576, 18, 7.4)),
 )
 """The same again, of every shape and length, for the peaks alone: `--only sizes` measures them in a run of their own."""
+
+
+TAUGHT = (
+    (
+        replace(I2VGEN, steps=25),
+        *_told("i2vgen-xl", (1280, 704, 16, 25), (768, 768, 16, 20), (512, 512, 8, 30)),
+    ),
+    (
+        replace(SVD, width=768, height=448, steps=25),
+        *_told("svd", (1024, 576, 14, 25), (1280, 704, 14, 20), (512, 512, 14, 25)),
+    ),
+)
+"""Three renders of the first teach the card what the others will take: `--only learned`, whole renders, in a run of their own."""
+LEARNED_CAP = 5.4
 
 
 MORE = "more sizes"
@@ -310,6 +331,32 @@ class Bench:
             decode_gib_per_megapixel=(found["parts_gib"]["decode"] - own) / megapixels, **found,
         )  # fmt: skip
 
+    def learned(self, first: RenderSettings, *others: RenderSettings) -> None:
+        """What three renders of one size foretell of others, as the scheduler foretells it; and what those then took."""
+        row, lessons = self.rows[first.model], []
+        card = Card(
+            "bench", "", CardKind.CUDA, torch.cuda.get_device_name(0).removeprefix("NVIDIA "), usable_gib=LEARNED_CAP,
+            vram_gib=torch.cuda.get_device_properties(0).total_memory / GIB, bus_gb_s=self.bus,
+            compute_capability=torch.cuda.get_device_capability(0),
+        )  # fmt: skip
+        for settings in (first, first, first, *others):
+            choice = best_plan(row, settings, room_of(row, card, LEARNED_CAP))
+            assert choice is not None
+            learned = learn(lessons)
+            foretold = steps_and_rest(row, card, settings, choice.plan)
+            found = self.render(settings, choice.plan, LEARNED_CAP)
+            attempt = Attempt(
+                "A", "J", 1, "", card.id, card.name, AttemptStatus.FINISHED, 0.0,
+                memory_plan=choice.plan, stage_seconds=found["parts_s"], peak_gib=found["reserved_gib"],
+            )  # fmt: skip
+            if settings is first:
+                lessons.insert(0, lesson_of(attempt, settings, row, card))
+            self.keep(
+                kind="learned", job=_name(settings), steps=settings.steps, teaches=settings is first,
+                catalogue_s=sum(foretold), foretold_s=learned.whole(*foretold), took_s=seconds_taken(found["parts_s"]),
+                denoise_s=found["parts_s"]["denoise"], step_s=found["step_s"],
+            )  # fmt: skip
+
     def stock(self, strategy: str, cap: float | None) -> None:
         """The stock pipeline at 512x512x16 with one of its own ways to save memory."""
         _clean()
@@ -461,6 +508,7 @@ def main() -> None:
             parts += [
                 ("sizes", lambda h=h: bench.planned(MORE, _name(h[0]), h[0], h[1], None)) for h in MORE_SIZES
             ]
+            parts += [("learned", lambda t=t: bench.learned(*t)) for t in TAUGHT]
         for name, part in parts:
             if asked.only and not any(
                 name.startswith(word) for word in (*asked.only.split(","), "resident", "scale")

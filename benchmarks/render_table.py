@@ -51,6 +51,7 @@ def table(rows: list[Row]) -> str:
     ]
     text += [f"| {job} | {row['reserved_gib']:.2f} | {row['step_s']:.3f} |" for job, row in whole.items()]
     text += _more([row for row in rows if row.get("card") == MORE and "step_s" in row])
+    text += _learned([row for row in rows if row["kind"] == "learned"])
     text += [
         "", "A bus slowed down to 3 and 6 GB/s by making each copy several times; the planner plans for that bus:", "",
         "| job | cap GiB | bus GB/s | s per step, predicted | measured | plan |", "|---|---|---|---|---|---|",
@@ -91,6 +92,26 @@ def _more(rows: list[Row]) -> list[str]:
         *(
             f"| {row['job']} | {row['cap']} | {row['predicted_gib']:.2f} | {row['reserved_gib']:.2f} | {share:.3f} | {row['plan']} |"
             for row, share in zip(rows, shares, strict=True)
+        ),
+    ]
+
+
+def _learned(rows: list[Row]) -> list[str]:
+    """What three renders of one size foretold of others (`--only learned`)."""
+    told = [row for row in rows if not row["teaches"]]
+    if not told:
+        return []
+    return [
+        "",
+        "What three renders of one size teach of others, whole renders under 5.4 GiB from the loaded model to the last frame "
+        "(`--only learned`; must be within 15 %):",
+        "",
+        "| job | steps | s, by the catalogue | after three renders of another size | it took | off |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row['job']} | {row['steps']} | {row['catalogue_s']:.1f} | {row['foretold_s']:.1f} | {row['took_s']:.1f} | "
+            f"{row['foretold_s'] / row['took_s'] - 1:+.0%} |"
+            for row in told
         ),
     ]
 
