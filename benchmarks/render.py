@@ -86,12 +86,12 @@ def _told(model: str, *found: tuple[int, int, int, int]) -> tuple[RenderSettings
 
 MORE_SIZES = (
     *_sizes("i2vgen-xl", (448, 320, 16, 1.8), (704, 704, 8, 3.4), (512, 896, 16, 5.4), (1024, 576, 16, 3.4)),
-    *_sizes("i2vgen-xl", (1024, 576, 16, 5.4), (640, 640, 16, 2.4), (640, 640, 32, 5.4), (384, 384, 24, 1.6)),
-    *_sizes("i2vgen-xl", (832, 480, 20, 4.2), (1152, 640, 10, 3.0), (512, 512, 40, 6.5), (1280, 704, 8, 2.2)),
-    *_sizes("i2vgen-xl", (576, 576, 12, 7.4), (1216, 704, 16, 4.4)),
-    *_sizes("svd", (512, 512, 14, 3.0), (640, 384, 14, 2.0), (896, 512, 10, 3.4), (1024, 576, 8, 2.4)),
-    *_sizes("svd", (576, 1024, 14, 4.4), (1280, 704, 14, 5.4)),
-    *_sizes("svd-xt", (768, 768, 20, 5.4), (960, 576, 25, 4.0), (640, 640, 25, 3.4), (1024, 576, 18, 7.4)),
+    *_sizes("i2vgen-xl", (640, 640, 16, 2.4), (640, 640, 32, 5.4), (384, 384, 24, 1.6), (832, 480, 20, 4.2)),
+    *_sizes("i2vgen-xl", (512, 512, 40, 6.5), (1280, 704, 8, 2.2)),
+    *_sizes("i2vgen-xl", (512, 512, 8, 1.3), (640, 384, 6, 1.8), (768, 512, 10, 2.0), (896, 512, 14, 3.4)),
+    *_sizes("svd", (512, 512, 14, 3.0), (640, 384, 14, 2.0), (1024, 576, 8, 2.4), (576, 1024, 14, 4.4)),
+    *_sizes("svd", (768, 576, 6, 2.4), (832, 448, 12, 3.0)),
+    *_sizes("svd-xt", (768, 768, 20, 5.4), (960, 576, 25, 4.0), (704, 448, 25, 2.6), (1152, 640, 16, 4.8)),
 )
 """The same again, of every shape and length, for the peaks alone: `--only sizes` measures them in a run of their own."""
 
@@ -355,6 +355,7 @@ class Bench:
                 kind="learned", job=_name(settings), steps=settings.steps, teaches=settings is first,
                 catalogue_s=sum(foretold), foretold_s=learned.whole(*foretold), took_s=seconds_taken(found["parts_s"]),
                 denoise_s=found["parts_s"]["denoise"], step_s=found["step_s"],
+                predicted_gib=choice.peak_gib, reserved_gib=found["reserved_gib"],
             )  # fmt: skip
 
     def stock(self, strategy: str, cap: float | None) -> None:

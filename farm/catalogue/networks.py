@@ -9,7 +9,8 @@ import json
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
+from math import ceil
+from typing import Any, Literal
 
 from farm.errors import ConfigurationError
 
@@ -23,13 +24,31 @@ class UnitRow:
     share: float
 
 
+Cut = Literal["rows", "rows_and_lines", "each_pass", "lines"]
+"""Along what a layer is cut: the frames of the batch alone, or these and then their lines; within each pass of the batch, as a layer that
+looks along time; or so finely that every piece is as large as the others."""
+
+
+def largest_share(cut: Cut, pieces: int, frames: int, passes: int) -> float:
+    """The largest of so many pieces, as a share of the layer; `passes` of `frames` are in one batch. 16 rows in 3 pieces are 6, 5 and 5."""
+    if pieces <= 1:
+        return 1.0
+    if cut == "lines":
+        return 1 / pieces
+    if cut == "each_pass":
+        return 1 / (passes * ceil(pieces / passes))
+    rows = passes * frames
+    if pieces <= rows:
+        return ceil(rows / pieces) / rows
+    return 1 / rows if cut == "rows" else 1 / (rows * ceil(pieces / rows))
+
+
 @dataclass(frozen=True, slots=True)
 class LayerRow:
     """One layer's memory, MiB per work in fp16. `base` is what others hold when it begins.
 
-    Whole, it takes `whole` more; in p pieces `fixed + per_piece / p`. `working` is what its pieces are counted by: p is the smallest
-    number with `working / p` within the plan's `piece_mib`. A layer that looks along time is cut within each pass of the batch
-    (`each_pass`): its pieces are a multiple of the passes.
+    Whole, it takes `whole` more; in p pieces `fixed + per_piece * largest_share` of them. `working` is what its pieces are counted by: p
+    is the smallest number with `working / p` within the plan's `piece_mib`. `cut`: along what.
     """
 
     name: str
@@ -38,7 +57,7 @@ class LayerRow:
     fixed: float
     per_piece: float
     working: float
-    each_pass: bool = False
+    cut: Cut = "lines"
 
 
 @dataclass(frozen=True, slots=True)

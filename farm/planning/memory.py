@@ -2,7 +2,7 @@
 
 The law, in MiB (`work` is frames x megapixels x passes in one batch, twice as much for fp32):
 
-    layers  = work * max over layers of (base + whole, or base + fixed + per_piece / pieces)
+    layers  = work * max over layers of (base + whole, or base + fixed + per_piece * the largest piece's share)
     step    = weights that stay + ring + layers
     vae     = VAE's weights + the larger of decoding a window and encoding the picture: fixed + grows * frames * megapixels
     held    = 1.04 to 1.08 * what is not weights, the caching allocator's share over what it hands out, plus what is there at any size
@@ -20,7 +20,7 @@ from math import ceil
 from typing import Final, Literal
 
 from farm.catalogue.models import MemoryCoefficients, ModelRow
-from farm.catalogue.networks import Network, network
+from farm.catalogue.networks import Network, largest_share, network
 from farm.model import MemoryPlan, RenderSettings
 from farm.planning.residency import ring_mib, staying
 from farm.planning.stepping import pass_seconds
@@ -129,7 +129,9 @@ def stage_peaks_gib(
     wide = width_of(plan.precision)
     parts = {name: gib * 1024 * wide for name, gib in law.parts_gib.items()}
     denoiser = weights_mib(net, plan, wide)
-    layers = layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, passes_of(settings, plan))
+    layers = layers_mib(
+        net, work_of(settings, plan) * wide, plan.piece_mib, passes_of(settings, plan), settings.frames
+    )
     stages = {name: mib + net.kept for name, mib in parts.items()}
     stages["vae"] = vae_mib(law, settings, plan, LEAST_KEPT if least else KEPT_BY_VAE) + net.kept
     stages["denoise"] = denoiser + beside_weights_mib(law, layers, LEAST_KEPT if least else kept_of(plan))
@@ -240,16 +242,13 @@ def kept_of(plan: MemoryPlan) -> float:
 
 
 @lru_cache(maxsize=512)
-def layers_mib(net: Network, work: float, piece_mib: int, passes: int) -> float:
-    """What the hungriest layer is handed, MiB, with all that lies beside it; `passes` are in one batch."""
+def layers_mib(net: Network, work: float, piece_mib: int, passes: int, frames: int) -> float:
+    """What the hungriest layer is handed, MiB, with all that lies beside it; `passes` of `frames` are in one batch."""
     most = net.between
     for layer in net.layers:
         pieces = _cut(layer.working * work, piece_mib)
-        if layer.each_pass and pieces > 1:
-            pieces = passes * ceil(pieces / passes)
-        most = max(
-            most, layer.base + (layer.whole if pieces == 1 else layer.fixed + layer.per_piece / pieces)
-        )
+        share = largest_share(layer.cut, pieces, frames, passes)
+        most = max(most, layer.base + (layer.whole if pieces == 1 else layer.fixed + layer.per_piece * share))
     return most * work
 
 

@@ -107,7 +107,9 @@ def _airier(
     assert row.memory is not None  # noqa: S101 - asked before
     net = network(row.memory.network)
     wide = width_of(plan.precision)
-    layers = layers_mib(net, work_of(settings, plan) * wide, plan.piece_mib, passes_of(settings, plan))
+    layers = layers_mib(
+        net, work_of(settings, plan) * wide, plan.piece_mib, passes_of(settings, plan), settings.frames
+    )
     beside = beside_weights_mib(row.memory, layers, kept_of(plan))
     less = _with_weights(net, plan, AIR * room.usable_gib * 1024 - beside, room, wide)
     if less is None:
@@ -171,7 +173,7 @@ def _fitting(row: ModelRow, settings: RenderSettings, room: Room) -> Iterator[Me
             if pieces == former or (piece_mib == LARGE_MIB and pieces > FEW):
                 continue  # no layer is that wide: the same as the plan before
             former = pieces
-            layers = layers_mib(net, work, piece_mib, passes_of(settings, base))
+            layers = layers_mib(net, work, piece_mib, passes_of(settings, base), settings.frames)
             cut = replace(base, piece_mib=piece_mib)
             plan = _with_weights(net, cut, usable - beside_weights_mib(law, layers, kept_of(cut)), room, wide)
             if plan is None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from farm.catalogue.networks import Cut
 from node_agent.engine.chunking import Chunking, first_tensor, pieces_for, rule_of
 from node_agent.engine.fit import END, LayerSample
 from node_agent.engine.units import Unit
@@ -27,20 +28,25 @@ Call = Callable[[nn.Module], Any]
 def sample_layers(network: nn.Module, chunking: Chunking, call: Call, budget_bytes: int) -> list[LayerSample]:
     """What the allocator handed out around every layer of one pass, in order. The last sample is what came after them all."""
     samples: list[LayerSample] = []
-    begun: dict[int, tuple[float, float, float, int, bool]] = {}
+    begun: dict[int, tuple[float, float, float, int, Cut]] = {}
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         x = first_tensor(args, kwargs)
         rule = rule_of(module)
         working = 0 if rule is None else rule.working(module, x) * x.element_size()
         pieces = 1 if rule is None else pieces_for(working, budget_bytes, rule.most(module, x))
-        each_pass = rule is not None and rule.each_pass
-        begun[id(module)] = (_allocated(), _peak(), working / MIB, pieces, each_pass)
+        begun[id(module)] = (
+            _allocated(),
+            _peak(),
+            working / MIB,
+            pieces,
+            "lines" if rule is None else rule.cut,
+        )
         torch.cuda.reset_peak_memory_stats()
 
     def leave(module: nn.Module, name: str) -> None:
-        base, before, working, pieces, each_pass = begun.pop(id(module))
-        samples.append(LayerSample(name, base, before, _peak(), working, pieces, each_pass))
+        base, before, working, pieces, cut = begun.pop(id(module))
+        samples.append(LayerSample(name, base, before, _peak(), working, pieces, cut))
         torch.cuda.reset_peak_memory_stats()
 
     hooks: list[Any] = []

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from farm.catalogue.networks import Cut
 from node_agent.engine import pieces as ways
 
 log = logging.getLogger(__name__)
@@ -24,14 +25,13 @@ class Rule:
     """How layers of one class are cut.
 
     `working(module, x)` is the largest that the layer takes beside its input and its output when it runs whole, in elements;
-    `run(module, forward, pieces, *args, **kwargs)` runs it in pieces; `most(module, x)` is the largest number of them. `each_pass`: the
-    layer looks along time, and is cut within each pass of the batch.
+    `run(module, forward, pieces, *args, **kwargs)` runs it in pieces; `most(module, x)` is the largest number of them. `cut`: along what.
     """
 
     working: Callable[[Any, Tensor], int]
     run: Run
     most: Callable[[Any, Tensor], int]
-    each_pass: bool = False
+    cut: Cut = "lines"
 
 
 WIDEST_FUSED_HEAD: Final = 256
@@ -110,29 +110,29 @@ def _rows_and_lines(_module: Any, x: Tensor) -> int:
 
 
 RULES: Final[dict[str, Rule]] = {
-    "ResnetBlock2D": Rule(_resnet_working, _run_resnet, _rows_and_lines),
-    "Transformer2DModel": Rule(lambda _m, x: _FEED_FORWARD * x.numel(), _by_rows, _rows),
-    "Upsample2D": Rule(lambda _m, x: 8 * x.numel(), _run_upsample, _rows_and_lines),
+    "ResnetBlock2D": Rule(_resnet_working, _run_resnet, _rows_and_lines, "rows_and_lines"),
+    "Transformer2DModel": Rule(lambda _m, x: _FEED_FORWARD * x.numel(), _by_rows, _rows, "rows"),
+    "Upsample2D": Rule(lambda _m, x: 8 * x.numel(), _run_upsample, _rows_and_lines, "rows_and_lines"),
     "TransformerTemporalModel": Rule(
         lambda m, x: _FEED_FORWARD * m.proj_in.out_features * (x.numel() // x.shape[1]),
         _run_temporal_transformer,
         _rows_and_lines,
-        each_pass=True,
+        cut="each_pass",
     ),
     "TemporalConvLayer": Rule(
         lambda _m, x: 4 * x.numel(),
         lambda m, _f, pieces, x, num_frames=1: ways.temporal_conv(m, pieces, x, num_frames),
         _rows_and_lines,
-        each_pass=True,
+        cut="each_pass",
     ),
     "TemporalResnetBlock": Rule(
         lambda _m, x: 4 * x.numel(),
         lambda m, _f, pieces, x, temb: ways.temporal_resnet(m, pieces, x, temb),
         lambda _m, x: len(x) * x.shape[3],
-        each_pass=True,
+        cut="each_pass",
     ),
     "TransformerSpatioTemporalModel": Rule(
-        lambda _m, x: (_FEED_FORWARD + 4) * x.numel(), _run_spatio_temporal, _rows
+        lambda _m, x: (_FEED_FORWARD + 4) * x.numel(), _run_spatio_temporal, _rows, "rows"
     ),
     "Attention": Rule(
         _attention_working, _run_attention, lambda _m, x: x.shape[-2] * x.shape[-1] if x.dim() == 4 else 1

@@ -1,16 +1,18 @@
 """From what was sampled of a network to the planner's data (`farm.catalogue.networks`). Pure, without torch.
 
-A layer's memory above what others hold is one number when it runs whole, and `fixed + per_piece / pieces` in pieces: a straight line over
-1 / pieces through what the budgets gave, by least squares. All of it is proportional to the work (frames x megapixels x passes), so it is
-divided by the work of the sampled size; but for what libraries keep for themselves, which is what two sizes hold between steps beside
-the weights, as a straight line, at no work. A step's seconds are a straight line over the work, through two sizes of one picture; how
-much dearer work is at another picture, attention within it above all, a third says.
+A layer's memory above what others hold is one number when it runs whole, and `fixed + per_piece * share` in pieces: a straight line over
+the largest piece's share through what the budgets gave, by least squares. All of it is proportional to the work (frames x megapixels x
+passes), so it is divided by the work of the sampled size; but for what libraries keep for themselves, which is what two sizes hold
+between steps beside the weights, as a straight line, at no work. A step's seconds are a straight line over the work, through two sizes
+of one picture; how much dearer work is at another picture, attention within it above all, a third says.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from farm.catalogue.networks import Cut, largest_share
 
 Size = tuple[int, int, int]
 """Width and height in pixels, frames."""
@@ -32,8 +34,7 @@ _FIRST_SHARE: Final = 0.001
 class LayerSample:
     """One layer in one pass, MiB: `base` was taken when it began (weights too), `peak` while it ran, `before` since the one before.
 
-    `working` is its working set when it runs whole, `pieces` the number that the budget asked for. With `each_pass` the layer was cut
-    within each pass, so that it ran in a multiple of them.
+    `working` is its working set when it runs whole, `pieces` the number that the budget asked for, `cut` along what they were cut.
     """
 
     name: str
@@ -42,7 +43,7 @@ class LayerSample:
     peak: float
     working: float
     pieces: int
-    each_pass: bool = False
+    cut: Cut = "lines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class _Layer:
     fixed: float
     per_piece: float
     working: float
-    each_pass: bool = False
+    cut: Cut
 
     @property
     def least(self) -> float:
@@ -107,7 +108,7 @@ def network_data(title: str, measured: Mapping[str, Any], samples: Samples) -> d
     """
     weights = sum(samples.unit_mib.values())
     kept = _kept_mib(samples, weights)
-    layers = [_law(runs, weights + kept, work_of(samples.sizes[0])) for runs in _by_layer(samples.layers)]
+    layers = [_law(runs, weights + kept, samples.sizes[0]) for runs in _by_layer(samples.layers)]
     between = max(layer.gap for layer in layers)
     layers = [layer for layer in layers if layer.name != END]
     return {
@@ -174,13 +175,17 @@ def _kept_mib(samples: Samples, weights: float) -> float:
     return max(0.0, at_no_work - weights)
 
 
-def _law(runs: Sequence[LayerSample], always: float, work: float) -> _Layer:
+def _law(runs: Sequence[LayerSample], always: float, size: Size) -> _Layer:
     """`always`: MiB that are there whatever the work is."""
-    first = runs[0]
+    first, work = runs[0], work_of(size)
     base = first.base - always
     whole = max(first.peak - always, 0.0) - base
-    # By the number of pieces: two budgets that made as many measured the same thing.
-    cut = {_ran_in(run): run.peak - always - base for run in runs if run.pieces > 1}
+    # By the largest piece's share: two budgets that cut alike measured the same thing.
+    cut = {
+        largest_share(run.cut, run.pieces, size[2], PASSES): run.peak - always - base
+        for run in runs
+        if run.pieces > 1
+    }
     fixed, per_piece = _line(cut) if cut else (whole, 0.0)
     return _Layer(
         first.name,
@@ -190,25 +195,19 @@ def _law(runs: Sequence[LayerSample], always: float, work: float) -> _Layer:
         fixed=fixed / work,
         per_piece=per_piece / work,
         working=first.working / work,
-        each_pass=first.each_pass,
+        cut=first.cut,
     )
 
 
-def _ran_in(run: LayerSample) -> int:
-    """How many pieces it really were."""
-    return PASSES * -(-run.pieces // PASSES) if run.each_pass else run.pieces
-
-
-def _line(cut: Mapping[int, float]) -> tuple[float, float]:
-    """`fixed` and `per_piece` by least squares; from a single point half and half, for want of another."""
+def _line(cut: Mapping[float, float]) -> tuple[float, float]:
+    """`fixed` and `per_piece` by least squares over shares; from a single one half and half, for want of another."""
     if len(cut) == 1:
-        ((pieces, taken),) = cut.items()
-        return taken / 2, taken / 2 * pieces
-    parts, taken_s = [1 / pieces for pieces in cut], list(cut.values())
-    mean_part, mean_taken = sum(parts) / len(cut), sum(taken_s) / len(cut)
-    up = sum((part - mean_part) * (taken - mean_taken) for part, taken in zip(parts, taken_s, strict=True))
-    slope = up / sum((part - mean_part) ** 2 for part in parts)
-    return mean_taken - slope * mean_part, slope
+        ((share, taken),) = cut.items()
+        return taken / 2, taken / 2 / share
+    mean_share, mean_taken = sum(cut) / len(cut), sum(cut.values()) / len(cut)
+    up = sum((share - mean_share) * (taken - mean_taken) for share, taken in cut.items())
+    slope = up / sum((share - mean_share) ** 2 for share in cut)
+    return mean_taken - slope * mean_share, slope
 
 
 def _that_make_peaks(layers: Sequence[_Layer], between: float) -> list[_Layer]:
@@ -226,7 +225,7 @@ def _that_make_peaks(layers: Sequence[_Layer], between: float) -> list[_Layer]:
 
 def _row(layer: _Layer) -> list[Any]:
     numbers = (layer.base, layer.whole, layer.fixed, layer.per_piece, layer.working)
-    return [layer.name, *(round(number, 3) for number in numbers), layer.each_pass]
+    return [layer.name, *(round(number, 3) for number in numbers), layer.cut]
 
 
 def _widths(layers: Sequence[_Layer]) -> list[list[float]]:

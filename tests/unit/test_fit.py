@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from farm.catalogue.networks import network_from_dict
+from farm.catalogue.networks import Cut, largest_share, network_from_dict
 from node_agent.engine.fit import (
     END,
     Counted,
@@ -114,22 +114,43 @@ def test_known_laws_come_back_and_the_planner_reads_them() -> None:
     assert net.measured == {"card": "a card", "sizes": [[512, 512, 16], [512, 512, 32], [1280, 704, 16]]}
 
 
-def test_a_layer_cut_within_each_pass_ran_in_a_multiple_of_them() -> None:
-    """Counted by what was asked for, three pieces that were four made two pieces look a fifth smaller than they are."""
+@pytest.mark.parametrize("cut", ["rows", "rows_and_lines", "each_pass", "lines"])
+def test_a_layer_s_law_comes_back_whichever_way_it_was_cut(cut: Cut) -> None:
+    """By the number of pieces alone, three of 16 rows were a third each: a clip of 8 frames took a tenth more than foretold."""
     work = work_of(STANDARD)
     base, whole, fixed, per_piece, working = LAWS["wide"]
     passes = {}
     for budget, found in samples().layers.items():
         pieces = asked(working * work, budget)
-        taken = whole if pieces == 1 else fixed + per_piece / (2 * -(-pieces // 2))
+        share = largest_share(cut, pieces, STANDARD[2], 2)
+        taken = whole if pieces == 1 else fixed + per_piece * share
         peak = ALWAYS + (base + taken) * work
-        own = LayerSample("wide", ALWAYS + base * work, 0.0, peak, working * work, pieces, True)
+        own = LayerSample("wide", ALWAYS + base * work, 0.0, peak, working * work, pieces, cut)
         passes[budget] = [own, *found[1:]]
-    whole_run = samples()
-    data = network_data("Net", {}, replace(whole_run, layers=passes))
+    data = network_data("Net", {}, replace(samples(), layers=passes))
     (row,) = [row for row in data["layers"] if row[0] == "wide"]
     assert row[3:5] == pytest.approx([fixed, per_piece], abs=0.002)
-    assert row[6] is True
+    assert row[6] == cut
+
+
+@pytest.mark.parametrize(
+    ("cut", "pieces", "frames", "passes", "share"),
+    [
+        ("rows", 1, 16, 2, 1.0),
+        ("rows", 3, 16, 2, 11 / 32),
+        ("rows", 3, 8, 2, 6 / 16),
+        ("rows", 100, 16, 2, 1 / 32),
+        ("rows_and_lines", 3, 8, 2, 6 / 16),
+        ("rows_and_lines", 40, 8, 2, 1 / 48),
+        ("each_pass", 3, 16, 2, 1 / 4),
+        ("each_pass", 3, 16, 1, 1 / 3),
+        ("lines", 3, 16, 2, 1 / 3),
+    ],
+)
+def test_the_largest_piece_is_what_the_cut_leaves(
+    cut: Cut, pieces: int, frames: int, passes: int, share: float
+) -> None:
+    assert largest_share(cut, pieces, frames, passes) == pytest.approx(share)
 
 
 def test_layers_that_make_no_peak_and_twins_are_left_out() -> None:

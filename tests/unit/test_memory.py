@@ -45,7 +45,7 @@ def allocated(name: str, width: int, height: int, frames: int, piece_mib: int) -
     """GiB that one guided step with all weights on the card takes, without what the allocator keeps for itself."""
     net = network(name)
     work = 2 * frames * width * height / 1e6
-    return (net.mib + memory.layers_mib(net, work, piece_mib, 2)) / 1024
+    return (net.mib + memory.layers_mib(net, work, piece_mib, 2, frames)) / 1024
 
 
 @pytest.mark.parametrize(
