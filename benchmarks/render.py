@@ -529,14 +529,15 @@ def _name(settings: RenderSettings) -> str:
 
 
 def _set_scale(bench: Bench) -> None:
-    """This card's speed against the one that the networks were measured on."""
+    """This card's speed against the one that the networks were measured on: the scale at which the law gives its pace."""
     name = next(iter(JOBS))
     settings = JOBS[name]
-    expected = step_seconds(bench.rows[settings.model], settings, MemoryPlan(), Room(99))
-    bench.scale = bench.paces[name][0] / expected * Room(99).scale
-    bench.keep(
-        kind="scale", scale=bench.scale, peak_gib=peak_gib(bench.rows[settings.model], settings, MemoryPlan())
-    )
+    row, low, high = bench.rows[settings.model], 0.01, 1000.0
+    for _ in range(50):
+        bench.scale = math.sqrt(low * high)
+        slower = step_seconds(row, settings, MemoryPlan(), Room(99, scale=bench.scale)) > bench.paces[name][0]
+        low, high = (low, bench.scale) if slower else (bench.scale, high)
+    bench.keep(kind="scale", scale=bench.scale, peak_gib=peak_gib(row, settings, MemoryPlan()))
 
 
 if __name__ == "__main__":
