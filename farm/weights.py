@@ -130,6 +130,16 @@ class Shelf:
         except OSError:
             return None
 
+    def has_all(self, manifest: Manifest) -> bool:
+        """Whether each file is there in its length: a disk that fails, or a person, may have taken one away. Opens none of them."""
+        try:
+            return all(
+                (self.root / manifest.name / file.path).stat().st_size == file.bytes
+                for file in manifest.files
+            )
+        except OSError:
+            return False
+
     def manifest(self, name: str) -> Manifest | None:
         """The manifest of a model that is here; None for one that is not, or whose manifest cannot be read."""
         directory = self.directory(name)

@@ -119,7 +119,7 @@ class Fetcher:
                 return
             self._drop(offer.removed)
             wanted = self._wanted()
-            due = self._due([model for model in offer.models if model.name in wanted], wanted)
+            due = self._due([model for model in offer.models if model.name in wanted])
             strange = [model for model in offer.models if model.name not in self._known]
             self._coming = {model.name: self._as_known(model) for model in due} | {
                 model.name: Coming(model.name, 0, model.bytes, UNKNOWN) for model in strange
@@ -131,25 +131,14 @@ class Fetcher:
                 if not self._fetch(line, model, wanted[model.name]):
                     return
 
-    def _due(self, offered: Iterable[OfferedModel], rows: Mapping[str, ModelRow]) -> list[OfferedModel]:
+    def _due(self, offered: Iterable[OfferedModel]) -> list[OfferedModel]:
         """What is to be fetched, the one that is nearest to its end first."""
         due = []
         for model in offered:
             here = self._shelf.manifest(model.name)
-            if here is None or here.digest != model.digest or not self._whole(rows[model.name]):
+            if here is None or here.digest != model.digest or not self._shelf.has_all(here):
                 due.append(model)
         return sorted(due, key=lambda model: (model.bytes - half_there(self._shelf, model.name), model.name))
-
-    def _whole(self, row: ModelRow) -> bool:
-        """Whether what the shelf has is whole: a disk that fails, or a person, may have taken a file away since it came."""
-        directory = self._shelf.directory(row.name)
-        try:
-            if directory is not None:
-                check_weights(directory, row.pipeline)
-        except MissingWeightsError as error:
-            log.info("%s", error)
-            return False
-        return directory is not None
 
     def _as_known(self, model: OfferedModel) -> Coming:
         before = self._coming.get(model.name)
