@@ -104,8 +104,9 @@ class MemoryPlan:
     streamed through a ring of `ring_mib` MiB, 0 where nothing is. `piece_mib`: the largest working set of one layer, MiB; a layer
     that would take more runs in pieces; 0 runs all layers whole. `guidance`: the two guidance passes of a step "together" in one
     batch, or "in_turn" at half the activations. `decode`: the VAE a whole "frame" at a time, or in exact "tiles" of it.
-    `precision`: what is computed in; weights are always stored in fp16. The allocator's settings are no field, they follow: segments that
-    can grow for every process of a card (`node_agent.card_process`), and a limit at the plan's predicted peak (`node_agent.engine.allocator`).
+    `precision`: what is computed in; weights are always stored in fp16. The allocator's settings are no field, they follow: segments
+    that can grow for every process of a card (`node_agent.card_process`), and a limit at the plan's predicted peak
+    (`node_agent.engine.allocator`).
     """
 
     parts: Literal["resident", "by_stage"] = "resident"
