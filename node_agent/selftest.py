@@ -10,12 +10,14 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from farm.planning.rules import (
     architecture_trouble,
+    cudnn_trouble,
     driver_trouble,
     kernel_trouble,
     load_trouble,
@@ -81,18 +83,49 @@ def ask(torch: Any, name: str, driver: str | None, capability: tuple[int, int] |
     trouble = architecture_trouble(name, (major, minor), torch.cuda.get_arch_list(), version)
     if trouble is not None:
         return trouble
+    return _untrue(name, "product of two small matrices", lambda: computes(torch, "cuda:0")) or _unfolded(
+        torch, name, (major, minor)
+    )
+
+
+def _unfolded(torch: Any, name: str, capability: tuple[int, int]) -> str | None:
+    """What keeps it from convolutions: where they fail and its cuDNN is known to have none for such cards, that is said."""
+    trouble = _untrue(name, "convolution of a small picture", lambda: convolves(torch, "cuda:0"))
+    if trouble is None:
+        return None
     try:
-        right = computes(torch, "cuda:0")
+        cudnn = torch.backends.cudnn.version()
+    except RuntimeError as error:  # another than torch was built with
+        return kernel_trouble(name, _first_line(error))
+    return cudnn_trouble(name, capability, cudnn, str(torch.__version__)) or trouble
+
+
+def _untrue(name: str, what: str, right: Callable[[], bool]) -> str | None:
+    try:
+        return None if right() else kernel_trouble(name, f"it gave a wrong {what}.")
     except RuntimeError as error:
         return kernel_trouble(name, _first_line(error))
-    return None if right else kernel_trouble(name, "it gave a wrong product of two small matrices.")
 
 
 def computes(torch: Any, device: str) -> bool:
     """Whether the device multiplies two small matrices as the CPU does."""
-    here = (torch.arange(_SIDE * _SIDE) % 7).reshape(_SIDE, _SIDE).float()
+    here = _numbers(torch, _SIDE).reshape(_SIDE, _SIDE)
     there = here.to(device)
     return bool(torch.equal((there @ there).cpu(), here @ here))
+
+
+def convolves(torch: Any, device: str) -> bool:
+    """Whether it convolves a small picture as the CPU does: by a library of its own, which may not know the card."""
+    conv2d = torch.nn.functional.conv2d
+    picture = _numbers(torch, _SIDE).reshape(1, 1, _SIDE, _SIDE)
+    kernel = _numbers(torch, 3).reshape(1, 1, 3, 3)
+    there = conv2d(picture.to(device), kernel.to(device)).cpu()
+    # Rounded: some ways to convolve are a little off where a product of matrices is exact.
+    return bool(torch.equal(there.round(), conv2d(picture, kernel).round()))
+
+
+def _numbers(torch: Any, side: int) -> Any:
+    return (torch.arange(side * side) % 7).float()
 
 
 def _first_line(error: BaseException) -> str:

@@ -36,6 +36,9 @@ class FakeTensor:
     def cpu(self) -> "FakeTensor":
         return self.to("cpu")
 
+    def round(self) -> "FakeTensor":
+        return FakeTensor(self.values.round(), self.card, self.device)
+
     def __matmul__(self, other: "FakeTensor") -> "FakeTensor":
         product = self.values @ other.values
         if self.device != "cpu":
@@ -44,6 +47,18 @@ class FakeTensor:
             if self.card.wrong:
                 product = product * np.float32(1.5)
         return FakeTensor(product, self.card, self.device)
+
+
+def conv2d(picture: FakeTensor, kernel: FakeTensor) -> FakeTensor:
+    """Of one channel, without padding."""
+    card = picture.card
+    if picture.device != "cpu" and card.cudnn_error is not None:
+        raise RuntimeError(card.cudnn_error)
+    windows = np.lib.stride_tricks.sliding_window_view(picture.values[0, 0], kernel.values.shape[2:])
+    found = np.einsum("abij,ij->ab", windows, kernel.values[0, 0])[None, None]
+    if picture.device != "cpu" and card.wrong_convolution:
+        found = found * np.float32(1.5)
+    return FakeTensor(found, card, picture.device)
 
 
 @dataclass
@@ -57,6 +72,9 @@ class FakeTorch:
     init_error: str | None = None
     kernel_error: str | None = None
     wrong: bool = False
+    cudnn: int | None = 91002
+    cudnn_error: str | None = None
+    wrong_convolution: bool = False
     total_gib: float = 6.0
     others_gib: float = 0.0
     context_gib: float = 0.4
@@ -92,6 +110,8 @@ class FakeTorch:
                 ),
                 set_per_process_memory_fraction=self._limit,
             ),
+            backends=SimpleNamespace(cudnn=SimpleNamespace(version=lambda: self.cudnn)),
+            nn=SimpleNamespace(functional=SimpleNamespace(conv2d=conv2d)),
             arange=lambda end: FakeTensor(np.arange(end), self),
             equal=lambda left, right: bool(np.array_equal(left.values, right.values)),
         )

@@ -88,6 +88,15 @@ class DriverRule:
 
 
 @dataclass(frozen=True, slots=True)
+class CudnnRule:
+    """The cuDNN (as torch numbers it: 91100 is 9.11.0) since which cards older than `oldest` have no kernels."""
+
+    since: int
+    oldest: Capability
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class PcieRule:
     """GB/s of one lane for each generation from the first on, and the share of it that a copy reaches."""
 
@@ -105,6 +114,7 @@ class Rules:
     generation: tuple[Generation, ...]
     torch_build: tuple[TorchBuild, ...]
     driver: tuple[DriverRule, ...]
+    cudnn: CudnnRule
     pcie: PcieRule
 
 

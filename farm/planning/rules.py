@@ -12,6 +12,7 @@ from farm.catalogue.rules import (
     generation_of,
     least_driver,
     oldest_of,
+    rules,
     runs_on,
 )
 from farm.model import Card, CardKind
@@ -54,6 +55,18 @@ def architecture_trouble(
     return (
         f"This torch ({torch_version}) {built}, {name} is {sm(capability)}"
         f"{f' ({family.name})' if family else ''}: {_install(capability)}"
+    )
+
+
+def cudnn_trouble(name: str, capability: Capability, cudnn: int | None, torch_version: str) -> str | None:
+    """Why the cuDNN that torch has (as it numbers it; None: none) cannot use a card, with what to install instead; None if it can."""
+    rule = rules().cudnn
+    if cudnn is None or cudnn < rule.since or capability >= rule.oldest:
+        return None
+    written = f"{cudnn // 10_000}.{cudnn // 100 % 100}"
+    return (
+        f"The cuDNN of this torch ({torch_version}) is {written}, which serves {sm(rule.oldest)} and newer, {name} is {sm(capability)}: "
+        f"{_install(capability)}"
     )
 
 

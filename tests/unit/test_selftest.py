@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from node_agent import apart, selftest
-from node_agent.selftest import ask, card_trouble, card_trouble_apart, computes
+from node_agent.selftest import ask, card_trouble, card_trouble_apart, computes, convolves
 from tests.fake_torch import FakeTorch
 
 PASCAL = ("GTX 1080", "550.120", (6, 1))
@@ -72,6 +72,40 @@ def test_a_kernel_that_fails_and_one_that_computes_wrong_are_both_trouble() -> N
     assert "wrong product" in wrong
 
 
+def test_a_convolution_that_fails_or_comes_out_wrong_is_trouble_too() -> None:
+    """Matrices came out right by another library; every render of the card ended in a convolution that cuDNN had no engine for."""
+    fails = asked(FakeTorch(cudnn_error="GET was unable to find an engine to execute this computation"))
+    wrong = asked(FakeTorch(wrong_convolution=True))
+    assert fails is not None
+    assert "failed: GET was unable to find an engine to execute this computation. Restart its PC" in fails
+    assert wrong is not None
+    assert "wrong convolution" in wrong
+
+
+@pytest.mark.parametrize(
+    ("cudnn", "capability", "named"),
+    [
+        (91002, (6, 1), False),
+        (91100, (6, 1), True),
+        (91100, (7, 5), False),
+        (92000, (7, 0), True),
+        (None, (6, 1), False),
+    ],
+)
+def test_a_cudnn_that_knows_the_card_no_more_is_named_where_it_fails(
+    cudnn: int | None, capability: tuple[int, int], named: bool
+) -> None:
+    """pytorch#162574: an update of cuDNN took convolutions from GTX 10xx, with words that name neither."""
+    assert asked(FakeTorch(cudnn=cudnn, capability=capability), "GTX 1080") is None
+    fails = FakeTorch(cudnn=cudnn, capability=capability, cudnn_error="GET was unable to find an engine")
+    said = asked(fails, "GTX 1080")
+    assert said is not None
+    assert ("which serves sm_75 and newer, GTX 1080 is sm_" in said) == named
+    assert (
+        "`pip install torch==2.13.0+cu126 --index-url https://download.pytorch.org/whl/cu126`" in said
+    ) == named
+
+
 def test_a_pc_without_torch_has_nothing_to_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "find_spec", lambda _name: None)
     assert card_trouble(*PASCAL) is None
@@ -98,6 +132,7 @@ def test_the_computation_itself_is_right_with_the_real_torch() -> None:
     import torch
 
     assert computes(torch, "cpu")
+    assert convolves(torch, "cpu")
 
 
 @pytest.mark.torch
@@ -124,7 +159,9 @@ def test_the_fake_has_no_name_that_the_real_library_lacks() -> None:
     compare(fake, torch)
     compare(fake.cuda, torch.cuda)
     compare(fake.version, sys.modules["torch"].version)
-    for name in ("reshape", "float", "to", "cpu", "__matmul__", "__mod__"):
+    compare(fake.backends.cudnn, torch.backends.cudnn)
+    compare(fake.nn.functional, torch.nn.functional)
+    for name in ("reshape", "float", "to", "cpu", "round", "__matmul__", "__mod__"):
         assert hasattr(torch.Tensor, name)
 
 
