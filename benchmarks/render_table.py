@@ -84,7 +84,7 @@ def _more(rows: list[Row]) -> list[str]:
     shares = [row["predicted_gib"] / row["reserved_gib"] for row in rows]
     return [
         "",
-        f"{len(rows)} more sizes that no coefficient was taken from (`--only sizes`); the predicted peak is {min(shares):.3f} to "
+        f"{len(rows)} more sizes beside those that `farm calibrate` measures (`--only sizes`); the predicted peak is {min(shares):.3f} to "
         f"{max(shares):.3f} of the measured one (must 0.95 to 1.05):",
         "",
         "| job | cap GiB | peak GiB, predicted | measured | of it | plan |",
