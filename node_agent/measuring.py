@@ -84,8 +84,7 @@ def measure(row: ModelRow, command: str, say: Say) -> dict[str, Any]:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
     }
     say("Measured", PARTS, PARTS)
-    others = {"measured": measured, "parts_gib": parts_gib(kind), "vae": vae}
-    return {**network_data(title, measured, samples), "others": others}
+    return {**network_data(title, measured, samples), "others": {"parts_gib": parts_gib(kind), "vae": vae}}
 
 
 def diffusion_class(row: ModelRow) -> type[DiffusionModel]:

@@ -153,7 +153,7 @@ def network_from_dict(name: str, data: dict[str, Any]) -> Network:
             float(data["between"]),
             tuple((float(width), int(count)) for width, count in data["widths"]),
             float(data["kept"]),
-            {name: data["others"][name] for name in ("parts_gib", "vae")} if "others" in data else {},
+            data.get("others", {}),
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ConfigurationError(
