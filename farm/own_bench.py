@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from farm.catalogue.article import BenchSetting
 from farm.model import MemoryPlan, RenderSettings
+from farm.stamp import stamp_of
 
 log = logging.getLogger(__name__)
 
@@ -63,21 +64,13 @@ class Changing:
 
     def rows(self) -> list[BenchResult] | None:
         """All rows, newest first; None where they are as they were when this was last asked."""
-        stand = tuple(_stand(file) for file in self._files)
+        stand = tuple(stamp_of(file) for file in self._files)
         if stand == self._stood:
             return None
         self._stood = stand
         return sorted(
             (row for file in self._files for row in read_bench(file)), key=lambda row: row.at, reverse=True
         )
-
-
-def _stand(file: Path) -> tuple[int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
 
 
 def read_bench(file: Path) -> list[BenchResult]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from farm.catalogue.models import ModelRow
 from farm.errors import DiskFullError, FarmError, WeightsTransferError
+from farm.stamp import stamp_of
 from farm.weights import (
     KEPT_FREE,
     Manifest,
@@ -195,11 +196,8 @@ def _take_in(
 
 def _same(source: Path, copy: Path) -> bool:
     """Whether a copy of an earlier call can stay: it has the length and the time of what it was copied from."""
-    try:
-        ours, theirs = copy.stat(), source.stat()
-    except OSError:
-        return False
-    return (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
+    stamp = stamp_of(copy)
+    return stamp is not None and stamp == stamp_of(source)
 
 
 def _copy(source: Path, target: Path, progress: Progress) -> str:

@@ -83,14 +83,14 @@ def ask(torch: Any, name: str, driver: str | None, capability: tuple[int, int] |
     trouble = architecture_trouble(name, (major, minor), torch.cuda.get_arch_list(), version)
     if trouble is not None:
         return trouble
-    return _untrue(name, "product of two small matrices", lambda: computes(torch, "cuda:0")) or _unfolded(
-        torch, name, (major, minor)
-    )
+    return _failing(
+        name, "product of two small matrices", lambda: computes(torch, "cuda:0")
+    ) or _convolution_trouble(torch, name, (major, minor))
 
 
-def _unfolded(torch: Any, name: str, capability: tuple[int, int]) -> str | None:
+def _convolution_trouble(torch: Any, name: str, capability: tuple[int, int]) -> str | None:
     """What keeps it from convolutions: where they fail and its cuDNN is known to have none for such cards, that is said."""
-    trouble = _untrue(name, "convolution of a small picture", lambda: convolves(torch, "cuda:0"))
+    trouble = _failing(name, "convolution of a small picture", lambda: convolves(torch, "cuda:0"))
     if trouble is None:
         return None
     try:
@@ -100,7 +100,7 @@ def _unfolded(torch: Any, name: str, capability: tuple[int, int]) -> str | None:
     return cudnn_trouble(name, capability, cudnn, str(torch.__version__)) or trouble
 
 
-def _untrue(name: str, what: str, right: Callable[[], bool]) -> str | None:
+def _failing(name: str, what: str, right: Callable[[], bool]) -> str | None:
     try:
         return None if right() else kernel_trouble(name, f"it gave a wrong {what}.")
     except RuntimeError as error:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from farm.errors import FarmError, MissingWeightsError
+from farm.stamp import stamp_of
 from node_agent.engine.streaming import Read
 
 Build = Callable[[], nn.Module]
@@ -37,14 +38,14 @@ class MappedPart:
         with torch.device("meta"):
             self.module = build().eval().requires_grad_(False)
         self._files = tuple(files)
-        self._marks = [_mark(file) for file in self._files]
+        self._marks = [stamp_of(file) for file in self._files]
         _make_indices(self.module)
         self._places = self._match(prefixes)
 
     @property
     def replaced(self) -> bool:
         """Whether the files are no longer those that the module was held against."""
-        return self._marks != [_mark(file) for file in self._files]
+        return self._marks != [stamp_of(file) for file in self._files]
 
     @contextmanager
     def open(self) -> Iterator[Read]:
@@ -128,15 +129,6 @@ def names_of(module: nn.Module) -> list[tuple[tuple[str, ...], Tensor]]:
     ).items():  # without them each name has a tensor of its own
         found.setdefault(id(tensor), ([], tensor))[0].append(name)
     return [(tuple(names), tensor) for names, tensor in found.values()]
-
-
-def _mark(file: Path) -> tuple[int, int] | None:
-    """What tells a file from another of its name; None for one that is not there. No inode: over a network it may change by itself."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def _other(file: Path, what: str) -> MissingWeightsError:

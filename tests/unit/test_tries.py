@@ -548,15 +548,23 @@ def test_a_fault_of_the_attempt_s_own_code_still_gives_it_an_end(
 
 
 # --- memory moved to RAM ---
-@pytest.mark.parametrize("can_spill", [True, False])
-def test_an_attempt_that_spills_says_so_once_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes, can_spill: bool
-) -> None:
+def spilling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, can_spill: bool
+) -> tuple[FakeTorch, Workshop, SimpleNamespace]:
+    """A card of 6 GiB, a worker, and the clock that its attempts go by."""
     torch = FakeTorch(total_gib=6.0)
     monkeypatch.setitem(sys.modules, "torch", torch.module())
     shop = set_up(Spool(tmp_path / "spool"), monkeypatch, "cuda:0", {"one": ROW}, can_spill=can_spill)
     ticks = SimpleNamespace(now=0.0, perf_counter=lambda: ticks.now)
     monkeypatch.setattr(attempt_module, "time", ticks)
+    return torch, shop, ticks
+
+
+@pytest.mark.parametrize("can_spill", [True, False])
+def test_an_attempt_that_spills_says_so_once_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes, can_spill: bool
+) -> None:
+    torch, shop, ticks = spilling(tmp_path, monkeypatch, can_spill=can_spill)
 
     def script(_request: RenderRequest, _report: Report) -> None:
         torch.reserved_gib = 5.4
@@ -582,11 +590,7 @@ def test_a_render_in_single_precision_is_not_taken_for_one_that_spills(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes
 ) -> None:
     """Its steps were held against those of half precision, and the card's next renders had less of its memory."""
-    torch = FakeTorch(total_gib=6.0)
-    monkeypatch.setitem(sys.modules, "torch", torch.module())
-    shop = set_up(Spool(tmp_path / "spool"), monkeypatch, "cuda:0", {"one": ROW}, can_spill=True)
-    ticks = SimpleNamespace(now=0.0, perf_counter=lambda: ticks.now)
-    monkeypatch.setattr(attempt_module, "time", ticks)
+    torch, shop, ticks = spilling(tmp_path, monkeypatch, can_spill=True)
 
     def script(request: RenderRequest, _report: Report) -> None:
         torch.reserved_gib = 5.4

@@ -47,12 +47,6 @@ class I2VGenXL(DiffusionModel):
             "return_dict": False,
         }
 
-    @classmethod
-    def bench_window(cls, config: Any, size: Size, like: torch.Tensor) -> torch.Tensor:
-        """See `DiffusionModel.bench_window`."""
-        shape = (cls.decode_frames, config.latent_channels, size[1] // 8, size[0] // 8)
-        return torch.randn(shape, dtype=like.dtype, device=like.device)
-
     def _crop(self, image: Image.Image, settings: RenderSettings) -> Image.Image:
         return crop_to_fill(image, settings.width, settings.height)
 

@@ -78,9 +78,13 @@ class DiffusionModel(ABC):
         return vae.encode(pixels).latent_dist
 
     @classmethod
-    @abstractmethod
     def bench_window(cls, config: Any, size: Size, like: torch.Tensor) -> torch.Tensor:
-        """What `decode` gets at once of a clip of `size`, random, of the type and device of `like`; `config` is the VAE's."""
+        """What `decode` gets at once of a clip of `size`, random, of the type and device of `like`; `config` is the VAE's.
+
+        Here of a VAE of pictures, `[decode_frames, c, h/8, w/8]`.
+        """
+        shape = (cls.decode_frames, config.latent_channels, size[1] // 8, size[0] // 8)
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
 
     @classmethod
     @abstractmethod

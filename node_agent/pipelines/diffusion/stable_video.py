@@ -60,12 +60,6 @@ class StableVideoDiffusion(DiffusionModel):
             "return_dict": False,
         }
 
-    @classmethod
-    def bench_window(cls, config: Any, size: Size, like: torch.Tensor) -> torch.Tensor:
-        """See `DiffusionModel.bench_window`."""
-        shape = (cls.decode_frames, config.latent_channels, size[1] // 8, size[0] // 8)
-        return torch.randn(shape, dtype=like.dtype, device=like.device)
-
     def _crop(self, image: Image.Image, settings: RenderSettings) -> Image.Image:
         """Lanczos, as the stock pipeline resizes; a picture of the right size stays as it is."""
         return ImageOps.fit(image, (settings.width, settings.height), Image.Resampling.LANCZOS)
