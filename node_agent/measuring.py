@@ -22,7 +22,15 @@ from farm.errors import ConfigurationError
 from node_agent.engine.calibrate import clean_card, sample_layers, sample_units, seconds_per_step
 from node_agent.engine.chunking import Chunking
 from node_agent.engine.counting import count_step
-from node_agent.engine.fit import PASSES, Counted, LayerSample, Samples, Size, network_data
+from node_agent.engine.fit import (
+    PASSES,
+    Counted,
+    LayerSample,
+    Samples,
+    Size,
+    budget_that_cuts,
+    network_data,
+)
 from node_agent.engine.skips import SkipRelease
 from node_agent.engine.streaming import StreamedNetwork
 from node_agent.engine.units import Unit, cut
@@ -38,7 +46,7 @@ MIB: Final = 1024**2
 
 Say = Callable[[str, int, int], None]
 """Told what is done now, how many parts are done, and of how many."""
-PARTS: Final = len(BUDGETS_MIB) + 6
+PARTS: Final = len(BUDGETS_MIB) + 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +155,17 @@ def _samples(bench: _Bench, title: str, say: Say) -> Samples:
         bench, longer if taken == standard else None, (*taken[:2], taken[2] // 2), done + 1, say
     )
     third = _or_smaller(bench, other if taken == standard else None, smaller(taken), done + 2, say)
-    say("Laying laws through the samples", done + 3, PARTS)
+    piece_mib = budget_that_cuts(whole, taken, third.size, BUDGETS_MIB[1:])
+    say(f"Seconds in pieces of {piece_mib} MiB at {_named(third.size)}", done + 3, PARTS)
+    bench.chunking.budget_bytes = piece_mib * MIB
+    in_pieces = piece_mib, seconds_per_step(bench.network, bench.call(third.size))
+    bench.chunking.budget_bytes = 0
+    say("Laying laws through the samples", done + 4, PARTS)
     mib = {unit.name: unit.elements * 2 / MIB for unit in bench.units}
     counted = counted_step(bench.model, taken)
     return Samples(
         (taken, second.size, third.size), layers, mib, (first.units, third.units),
-        (first.step_s, second.step_s, third.step_s), (first.held_mib, second.held_mib), counted,
+        (first.step_s, second.step_s, third.step_s), (first.held_mib, second.held_mib), in_pieces, counted,
     )  # fmt: skip
 
 

@@ -42,9 +42,9 @@ EXAMPLE: dict[str, Any] = {
     "peak_gib": 4.758,
     "peak_low_gib": 4.425,
     "peak_high_gib": 4.996,
-    "seconds": 552.73,
-    "seconds_low": 263.97,
-    "seconds_high": 1157.36,
+    "seconds": 542.48,
+    "seconds_low": 259.08,
+    "seconds_high": 1135.9,
     "basis": "catalogue",
 }
 """The preset `native` on an RTX 2060 with 6 GB, as the planner tells it; a test holds it to that."""

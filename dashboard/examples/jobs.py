@@ -37,7 +37,7 @@ QUEUED = JobView(
     created_at=names.SUBMITTED_AT,
     position=1,
     eta=EtaView(
-        at=names.SUBMITTED_AT + 553, low_at=names.SUBMITTED_AT + 264, high_at=names.SUBMITTED_AT + 1157
+        at=names.SUBMITTED_AT + 542, low_at=names.SUBMITTED_AT + 259, high_at=names.SUBMITTED_AT + 1136
     ),
     why_pending=waits_for({"": 1}, names.CARD),
     batch=names.BATCH,
@@ -59,10 +59,10 @@ _TRY = AttemptView(
     memory_plan=PLAN,
     assigned_at=names.ASSIGNED_AT,
     started_at=names.STARTED_AT,
-    predicted_s=552.73,
+    predicted_s=542.48,
     predicted_gib=4.758,
-    predicted_low_s=263.97,
-    predicted_high_s=1157.36,
+    predicted_low_s=259.08,
+    predicted_high_s=1135.9,
     predicted_basis="catalogue",
 )
 _RUNNING = QUEUED.model_copy(

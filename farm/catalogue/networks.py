@@ -94,6 +94,7 @@ class Network:
 
     `units` stand in the order of computation. A step with everything on the card takes `step_fixed_s + step_per_work_s * work` seconds at
     pictures of `at_megapixels`, and its work counts `dearer_per_megapixel` more for each megapixel above that (`timed`).
+    In pieces, of which there are many, it computes longer by the share `cutting`.
     `layers` are those that can make the peak under some plan; `between` is the most that is held between layers, MiB per work. `kept` are
     the MiB that libraries keep for themselves, whatever the work is.
     `widths` are the working sets of all layers that can be cut (MiB per work) with how many layers have each: from them follows how many
@@ -108,6 +109,7 @@ class Network:
     step_per_work_s: float
     at_megapixels: float
     dearer_per_megapixel: float
+    cutting: float
     counted: Counted
     units: tuple[UnitRow, ...]
     layers: tuple[LayerRow, ...]
@@ -147,6 +149,7 @@ def network_from_dict(name: str, data: dict[str, Any]) -> Network:
             float(data["step"][1]),
             float(data["dearer"][0]),
             float(data["dearer"][1]),
+            float(data["cutting"]),
             Counted(**{name: float(value) for name, value in data["counted"].items()}),
             tuple(UnitRow(*unit) for unit in data["units"]),
             tuple(LayerRow(*layer) for layer in data["layers"]),

@@ -14,6 +14,7 @@ gives back what it keeps for later rather than take more.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -40,13 +41,11 @@ CONTEXT_GIB: Final = 0.6
 """What a CUDA context takes beside the allocator, GiB: 0.3 to 0.6 on a real card (measurements of the render engine)."""
 
 PIECE_S: Final = 6e-5
-CUT_SHARE: Final = 0.02
 CUT_S: Final = 0.008
 CUT_AT: Final = 10
-"""What cutting costs on the card: seconds for each further piece, the share for statistics and copies, and what a step
-loses, on any card, where the allocator gives back what it keeps (4.5 ms each, 0 to 5 times a step, 1.6 in the mean). Both
-grow up to `CUT_AT` pieces. On an H200 one piece cost nothing, 12 to 90 of I2VGen-XL 2 to 2.5 %, 5 to 63 of SVD 4 to 9 %;
-on an H100 202 pieces cost 3.9 % at 1280x704x16."""
+"""What cutting costs on the card, beside the network's own share for statistics and copies (`Network.cutting`): seconds for each further
+piece, and what a step loses, on any card, where the allocator gives back what it keeps (4.5 ms each, 0 to 5 times a step, 1.6 in the
+mean). The share and the latter grow up to `CUT_AT` pieces: on an H200 one piece cost nothing."""
 LAUNCH_S: Final = 0.12
 LAUNCH_PIECE_S: Final = 2.0e-3
 """What a pass and each further piece take the host to launch: where that is longer than the card computes, the card waits. Measured at
@@ -156,7 +155,7 @@ def step_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room
         net,
         staying(net, plan.weights_on_card),
         work=net.timed(work, _megapixels(settings)),
-        scale=room.scale * _dearer(pieces, passes),
+        scale=room.scale * _dearer(net, pieces, passes),
         ring_mib=_ring_mib(net, plan),
         bus_gb_s=room.bus_gb_s or BUS_GB_S,
         passes=passes,
@@ -173,7 +172,7 @@ def least_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, roo
     pieces = pieces_of(net, work * wide, plan.piece_mib)
     passes = 2 if is_guided(settings) and plan.guidance == "in_turn" else 1
     compute = net.step_seconds(
-        net.timed(work, _megapixels(settings)), room.scale * _dearer(pieces, passes), passes
+        net.timed(work, _megapixels(settings)), room.scale * _dearer(net, pieces, passes), passes
     )
     streamed = streamed_mib(net, plan.weights_on_card)
     copying = streamed * 1024**2 / ((room.bus_gb_s or BUS_GB_S) * 1e9)
@@ -181,7 +180,7 @@ def least_seconds(row: ModelRow, settings: RenderSettings, plan: MemoryPlan, roo
 
 
 def _cutting_s(pieces: int) -> float:
-    return CUT_S * min(1.0, pieces / CUT_AT) + pieces * PIECE_S
+    return CUT_S * grown(pieces) + pieces * PIECE_S
 
 
 def _beside_launching(computing_s: float, pieces: int) -> float:
@@ -190,9 +189,14 @@ def _beside_launching(computing_s: float, pieces: int) -> float:
     return float((computing_s**4 + launching_s**4) ** 0.25)
 
 
-def _dearer(pieces: int, passes: int) -> float:
+def _dearer(net: Network, pieces: int, passes: int) -> float:
     """By how much the card computes longer in pieces and in turn."""
-    return (1 + CUT_SHARE * min(1.0, pieces / CUT_AT)) * (IN_TURN if passes == 2 else 1.0)
+    return (1 + net.cutting * grown(pieces)) * (IN_TURN if passes == 2 else 1.0)
+
+
+def grown(pieces: int) -> float:
+    """How much of what cutting costs is there at so many pieces more than layers, 0 to 1."""
+    return min(1.0, pieces / CUT_AT)
 
 
 @lru_cache(maxsize=512)
@@ -255,7 +259,12 @@ def layers_mib(net: Network, work: float, piece_mib: int, passes: int, frames: i
 @lru_cache(maxsize=512)
 def pieces_of(net: Network, work: float, piece_mib: int) -> int:
     """How many pieces more than layers."""
-    return sum(count * (_cut(width * work, piece_mib) - 1) for width, count in net.widths)
+    return more_pieces(net.widths, work, piece_mib)
+
+
+def more_pieces(widths: Iterable[tuple[float, int]], work: float, piece_mib: int) -> int:
+    """How many pieces more than layers, which are as wide as `Network.widths` says."""
+    return sum(count * (_cut(width * work, piece_mib) - 1) for width, count in widths)
 
 
 def passes_of(settings: RenderSettings, plan: MemoryPlan) -> int:

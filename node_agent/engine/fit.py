@@ -4,15 +4,18 @@ A layer's memory above what others hold is one number when it runs whole, and `f
 the largest piece's share through what the budgets gave, by least squares. All of it is proportional to the work (frames x megapixels x
 passes), so it is divided by the work of the sampled size; but for what libraries keep for themselves, which is what two sizes hold
 between steps beside the weights, as a straight line, at no work. A step's seconds are a straight line over the work, through two sizes
-of one picture; how much dearer work is at another picture, attention within it above all, a third says.
+of one picture; how much dearer work is at another picture, attention within it above all, a third says, and a step there in pieces what
+cutting costs.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from farm.catalogue.networks import Cut, largest_share
+from farm.planning.memory import CUT_AT, PIECE_S, grown, more_pieces
 
 Size = tuple[int, int, int]
 """Width and height in pixels, frames."""
@@ -64,7 +67,7 @@ class Samples:
 
     `layers` has the layers of one pass at the first size for each budget (0: all whole), in the same order each time. `unit_mib` are
     the weights of each unit, `unit_seconds` the units in the order of computation, at the first and the third size. `held_mib` is what is
-    handed out between steps, at the first two.
+    handed out between steps, at the first two. `in_pieces`: to how many MiB layers were cut for a step at the third size, and its seconds.
     """
 
     sizes: tuple[Size, Size, Size]
@@ -73,6 +76,7 @@ class Samples:
     unit_seconds: tuple[Sequence[tuple[str, float]], Sequence[tuple[str, float]]]
     step_seconds: tuple[float, float, float]
     held_mib: tuple[float, float]
+    in_pieces: tuple[int, float]
     counted: Counted
 
 
@@ -111,17 +115,19 @@ def network_data(title: str, measured: Mapping[str, Any], samples: Samples) -> d
     layers = [_law(runs, weights + kept, samples.sizes[0]) for runs in _by_layer(samples.layers)]
     between = max(layer.gap for layer in layers)
     layers = [layer for layer in layers if layer.name != END]
+    widths = _widths((layer.working for layer in layers), 1.0)
     return {
         "title": title,
         "measured": {**measured, "sizes": [list(size) for size in samples.sizes]},
         "step": _step(samples),
         "dearer": _dearer(samples),
+        "cutting": _cutting(samples, widths),
         "counted": _counted(samples.counted, work_of(samples.sizes[0])),
         "units": _units(samples),
         "layers": [_row(layer) for layer in _that_make_peaks(layers, between)],
         "between": round(between, 3),
         "kept": round(kept, 1),
-        "widths": _widths(layers),
+        "widths": [list(row) for row in widths],
     }
 
 
@@ -228,13 +234,30 @@ def _row(layer: _Layer) -> list[Any]:
     return [layer.name, *(round(number, 3) for number in numbers), layer.cut]
 
 
-def _widths(layers: Sequence[_Layer]) -> list[list[float]]:
-    counts: dict[float, int] = {}
-    for layer in layers:
-        if layer.working > 0:
-            width = round(layer.working, 3)
-            counts[width] = counts.get(width, 0) + 1
-    return [[width, count] for width, count in sorted(counts.items(), reverse=True)]
+def budget_that_cuts(whole: Sequence[LayerSample], size: Size, other: Size, budgets: Sequence[int]) -> int:
+    """The first of `budgets`, MiB and the largest first, at which layers that ran whole at `size` come in many pieces at `other`.
+
+    The last one where none does.
+    """
+    widths = _widths((layer.working for layer in whole), work_of(size))
+    enough = (mib for mib in budgets if more_pieces(widths, work_of(other), mib) >= CUT_AT)
+    return next(enough, budgets[-1])
+
+
+def _widths(working_mib: Iterable[float], work: float) -> list[tuple[float, int]]:
+    """The working sets of the layers that can be cut, MiB per work, and how many layers have each; the widest first."""
+    counts = Counter(round(mib / work, 3) for mib in working_mib if mib > 0)
+    return sorted(counts.items(), reverse=True)
+
+
+def _cutting(samples: Samples, widths: Sequence[tuple[float, int]]) -> float:
+    """By what share a step computes longer in many pieces, beside what each piece costs. Never shorter."""
+    piece_mib, seconds = samples.in_pieces
+    pieces = more_pieces(widths, work_of(samples.sizes[2]), piece_mib)
+    if pieces == 0:
+        return 0.0
+    longer = (seconds - pieces * PIECE_S) / samples.step_seconds[2] - 1
+    return round(max(0.0, longer / grown(pieces)), 4)
 
 
 def _step(samples: Samples) -> list[float]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from farm.catalogue.networks import Cut, largest_share, network_from_dict
+from farm.planning.memory import CUT_AT, PIECE_S
 from node_agent.engine.fit import (
     END,
     Counted,
@@ -15,6 +16,7 @@ from node_agent.engine.fit import (
     Samples,
     Size,
     as_text,
+    budget_that_cuts,
     line_gib,
     network_data,
     work_of,
@@ -25,6 +27,7 @@ LONGER: Size = (512, 512, 32)
 OTHER: Size = (1280, 704, 16)
 DEARER = 0.3
 """For each megapixel."""
+CUTTING = 0.07
 UNIT_MIB = {"first": 4.0, "wide": 60.0, "deep": 100.0, "silent": 1.0}
 WEIGHTS = sum(UNIT_MIB.values())
 KEPT = 33.0
@@ -70,6 +73,12 @@ def run(budget: int) -> list[LayerSample]:
     return [*rows, LayerSample(END, WEIGHTS, end, end, 0.0, 1)]
 
 
+def in_pieces(step_s: float, piece_mib: int, size: Size = OTHER) -> tuple[int, float]:
+    """A step whose layers are cut to `piece_mib`, as `CUTTING` has it."""
+    more = sum(asked(working * work_of(size), piece_mib) - 1 for *_, working in LAWS.values() if working)
+    return piece_mib, step_s * (1 + CUTTING * min(1.0, more / CUT_AT)) + more * PIECE_S
+
+
 def samples(budgets: tuple[int, ...] = (0, 1024, 512, 256, 128, 64)) -> Samples:
     small, large, other = (work_of(size) for size in (STANDARD, LONGER, OTHER))
     dearer = 1 + DEARER * (1.280 * 0.704 - 0.512 * 0.512)
@@ -83,6 +92,7 @@ def samples(budgets: tuple[int, ...] = (0, 1024, 512, 256, 128, 64)) -> Samples:
         (units, units),
         step,
         (ALWAYS + HELD * small, ALWAYS + HELD * large),
+        in_pieces(step[2], 512),
         COUNTED,
     )
 
@@ -103,6 +113,7 @@ def test_known_laws_come_back_and_the_planner_reads_them() -> None:
     assert net.step_per_work_s == pytest.approx(0.026, abs=1e-6)
     assert net.at_megapixels == pytest.approx(0.262144)
     assert net.dearer_per_megapixel == pytest.approx(DEARER, abs=1e-4)
+    assert net.cutting == pytest.approx(CUTTING, abs=1e-4)
     assert net.step_seconds(net.timed(work_of(OTHER), 1.280 * 0.704)) == pytest.approx(
         samples().step_seconds[2], rel=1e-4
     )
@@ -245,6 +256,33 @@ def test_work_at_another_picture_is_never_cheaper_and_never_free_at_the_smallest
 ) -> None:
     found = replace(samples(), step_seconds=(*samples().step_seconds[:2], step_s))
     assert network_data("Net", {}, found)["dearer"] == [0.262144, pytest.approx(share, abs=1e-4)]
+
+
+@pytest.mark.parametrize("piece_mib", [512, 2048, 4096], ids=["in many", "in a few", "in very few"])
+def test_what_cutting_costs_comes_back_from_however_many_pieces(piece_mib: int) -> None:
+    """One share for every network foretold SVD's steps in pieces up to a tenth too short: they cost more to cut."""
+    step_s = samples().step_seconds[2]
+    found = replace(samples(), in_pieces=in_pieces(step_s, piece_mib))
+    assert network_data("Net", {}, found)["cutting"] == pytest.approx(CUTTING, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("piece_mib", "step_s"), [(512, 0.1), (10**6, 1000.0)], ids=["quicker than whole", "nothing was cut"]
+)
+def test_cutting_never_makes_a_step_shorter_and_costs_nothing_where_nothing_is_cut(
+    piece_mib: int, step_s: float
+) -> None:
+    found = replace(samples(), in_pieces=(piece_mib, step_s))
+    assert network_data("Net", {}, found)["cutting"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("budgets", "chosen"),
+    [((1024, 512, 256), 1024), ((16384, 4096, 2048, 1024), 1024), ((10**6, 10**5), 10**5)],
+    ids=["the first does", "the first that cuts enough", "none does"],
+)
+def test_the_largest_pieces_that_are_many_are_timed(budgets: tuple[int, ...], chosen: int) -> None:
+    assert budget_that_cuts(samples().layers[0], STANDARD, OTHER, budgets) == chosen
 
 
 def test_two_pictures_of_the_same_size_are_refused() -> None:
