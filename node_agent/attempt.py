@@ -88,12 +88,17 @@ class Attempt:
     # --- Report ---
     def part(self, name: str) -> AbstractContextManager[None]:
         """Times a part of the work; see `Report`."""
-        self._check()
+        self.check()
         return self._watch.part(name)
+
+    def check(self) -> None:
+        """Ends the render where it was asked to stop, or the card's owner wants it; see `Report`."""
+        if self.stop.is_set() or self.yield_to is not None:
+            raise CancelledRenderError("The render was asked to stop.")
 
     def step(self, done: int, total: int) -> None:
         """Spools how far the render is, with its pace; see `Report`."""
-        self._check()
+        self.check()
         now = time.perf_counter()
         pace = None
         if (
@@ -112,7 +117,7 @@ class Attempt:
 
     def preview(self, jpeg: bytes) -> None:
         """Spools a small picture; see `Report`. Where it cannot be written the render goes on, and says so once."""
-        self._check()
+        self.check()
         try:
             self._put("preview.jpg", jpeg)
         except (DiskFullError, OSError) as error:
@@ -143,7 +148,7 @@ class Attempt:
     def checkpoint(self, step: int, state: bytes) -> None:
         """Spools what another card, or the next try here, needs to go on; see `Report`. Also for an attempt that leaves its card."""
         if not self.leaving():
-            self._check()
+            self.check()
         self._checkpoint, self._checkpoint_of = state, None
         self._put("checkpoint.safetensors", state)
         seq, at = self._next()
@@ -163,10 +168,6 @@ class Attempt:
             self._runner.spills += 1
             seq, at = self._next()
             self._say(events.Note(self.order.attempt_id, seq, at, spill.told, disturbed=True))
-
-    def _check(self) -> None:
-        if self.stop.is_set() or self.yield_to is not None:
-            raise CancelledRenderError("The render was asked to stop.")
 
     def _say(self, event: events.Event) -> None:
         with _unless_forgotten():
@@ -221,7 +222,7 @@ class Attempt:
                 spent = self._watch.seconds.get("earlier_tries", 0.0) + time.perf_counter() - began
                 self._watch.seconds = {"earlier_tries": spent}
                 self._last_step, self._paces = None, []
-                self._check()
+                self.check()
                 self._retrying(plan, after.reason)
         except CancelledRenderError:
             seq, at = self._next()

@@ -51,10 +51,14 @@ _OUT_OF_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_NOT_INITIALIZED",
     "NVML_SUCCESS == r INTERNAL ASSERT FAILED",
+    "unable to find an engine to execute",
+    "Unable to find a valid cuDNN algorithm",
 )
 """How the driver and NVIDIA's libraries say it where torch's allocator was not asked. They are not initialized, mostly, because their own
-workspace found no room; where CUDA is broken, the look at the memory that follows an out-of-memory finds that out. The last is torch's
-allocator itself: for its message it asks NVML, which answers nothing on some PCs (pytorch#112377)."""
+workspace found no room; where CUDA is broken, the look at the memory that follows an out-of-memory finds that out.NVML is named by
+torch's allocator itself: for its message it asks NVML, which answers nothing on some PCs (pytorch#112377). The last two are said where
+every way to convolve failed, and found no room for its workspace: where cuDNN has none for the card, its first test says so
+(`selftest.convolves`)."""
 _BROKEN = ("CUDA error", "CUDA driver error", "cuDNN error", "No CUDA GPUs are available")
 """After these the process cannot be trusted with the card any more."""
 _CPU_ALLOCATOR = "DefaultCPUAllocator"

@@ -40,10 +40,15 @@ SETTINGS = RenderSettings(
 
 @dataclass
 class Recorder:
-    """A report that writes down what it is told; `cancel_at` cancels when that step is reported, for the card's owner if it `leaves`."""
+    """A report that writes down what it is told; `cancel_at` cancels when that step is reported, for the card's owner if it `leaves`.
+
+    `cancel_in`: cancels when it has been asked so often, in between.
+    """
 
     cancel_at: int | None = None
     leaves: bool = False
+    cancel_in: int | None = None
+    asked: int = 0
     parts: list[str] = field(default_factory=list)
     steps: list[tuple[int, int]] = field(default_factory=list)
     previews: list[bytes] = field(default_factory=list)
@@ -57,6 +62,11 @@ class Recorder:
             yield
         finally:
             self.parts.append(self.open_parts.pop())
+
+    def check(self) -> None:
+        self.asked += 1
+        if self.asked == self.cancel_in:
+            raise CancelledRenderError("The render was cancelled.")
 
     def step(self, done: int, total: int) -> None:
         self.steps.append((done, total))

@@ -61,12 +61,14 @@ class Scripted:
     row: ModelRow
     device: str
     script: Callable[[RenderRequest, Report], None] = lambda _request, _report: None
+    on_load: Callable[[Report], None] = lambda _report: None
     done: list[str] = field(default_factory=list)
     plans: list[MemoryPlan] = field(default_factory=list)
 
     def load(self, plan: MemoryPlan, report: Report) -> None:
         self.done.append("load")
         self.plans.append(plan)
+        self.on_load(report)
 
     def render(self, request: RenderRequest, report: Report) -> Iterator[Frame]:
         self.done.append("render")
@@ -88,6 +90,7 @@ class Workshop:
     spool: Spool
     opened: list[Scripted] = field(default_factory=list)
     script: Callable[[RenderRequest, Report], None] = lambda _request, _report: None
+    on_load: Callable[[Report], None] = lambda _report: None
     ends: list[int] = field(default_factory=list)
 
     def play(self, request: RenderRequest, report: Report) -> None:
@@ -128,7 +131,7 @@ def set_up(
     module = ModuleType("node_agent.pipelines.scripted")
 
     def open_model(row: ModelRow, on: str) -> Scripted:
-        made.opened.append(Scripted(row, on, made.play))
+        made.opened.append(Scripted(row, on, made.play, made.on_load))
         return made.opened[-1]
 
     module.open_model = open_model  # type: ignore[attr-defined]  # as every pipeline's module has

@@ -2,12 +2,13 @@
 
 import gc
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Final, Literal
 
 import torch
+from torch import Tensor
 
 from farm.model import MemoryPlan
 from node_agent.engine.allocator import begin
@@ -26,6 +27,12 @@ TILE_MIB: Final = 128
 """The working set of a VAE's layer in tiles: a quarter of a frame's at 1280x704."""
 
 Precision = Literal["fp16", "fp32"]
+Check = Callable[[], None]
+"""Called before each tensor that is read: what it raises ends the loading, which may take a minute from an old disk."""
+
+
+def unasked() -> None:
+    """A `Check` that lets everything come."""
 
 
 class Placement:
@@ -51,7 +58,7 @@ class Placement:
         self._tiling = Chunking(self._parts["vae"].module) if "vae" in self._parts else None
         self._inputs = InputRelease(self._parts["vae"].module) if "vae" in self._parts else None
 
-    def arrange(self, plan: MemoryPlan, stay: frozenset[str] | None = None) -> None:
+    def arrange(self, plan: MemoryPlan, stay: frozenset[str] | None = None, check: Check = unasked) -> None:
         """Changes over to `plan`; `stay` names the denoiser's units that stay on the card, by default as many as its share, evenly.
 
         With everything as it is already, it does nothing.
@@ -75,13 +82,15 @@ class Placement:
             self._tiling.budget_bytes = TILE_MIB * MIB if plan.decode == "tiles" else 0
         if plan.parts == "resident":
             for name in self._parts:
-                self._bring(name, plan.precision)
+                self._bring(name, plan.precision, check)
 
     @contextmanager
-    def on_device(self, name: str, precision: Precision | None = None) -> Iterator[None]:
+    def on_device(
+        self, name: str, check: Check = unasked, *, precision: Precision | None = None
+    ) -> Iterator[None]:
         """Holds a part on the card, computing in the plan's precision or in `precision`."""
         wanted = precision or self._plan.precision
-        self._bring(name, wanted)
+        self._bring(name, wanted, check)
         try:
             yield
         finally:
@@ -125,7 +134,7 @@ class Placement:
                 due -= 1.0
         return frozenset(chosen)
 
-    def _bring(self, name: str, precision: Precision) -> None:
+    def _bring(self, name: str, precision: Precision, check: Check = unasked) -> None:
         here = self._here.get(name)
         if here is not None and here[1] == precision:
             return
@@ -135,9 +144,14 @@ class Placement:
         part = self._parts[name]
         compute = _dtype(precision)
         with part.open() as read:
+
+            def checked(tensor: str) -> Tensor:
+                check()
+                return read(tensor)
+
             network = StreamedNetwork(
                 part.module,
-                read,
+                checked,
                 self._device,
                 stored=STORED if name == self._denoiser else compute,
                 compute=compute,

@@ -8,6 +8,7 @@ compute; from the second on every copy runs beside the computation.
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,7 @@ class StreamedNetwork:
         is what the others pass through, counted in the type they are stored in; it is raised to the smallest that works. All weights are
         numbers of the type `stored`, in which they are kept on the host and cross the bus; they stay and are computed with in `compute`.
         `host` is the copy that an earlier network of the same units left. `copies`: how often each copy is made, more than once to
-        measure what a slower bus would do.
+        measure what a slower bus would do. Where bringing them in fails, the network is as it was.
         """
         self._network = network
         self._device = device
@@ -87,21 +88,27 @@ class StreamedNetwork:
         self._streamed = [
             unit for unit in units if stay is not None and may_stream(unit) and unit.name not in stay
         ]
-        self._bring_indices()
         streamed = set(map(id, self._streamed))
         self._staying = [unit for unit in units if id(unit) not in streamed]
-        self._block = torch.empty(sum(unit.elements for unit in self._staying), dtype=compute, device=device)
-        self._bring_staying(read)
-        self.host = host or HostCopy(self._streamed, read, stored, device)
-        self._sources = [self.host.parts[unit.name] for unit in self._streamed]
-        sizes = [unit.elements * stored.itemsize for unit in self._streamed]
-        self._ring_bytes = min(max(ring_bytes, smallest_ring(sizes)), max(sum(sizes), smallest_ring(sizes)))
-        elements = self._ring_bytes // stored.itemsize
-        self._ring = torch.empty(elements, dtype=compute, device=device)
-        # Where what is computed with differs from what is stored, bytes arrive here and are widened on the card.
-        self._arrivals = (
-            self._ring if compute == stored else torch.empty(elements, dtype=stored, device=device)
-        )
+        with ExitStack() as undo:
+            undo.callback(self._go_home)
+            self._bring_indices()
+            everything = sum(unit.elements for unit in self._staying)
+            self._block = torch.empty(everything, dtype=compute, device=device)
+            self._bring_staying(read)
+            self.host = host or HostCopy(self._streamed, read, stored, device)
+            self._sources = [self.host.parts[unit.name] for unit in self._streamed]
+            sizes = [unit.elements * stored.itemsize for unit in self._streamed]
+            self._ring_bytes = min(
+                max(ring_bytes, smallest_ring(sizes)), max(sum(sizes), smallest_ring(sizes))
+            )
+            elements = self._ring_bytes // stored.itemsize
+            self._ring = torch.empty(elements, dtype=compute, device=device)
+            # Where what is computed with differs from what is stored, bytes arrive here and are widened on the card.
+            self._arrivals = (
+                self._ring if compute == stored else torch.empty(elements, dtype=stored, device=device)
+            )
+            undo.pop_all()
         self._lane: Lane = lane_for(device, len(self._streamed))
         self._order: list[int] = []
         self._slots: list[Slot] | None = None
@@ -153,14 +160,18 @@ class StreamedNetwork:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        for module, key, former in self._homes:
-            _put(module, key, former)
-        self._homes.clear()
+        self._go_home()
         self._sources = []
         empty = torch.empty(0, device=self._device)
         self._block = self._ring = self._arrivals = empty
 
     # --- bringing in ---
+    def _go_home(self) -> None:
+        """Gives the network what it had in place of weights."""
+        for module, key, former in self._homes:
+            _put(module, key, former)
+        self._homes.clear()
+
     def _bytes(self, units: Sequence[Unit]) -> int:
         return sum(unit.elements for unit in units) * self._stored.itemsize
 

@@ -45,6 +45,10 @@ class Report(Protocol):
         """Times a part of the work ("encode_prompt", "denoise", "decode", ...); the seconds go into the history."""
         ...
 
+    def check(self) -> None:
+        """Asked often where nothing is to be said, so that a cancel takes hold there too: before each tensor that is read."""
+        ...
+
     def step(self, done: int, total: int) -> None:
         """Says that `done` of `total` steps are done. Called at least once per step, so that a cancel takes hold.
 
@@ -75,6 +79,9 @@ class Unheard:
     def part(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 - the protocol's
         """See `Report`."""
         return nullcontext()
+
+    def check(self) -> None:
+        """See `Report`."""
 
     def step(self, done: int, total: int) -> None:
         """See `Report`."""

@@ -198,6 +198,51 @@ def test_a_clip_is_the_same_under_every_share_and_ring(checkpoint: Path) -> None
 
 
 @pytest.mark.usefixtures("as_on_a_card")
+@pytest.mark.parametrize(("parts", "share"), [("by_stage", 0.5), ("resident", 1.0)])
+def test_a_cancel_while_weights_are_read_takes_hold_at_once_and_the_next_clip_is_right(
+    checkpoint: Path, parts: Any, share: float
+) -> None:
+    """A cancel, and the card's owner, waited until the last weight was read: from an old disk a minute."""
+    row = read_models(small_row_toml("small", checkpoint), "test")["small"]
+    plan = MemoryPlan(parts, precision="fp32", weights_on_card=share, ring_mib=1)
+    request = RenderRequest(SETTINGS, photograph(64, 64), plan)
+    model, whole = i2vgen_xl.open_model(row, "cpu"), Recorder()
+    wanted = np.stack(list(model.render(request, whole)))
+    for share_read in (0.3, 0.6, 0.99):
+        model.unload()
+        stopped = Recorder(cancel_in=int(share_read * whole.asked))
+        with pytest.raises(CancelledRenderError):
+            list(model.render(request, stopped))
+        assert stopped.asked == stopped.cancel_in, "read on"
+    assert np.array_equal(np.stack(list(model.render(request, Recorder()))), wanted)
+
+
+@pytest.mark.parametrize("read", [1, 2, 3, 4])
+def test_a_part_that_was_not_read_to_its_end_has_no_weights(
+    read: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had come of it stayed on the card, where nobody took it away."""
+    monkeypatch.setattr(units_module, "UNIT_BYTES", 1)
+    monkeypatch.setattr(units_module, "SMALL_BYTES", 0)
+    tensors = {
+        f"{layer}.{name}": torch.ones(8) if name == "bias" else torch.ones(8, 8)
+        for layer in (0, 1)
+        for name in ("weight", "bias")
+    }
+    save_file(tensors, tmp_path / "unet")
+    unet = MappedPart(
+        lambda: torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)), [tmp_path / "unet"]
+    )
+    place = Placement({"unet": unet}, CPU)
+    place.arrange(MemoryPlan("by_stage"))
+    with pytest.raises(CancelledRenderError), place.on_device("unet", Recorder(cancel_in=read).check):
+        pass
+    assert all(weight.is_meta for weight in unet.module.parameters())
+    with place.on_device("unet"):
+        assert all(bool((weight == 1).all()) for weight in unet.module.parameters())
+
+
+@pytest.mark.usefixtures("as_on_a_card")
 def test_memory_that_cannot_be_pinned_is_said_on_the_attempt(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,6 +192,14 @@ def test_a_model_this_pc_does_not_know_says_what_to_do(runner: Runner, spool: Sp
         ),
         (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), FailureClass.OUT_OF_MEMORY),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), FailureClass.CARD_FAULT),
+        (
+            RuntimeError("GET was unable to find an engine to execute this computation"),
+            FailureClass.OUT_OF_MEMORY,
+        ),
+        (
+            RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+            FailureClass.OUT_OF_MEMORY,
+        ),
         (RuntimeError("CUDA driver error: unspecified launch failure"), FailureClass.CARD_FAULT),
         (RuntimeError("No CUDA GPUs are available"), FailureClass.CARD_FAULT),
         (OutOfMemoryError(), FailureClass.OUT_OF_MEMORY),
@@ -205,7 +213,7 @@ def test_each_failure_has_its_class(error: Exception, expected: FailureClass) ->
     """Memory that the driver itself could not give was taken for a broken card, and an error without words ended in an IndexError.
 
     A broken cuDNN or driver, and a card that was gone, were errors of the program: the process went on with it and the card was not tested.
-    So was an allocator that ran out on a PC whose NVML does not answer.
+    So was an allocator that ran out on a PC whose NVML does not answer, and a convolution that found no room for its workspace.
     """
     kind, message, _ = explain(error)
     assert kind == expected
@@ -536,6 +544,31 @@ def test_a_worker_that_makes_way_ends_after_the_last_word_of_its_attempt(
 def test_an_idle_worker_makes_way_at_once(workshop: Workshop) -> None:
     workshop.runner.make_way("The card is kept for its owner: a game.")
     assert workshop.ends == [1]
+
+
+@pytest.mark.parametrize("owner", [True, False], ids=["its owner", "a cancel"])
+def test_a_worker_that_loads_a_model_is_stopped_between_two_weights(
+    workshop: Workshop, picture: bytes, owner: bool
+) -> None:
+    """A card's owner, and who cancelled, waited until the whole model had been read from an old disk."""
+    reached, limit = threading.Event(), time.monotonic() + LIMIT_S
+
+    def read_on(report: Report) -> None:
+        reached.set()
+        while time.monotonic() < limit:
+            report.check()
+            time.sleep(0.001)
+
+    workshop.on_load = read_on
+    workshop.runner.start(order(picture, model="one"), picture)
+    assert reached.wait(LIMIT_S)
+    if owner:
+        workshop.runner.make_way("The card is kept for its owner: a game.")
+    else:
+        assert workshop.runner.cancel("A1")
+    last = ended(workshop.spool)[-1]
+    assert isinstance(last, events.Yielded if owner else events.Cancelled)
+    assert workshop.opened[0].done == ["load"]
 
 
 def test_a_job_that_was_cancelled_stays_cancelled_though_the_owner_came(

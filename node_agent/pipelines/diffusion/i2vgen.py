@@ -13,6 +13,7 @@ from PIL import Image
 
 from farm.model import RenderSettings
 from node_agent.engine.fit import Size
+from node_agent.engine.placement import Check
 from node_agent.pipelines import i2vgen_xl
 from node_agent.pipelines.base import RenderRequest, Report
 from node_agent.pipelines.diffusion.loop import Denoising, guided
@@ -58,10 +59,11 @@ class I2VGenXL(DiffusionModel):
         shape = (1, unet.config.in_channels, settings.frames, settings.height // 8, settings.width // 8)
         noise = self._drawn(shape, generator)
         with self._timed(report, "encode_prompt"):
-            prompt = self._encode_prompt(settings)
+            prompt = self._encode_prompt(settings, report.check)
         with self._timed(report, "encode_image"):
-            seen = self._encode_picture(crop_to_fill(request.image, settings.width, settings.width), settings)
-            first = self._encode_first_frame(picture, settings, generator)
+            square = crop_to_fill(request.image, settings.width, settings.width)
+            seen = self._encode_picture(square, settings, report.check)
+            first = self._encode_first_frame(picture, settings, generator, report.check)
         fps = torch.tensor([settings.fps] * len(prompt), device=self._device)
 
         def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
@@ -84,7 +86,7 @@ class I2VGenXL(DiffusionModel):
 
         return Denoising(noise, predict, preview)
 
-    def _encode_prompt(self, settings: RenderSettings) -> torch.Tensor:
+    def _encode_prompt(self, settings: RenderSettings, check: Check) -> torch.Tensor:
         """The sentences as `[n, tokens, c]`, the negative one first if there is guidance.
 
         I2VGen-XL was trained on the last layer but one, normed by the last norm. Computed here because
@@ -98,13 +100,13 @@ class I2VGenXL(DiffusionModel):
         )
         if len(parts.tokenizer(settings.prompt).input_ids) > limit:
             _log.info("The prompt is longer than the %d tokens the model reads; its end was left out.", limit)
-        with self._place.on_device("text_encoder"), torch.inference_mode():
+        with self._place.on_device("text_encoder", check), torch.inference_mode():
             output = parts.text_encoder(tokens.input_ids.to(self._device), output_hidden_states=True)
             encoder = getattr(parts.text_encoder, "text_model", parts.text_encoder)
             embeddings: torch.Tensor = encoder.final_layer_norm(output.hidden_states[-2])
         return embeddings
 
-    def _encode_picture(self, square: Image.Image, settings: RenderSettings) -> torch.Tensor:
+    def _encode_picture(self, square: Image.Image, settings: RenderSettings, check: Check) -> torch.Tensor:
         """What CLIP sees in the picture, `[n, 1, c]`: zeros for the unguided row."""
         parts = self._loaded
         size = parts.feature_extractor.crop_size
@@ -117,12 +119,12 @@ class I2VGenXL(DiffusionModel):
             do_rescale=False,
             return_tensors="pt",
         ).pixel_values
-        with self._place.on_device("image_encoder"), torch.inference_mode():
+        with self._place.on_device("image_encoder", check), torch.inference_mode():
             embedding = parts.image_encoder(pixels.to(self._device, self._dtype)).image_embeds[:, None]
         return torch.cat([torch.zeros_like(embedding), embedding]) if is_guided(settings) else embedding
 
     def _encode_first_frame(
-        self, picture: Image.Image, settings: RenderSettings, generator: torch.Generator
+        self, picture: Image.Image, settings: RenderSettings, generator: torch.Generator, check: Check
     ) -> torch.Tensor:
         """The picture's latents as the first frame, `[n, 4, frames, h/8, w/8]`.
 
@@ -130,7 +132,7 @@ class I2VGenXL(DiffusionModel):
         """
         vae = self._loaded.vae
         pixels = (2 * as_tensor(picture) - 1).to(self._device, self._dtype)
-        with self._place.on_device("vae"), torch.inference_mode():
+        with self._place.on_device("vae", check), torch.inference_mode():
             found = self.encode(vae, pixels)
             # The stock pipeline draws this from the device's own generator: its seed does not fix the clip.
             draw = self._drawn(found.mean.shape, generator)

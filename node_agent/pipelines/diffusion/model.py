@@ -32,7 +32,7 @@ class DiffusionModel(ABC):
     """A diffusion model opened for one device; see `node_agent.pipelines.base.VideoModel`.
 
     A model says how it crops the picture, how it encodes and predicts, and how it decodes. A part's weights are there only
-    within `_place.on_device(name)`; its configuration always is.
+    within `_place.on_device(name, report.check)`; its configuration always is.
     """
 
     layout: ClassVar[Layout]
@@ -110,7 +110,7 @@ class DiffusionModel(ABC):
                 self._parts, mapped = read_parts(self._row, self.layout)
                 self._placement = Placement(mapped, self._device, self.denoiser)
             self._plan = None
-            self._place.arrange(plan, self._staying(plan))
+            self._place.arrange(plan, self._staying(plan), report.check)
             self._dtype = self._place.compute_dtype
             self._plan = plan
 
@@ -140,7 +140,7 @@ class DiffusionModel(ABC):
         scheduler = self._loaded.scheduler.from_config(self._loaded.scheduler.config)
         with (
             self._timed(report, "denoise"),
-            self._place.on_device(self.denoiser),
+            self._place.on_device(self.denoiser, report.check),
             torch.inference_mode(),
         ):
             self._say_if_slow(report)
@@ -197,7 +197,7 @@ class DiffusionModel(ABC):
             for window in self._windows(latents):
                 with self._timed(report, "decode"):
                     if not done:
-                        stay.enter_context(self._place.on_device("vae"))
+                        stay.enter_context(self._place.on_device("vae", report.check))
                     with torch.inference_mode():
                         decoded = self.decode(self._loaded.vae, window)
                     frames = [

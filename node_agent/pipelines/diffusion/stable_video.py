@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from farm.model import RenderSettings
 from node_agent.engine.fit import Size
+from node_agent.engine.placement import Check
 from node_agent.pipelines import svd
 from node_agent.pipelines.base import RenderRequest, Report
 from node_agent.pipelines.diffusion.loop import Denoising, guided
@@ -70,8 +71,8 @@ class StableVideoDiffusion(DiffusionModel):
         """Conditions have a row each for the unguided pass (if any) and the guided one, in this order."""
         settings, unet = request.settings, self._loaded.unet
         with self._timed(report, "encode_image"):
-            seen = self._encode_picture(picture)
-            first = self._encode_first_frame(picture, generator)
+            seen = self._encode_picture(picture, report.check)
+            first = self._encode_first_frame(picture, generator, report.check)
         first = first[:, None].expand(-1, settings.frames, -1, -1, -1)
         # One frame is the first, whose guidance of 1 is none; the stock pipeline stumbles over it.
         if is_guided(settings) and settings.frames > 1:
@@ -106,7 +107,7 @@ class StableVideoDiffusion(DiffusionModel):
 
         return Denoising(noise, predict, preview)
 
-    def _encode_picture(self, picture: Image.Image) -> torch.Tensor:
+    def _encode_picture(self, picture: Image.Image, check: Check) -> torch.Tensor:
         """What CLIP sees in the picture, `[1, 1, c]`. Resized between -1 and 1, as the model was trained."""
         parts = self._loaded
         shrink: Any = _resize_with_antialiasing  # untyped
@@ -119,11 +120,13 @@ class StableVideoDiffusion(DiffusionModel):
             do_rescale=False,
             return_tensors="pt",
         ).pixel_values
-        with self._place.on_device("image_encoder"), torch.inference_mode():
+        with self._place.on_device("image_encoder", check), torch.inference_mode():
             found: torch.Tensor = parts.image_encoder(pixels.to(self._device, self._dtype)).image_embeds
         return found[:, None]
 
-    def _encode_first_frame(self, picture: Image.Image, generator: torch.Generator) -> torch.Tensor:
+    def _encode_first_frame(
+        self, picture: Image.Image, generator: torch.Generator, check: Check
+    ) -> torch.Tensor:
         """The latents of the picture under a little noise, `[1, 4, h/8, w/8]`, not scaled: so the model was trained.
 
         This VAE overflows in half precision when it encodes, so it encodes in single.
@@ -133,7 +136,8 @@ class StableVideoDiffusion(DiffusionModel):
         pixels = (as_tensor(picture) * 2 - 1).contiguous(memory_format=torch.channels_last)
         pixels = pixels + NOISE_AUGMENTATION * torch.randn(pixels.shape, generator=generator)
         wide = self.encodes_in_fp32
-        with self._place.on_device("vae", precision="fp32" if wide else None), torch.inference_mode():
+        here = self._place.on_device("vae", check, precision="fp32" if wide else None)
+        with here, torch.inference_mode():
             pixels = pixels.to(self._device, torch.float32 if wide else self._dtype)
             found: torch.Tensor = self.encode(vae, pixels).mode()
         return found.to(self._dtype)
