@@ -202,7 +202,7 @@ def test_a_clip_is_the_same_under_every_share_and_ring(checkpoint: Path) -> None
 def test_a_cancel_while_weights_are_read_takes_hold_at_once_and_the_next_clip_is_right(
     checkpoint: Path, parts: Any, share: float
 ) -> None:
-    """A cancel, and the card's owner, waited until the last weight was read: from an old disk a minute."""
+    """A cancel waited until the last weight was read: from an old disk a minute."""
     row = read_models(small_row_toml("small", checkpoint), "test")["small"]
     plan = MemoryPlan(parts, precision="fp32", weights_on_card=share, ring_mib=1)
     request = RenderRequest(SETTINGS, photograph(64, 64), plan)

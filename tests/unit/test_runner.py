@@ -550,7 +550,7 @@ def test_an_idle_worker_makes_way_at_once(workshop: Workshop) -> None:
 def test_a_worker_that_loads_a_model_is_stopped_between_two_weights(
     workshop: Workshop, picture: bytes, owner: bool
 ) -> None:
-    """A card's owner, and who cancelled, waited until the whole model had been read from an old disk."""
+    """Who cancelled waited until the whole model had been read from an old disk; for a card's owner the worker had to be killed."""
     reached, limit = threading.Event(), time.monotonic() + LIMIT_S
 
     def read_on(report: Report) -> None:
