@@ -207,7 +207,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.rows = {
-            name: replace(row, source=str(folder / ("svd" if name != "i2vgen-xl" else name)))
+            name: replace(row, source=str(folder / ("svd" if name != "i2vgen-xl" else name)), checkpoint={})
             for name, row in builtin_models().items()
             if row.memory is not None
         }

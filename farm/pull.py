@@ -41,11 +41,11 @@ _HUB_NOTES = ".cache"
 class Checks:
     """What is known of models.
 
-    `wanted(index, names, where)` chooses a checkpoint's files; `whole(directory, pipeline)` raises for one that is not complete.
+    `wanted(index, names, where)` chooses a checkpoint's files; `whole(directory, row)` raises for one that is not complete.
     """
 
     wanted: Callable[[Mapping[str, Any], Collection[str], str], tuple[str, ...]]
-    whole: Callable[[Path, str], None]
+    whole: Callable[[Path, ModelRow], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def pull_from_directory(
         DiskFullError: the disk has no room.
         WeightsTransferError: a file cannot be read or written.
     """
-    checks.whole(source, row.pipeline)
+    checks.whole(source, row)
     index = json.loads((source / INDEX).read_text(encoding="utf-8"))
     # Only where the model's parts are: what lies beside them, as a disk's lost+found, may not be ours to read.
     parts = [place for place in source.iterdir() if place.name in index and place.is_dir()]
@@ -187,7 +187,7 @@ def _take_in(
     row: ModelRow, source: str, files: tuple[WeightFile, ...], shelf: Shelf, checks: Checks
 ) -> Manifest:
     half = shelf.half(row.name)
-    checks.whole(half, row.pipeline)
+    checks.whole(half, row)
     shutil.rmtree(half / _HUB_NOTES, ignore_errors=True)
     manifest = Manifest(row.name, source, files)
     shelf.put(manifest)

@@ -163,7 +163,7 @@ class Fetcher:
                 self._shelf,
                 line,
                 line.manifest(model.name),
-                lambda directory: check_weights(directory, row.pipeline),
+                lambda directory: check_weights(directory, row),
                 self._pace,
                 lambda here: self._told(model.name, here),
                 self._kept_free,

@@ -66,7 +66,7 @@ def could_run(row: ModelRow, said: CardReport) -> bool:
 def _elsewhere(row: ModelRow) -> bool:
     """Whether the PC's owner has the model, in a directory or in the Hugging Face cache."""
     try:
-        check_weights(find_weights(row.source), row.pipeline)
+        check_weights(find_weights(row.source), row)
     except MissingWeightsError:
         return False
     return True

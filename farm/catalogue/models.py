@@ -59,7 +59,8 @@ class ModelRow:
     """One model. `source` is a Hugging Face repository or a directory; empty where there are no weights.
 
     `draft` marks everything the model makes as a draft; `devices` says on what it may run ("cuda", "cpu");
-    `tensor_needed` says that it needs torch, `prompt_needed` that it makes nothing sensible without a prompt.
+    `tensor_needed` says that it needs torch, `prompt_needed` that it makes nothing sensible without a prompt. `checkpoint`: what the
+    configurations of the checkpoint's parts say, where the shapes of its weights do not tell it from a model like it.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _AS_WRITTEN
@@ -72,6 +73,7 @@ class ModelRow:
     tensor_needed: bool = True
     prompt_needed: bool = False
     devices: tuple[str, ...] = ("cuda",)
+    checkpoint: dict[str, dict[str, Any]] = field(default_factory=dict, hash=False)
     limits: Limits = field(default_factory=Limits)
     memory: MemoryCoefficients | None = None
     time: TimeCoefficients = field(default_factory=TimeCoefficients)

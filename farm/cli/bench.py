@@ -96,7 +96,7 @@ def _row_for(said: "CardReport", wanted: str | None, rows: "dict[str, ModelRow]"
             f"It runs on: {', '.join(row.devices)}. Leave --model out, or bench on another PC.",
         )
     if row.source:
-        check_weights(weights_of(row), row.pipeline)
+        check_weights(weights_of(row), row)
     return row
 
 

@@ -20,6 +20,7 @@ from farm.weights import Shelf
 from node_agent.pipelines.stored import again, download_hint, read_heads, read_json
 
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_ANOTHER: Final = "Set the model's `source` to a checkpoint of this model."
 CONFIGURATIONS: Final = {
     "Scheduler": ("scheduler_config.json",),
     "Tokenizer": ("tokenizer_config.json", "vocab.json", "merges.txt"),
@@ -110,8 +111,8 @@ def find_weights(source: str, cache: Path | None = None) -> Path:
     )
 
 
-def check_weights(directory: Path, pipeline: str) -> None:
-    """Checks that `directory` holds a whole checkpoint of `pipeline` ("i2vgen_xl"), each file complete.
+def check_weights(directory: Path, row: ModelRow) -> None:
+    """Checks that `directory` holds a whole checkpoint of the model, each file complete.
 
     Reads configurations and the heads of the weight files only; a flipped byte within a tensor goes unseen.
 
@@ -119,20 +120,21 @@ def check_weights(directory: Path, pipeline: str) -> None:
         MissingWeightsError: it does not; names the file and what is wrong with it.
     """
     try:
-        _check(directory, pipeline)
+        _check(directory, layout_of(row.pipeline))
+        for part, said in row.checkpoint.items():
+            _check_said(directory / part / "config.json", said)
     except OSError as error:
         raise _unreadable(error, directory) from error
 
 
-def _check(directory: Path, pipeline: str) -> None:
-    layout = layout_of(pipeline)
+def _check(directory: Path, layout: Layout) -> None:
     index_file = directory / "model_index.json"
     index = read_json(index_file)
     found = index.get("_class_name")
     if found != layout.pipeline_class:
         raise MissingWeightsError(
             f"{index_file} is of another model: it says {found}, not {layout.pipeline_class}.",
-            "Set the model's `source` to a checkpoint of this model.",
+            _ANOTHER,
         )
     absent = sorted(name for name in {*layout.weighted, *layout.others} if not part_named(index, name))
     if absent:
@@ -141,7 +143,7 @@ def _check(directory: Path, pipeline: str) -> None:
         if part_named(index, name) != wanted:
             raise MissingWeightsError(
                 f"{index_file} names another {name}: {part_named(index, name)}, not {wanted}.",
-                "Set the model's `source` to a checkpoint of this model.",
+                _ANOTHER,
             )
     for name in index:
         part = part_named(index, name)
@@ -150,12 +152,22 @@ def _check(directory: Path, pipeline: str) -> None:
             _check_part(directory / name, library, class_name)
 
 
+def _check_said(file: Path, said: Mapping[str, Any]) -> None:
+    """Holds a configuration to what the model's own says; what it leaves out says nothing."""
+    found = read_json(file)
+    for name, value in said.items():
+        if found.get(name, value) != value:
+            raise MissingWeightsError(
+                f"{file} is of another model: its {name} is {found[name]}, not {value}.", _ANOTHER
+            )
+
+
 def has_weights(row: ModelRow, cache: Path | None = None) -> bool:
     """Whether this PC has the model's weights; true for a model without any. Takes milliseconds, no network."""
     if not row.source:
         return True
     try:
-        check_weights(weights_of(row, cache), row.pipeline)
+        check_weights(weights_of(row, cache), row)
     except MissingWeightsError:
         return False
     return True

@@ -3,14 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from farm.catalogue.models import ModelRow
+from farm.catalogue.models import ModelRow, builtin_models
 from farm.errors import FarmError, MissingWeightsError
 from farm.model import MemoryPlan
 from node_agent.pipelines import i2vgen_xl, svd
@@ -208,6 +208,28 @@ def test_the_checkpoint_of_another_model(whole: dict[str, Path], pipeline: str, 
     assert has_weights(ModelRow("m", "M", pipeline, str(whole[other]))) is False
 
 
+def test_the_checkpoint_of_a_model_with_the_same_shapes(whole: dict[str, Path], tmp_path: Path) -> None:
+    """SVD's weights under SVD-XT's row, which has the same network, made clips of 25 frames that nobody had trained it for."""
+    rows = {
+        name: replace(row, source=str(whole["svd"]))
+        for name, row in builtin_models().items()
+        if row.checkpoint
+    }
+    check_weights(whole["svd"], rows["svd"])
+    with pytest.raises(MissingWeightsError) as caught:
+        check_weights(whole["svd"], rows["svd-xt"])
+    assert caught.value.message == (
+        f"{whole['svd'] / 'unet' / 'config.json'} is of another model: its num_frames is 14, not 25."
+    )
+    assert (has_weights(rows["svd"]), has_weights(rows["svd-xt"])) == (True, False)
+    directory = shutil.copytree(whole["svd"], tmp_path / "copy")
+    file = directory / "unet" / "config.json"
+    file.write_text(
+        json.dumps({name: one for name, one in json.loads(file.read_text()).items() if name != "num_frames"})
+    )
+    check_weights(directory, rows["svd-xt"])
+
+
 @each_part
 def test_a_part_of_another_class(damaged: Damaged) -> None:
     """The stock pipelines only warn, and stumble once they render."""
@@ -224,7 +246,7 @@ def test_a_row_whose_model_this_pc_does_not_know(whole: dict[str, Path], pipelin
     with pytest.raises(MissingWeightsError, match="has no model"):
         layout_of(pipeline)
     with pytest.raises(MissingWeightsError, match="update the farm"):
-        check_weights(whole["svd"], pipeline)
+        check_weights(whole["svd"], ModelRow("m", "M", pipeline))
     assert has_weights(ModelRow("m", "M", pipeline, str(whole["svd"]))) is False
 
 

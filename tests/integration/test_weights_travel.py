@@ -83,7 +83,7 @@ class Pc:
         assert {path: data for path, data in ours.items() if path != "manifest.json"} == {
             file.path: theirs[file.path] for file in manifest.files
         }
-        check_weights(directory, ROW.pipeline)
+        check_weights(directory, ROW)
         assert not self.shelf.half(NAME).exists()
         assert self.fetcher.coming == ()
 
@@ -129,7 +129,7 @@ def test_a_file_that_a_pc_has_lost_comes_again(
     else:
         os.truncate(file, kept)
     with pytest.raises(MissingWeightsError) as caught:
-        check_weights(tmp_path / "pc" / NAME, ROW.pipeline)
+        check_weights(tmp_path / "pc" / NAME, ROW)
     assert caught.value.remedy == (
         f"A PC of the farm fetches it again by itself; on the head run `farm models pull {NAME}`."
     )
@@ -504,7 +504,7 @@ def test_a_head_that_is_not_there_is_no_surprise(tmp_path: Path) -> None:
     with pytest.raises(HeadUnreachableError), HeadShelf("http://127.0.0.1:9", "x") as line:
         line.offer()
     with pytest.raises(MissingWeightsError):
-        check_weights(tmp_path, ROW.pipeline)
+        check_weights(tmp_path, ROW)
 
 
 def test_progress_is_seen_in_the_api_and_on_the_page(farm: RunningDashboard, source: Path) -> None:

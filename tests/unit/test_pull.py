@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from farm.catalogue.models import builtin_models
 from farm.weights import Shelf, sha256_of
 from node_agent.pipelines.weights import check_weights
 from tests.farm_verbs import run_here
@@ -156,7 +157,7 @@ def test_shards_are_taken_in_with_their_index(tmp_path: Path, source: Path) -> N
     }
     directory = head.shelf.directory("i2vgen-xl")
     assert directory is not None
-    check_weights(directory, "i2vgen_xl")
+    check_weights(directory, builtin_models()["i2vgen-xl"])
 
 
 def test_a_model_is_downloaded_once_and_only_what_it_needs(tmp_path: Path, source: Path, hub: Hub) -> None:

@@ -90,7 +90,7 @@ def row(source: str) -> ModelRow:
 
 def refusal(directory: Path) -> MissingWeightsError:
     with pytest.raises(MissingWeightsError) as caught:
-        check_weights(directory, "i2vgen_xl")
+        check_weights(directory, row(str(directory)))
     assert has_weights(row(str(directory))) is False
     assert caught.value.remedy
     return caught.value
@@ -98,7 +98,7 @@ def refusal(directory: Path) -> MissingWeightsError:
 
 def test_a_whole_checkpoint_in_a_directory_is_found_and_accepted(checkpoint: Path) -> None:
     assert find_weights(str(checkpoint)) == checkpoint
-    check_weights(checkpoint, "i2vgen_xl")
+    check_weights(checkpoint, row(str(checkpoint)))
     assert has_weights(row(str(checkpoint))) is True
 
 
@@ -242,7 +242,7 @@ def test_safetensors_without_the_variant_are_taken_too(checkpoint: Path) -> None
         file = checkpoint / part / name
         file.rename(file.with_name(name.replace(".fp16", "")))
 
-    check_weights(checkpoint, "i2vgen_xl")
+    check_weights(checkpoint, row(str(checkpoint)))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_one_tokenizer_file_stands_for_the_vocabulary_and_the_merges(checkpoint:
     (checkpoint / "tokenizer" / "merges.txt").unlink()
     (checkpoint / "tokenizer" / "tokenizer.json").write_text("{}")
 
-    check_weights(checkpoint, "i2vgen_xl")
+    check_weights(checkpoint, row(str(checkpoint)))
 
 
 def test_a_checkpoint_of_another_model_is_refused(checkpoint: Path) -> None:
@@ -346,7 +346,7 @@ def test_shards_are_found_by_their_index_and_taken_along(checkpoint: Path, style
     (unet / UNET_INDEX).rename(unet / index)
     (unet / index).write_text(json.dumps({"weight_map": dict(zip("ab", shards, strict=True))}))
     (unet / "pytorch_model.bin.index.json").write_text("{}")
-    check_weights(checkpoint, "i2vgen_xl")
+    check_weights(checkpoint, row(str(checkpoint)))
     names = {str(file.relative_to(checkpoint)) for file in checkpoint.rglob("*") if file.is_file()}
     other = "unet/diffusion_pytorch_model.non_ema-00001-of-00002.safetensors"
     wanted = wanted_files(MODEL_INDEX, names | {other}, "here")
@@ -357,7 +357,7 @@ def test_one_file_of_the_variant_goes_before_full_precision_in_shards(checkpoint
     unet = checkpoint / "unet"
     for name in (UNET_INDEX, *UNET_SHARDS):
         (unet / name.replace(".fp16", "")).write_text("full precision")
-    check_weights(checkpoint, "i2vgen_xl")
+    check_weights(checkpoint, row(str(checkpoint)))
     names = {str(file.relative_to(checkpoint)) for file in unet.iterdir()}
     taken = {path for path in wanted_files({"unet": MODEL_INDEX["unet"]}, names, "here") if "unet" in path}
     assert taken == {"unet/config.json", f"unet/{WEIGHTS['unet']}"}

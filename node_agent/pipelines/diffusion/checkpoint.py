@@ -37,7 +37,7 @@ def read_parts(row: ModelRow, layout: Layout) -> tuple[SimpleNamespace, dict[str
         MissingWeightsError: it is not there, not whole, or not of this model.
     """
     directory = weights_of(row)
-    check_weights(directory, row.pipeline)
+    check_weights(directory, row)
     with _quiet():
         stock: Any = getattr(diffusers, layout.pipeline_class)
         mapped = {}
