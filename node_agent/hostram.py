@@ -4,6 +4,8 @@ from typing import Final
 
 import psutil
 
+from node_agent.cgroups import memory_limit
+
 GIB: Final = 1024**3
 
 LEAST_FREE_GIB: Final = 0.5
@@ -13,9 +15,16 @@ PINNED_LEAVES_GIB: Final = 1.0
 stream from ordinary memory."""
 
 
+def ram_gib() -> tuple[float, float]:
+    """This PC's memory, GiB: all of it, and what programs could have now without moving others to the disk. In a container, its own."""
+    found = psutil.virtual_memory()
+    limit, free = memory_limit() or (found.total, found.available)
+    return min(found.total, limit) / GIB, min(found.available, free) / GIB
+
+
 def free_ram_gib() -> float:
-    """What programs could have now, GiB, without moving others to the disk."""
-    return float(psutil.virtual_memory().available) / GIB
+    """What programs could have now, GiB."""
+    return ram_gib()[1]
 
 
 def room_for_weights_gib() -> float:

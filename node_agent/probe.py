@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from farm.catalogue.models import ModelRow
 from farm.catalogue.rules import bus_gb_s
 from farm.model import CardKind, PcieLink
 from farm.planning.memory import CONTEXT_GIB
 from farm.vitals import CardFacts, Vitals
 from farm.wire import CardReport
+from node_agent import hostram
 from node_agent.ladder import TOLERANCE_GIB, Program
 from node_agent.pipelines.weights import has_weights
 from node_agent.readings import CardProgram, CardReading
@@ -65,9 +64,9 @@ def beside_others(cards: Sequence[CardReport]) -> tuple[CardReport, ...]:
 
 
 def ram() -> tuple[float, float]:
-    """This PC's memory, GiB: all of it, and what programs could have now."""
-    found = psutil.virtual_memory()
-    return round(found.total / GIB, 2), round(found.available / GIB, 2)
+    """This PC's memory, GiB, as `hostram` has it, in hundredths."""
+    in_all, free = hostram.ram_gib()
+    return round(in_all, 2), round(free, 2)
 
 
 def _cpu(node_id: str, models: Mapping[str, ModelRow]) -> CardReport:

@@ -223,7 +223,9 @@ def test_host_memory_is_pinned_where_the_pc_keeps_enough(
     runtime = SimpleNamespace(cudaHostRegister=lambda *_: 0, cudaHostUnregister=lambda _: 0)
     monkeypatch.setattr(hostmem, "_cuda", SimpleNamespace(cudart=lambda: runtime))
     monkeypatch.setattr(
-        hostram.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_gib * 1024**3)
+        hostram.psutil,
+        "virtual_memory",
+        lambda: SimpleNamespace(total=64 * 1024**3, available=free_gib * 1024**3),
     )
     memory = hostmem.HostMemory(1024**3, torch.device("cuda"))
     assert memory.pinned == pinned
@@ -234,7 +236,9 @@ def test_host_memory_is_pinned_where_the_pc_keeps_enough(
 
 
 def test_host_memory_that_the_pc_does_not_have_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hostram.psutil, "virtual_memory", lambda: SimpleNamespace(available=1.4 * 1024**3))
+    monkeypatch.setattr(
+        hostram.psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * 1024**3, available=1.4 * 1024**3)
+    )
     with pytest.raises(HostMemoryError) as caught:
         hostmem.HostMemory(1024**3, CPU)
     assert caught.value.message == (
