@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from farm.catalogue.cards import find_card
 from farm.catalogue.models import ModelRow
 from farm.catalogue.rules import bus_gb_s
 from farm.model import CardKind, PcieLink
@@ -28,6 +29,8 @@ from node_agent.wanted import torch_here
 log = logging.getLogger(__name__)
 
 GIB = 1024**3
+CHECKED = 0.1
+"""What a driver may keep of a card's memory, as a share: a sixteenth for checking it, and a little besides."""
 
 
 def cards(node_id: str, models: Mapping[str, ModelRow]) -> tuple[CardReport, ...]:
@@ -242,7 +245,7 @@ def _gpu(
         id=uuid,
         kind=CardKind.CUDA,
         name=name,
-        vram_gib=float(round(total)) if total is not None else None,
+        vram_gib=_nominal_gb(name, total) if total is not None else None,
         usable_gib=round(max(0.0, total - CONTEXT_GIB), 2) if total is not None else None,
         compute_capability=tuple(capability) if capability is not None else None,
         models=runs,
@@ -255,6 +258,14 @@ def _gpu(
         facts=facts,
         vitals=_vitals(nvml, handle),
     )
+
+
+def _nominal_gb(name: str, total_gib: float) -> float:
+    """A card's memory as its maker names it. Checked memory (ECC) keeps a sixteenth for itself: a Tesla P4 of 8 GB tells 7.4."""
+    row = find_card(name, total_gib)
+    if row is not None and 0.0 <= row.vram_gb - total_gib <= CHECKED * row.vram_gb:
+        return float(row.vram_gb)
+    return float(round(total_gib))
 
 
 def _mig_trouble(name: str, facts: CardFacts) -> str:

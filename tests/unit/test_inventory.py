@@ -91,7 +91,7 @@ def figures(card: CardReport) -> tuple[object, ...]:
         ),
         (
             "tesla-p40",
-            ("Tesla P40", 22.0, 21.9, (6, 1), "535.183.01", (3, 16, 16), 11.82),
+            ("Tesla P40", 24.0, 21.9, (6, 1), "535.183.01", (3, 16, 16), 11.82),
             CardFacts("00000000:0A:00.0", (12, 2), 250.0, ecc=True, ecc_uncorrected=2, retired_pages=4),
         ),
         (

@@ -84,6 +84,26 @@ def test_nominal_memory_is_whole_and_usable_is_below_what_the_driver_reports(
     assert band_of(card.vram_gib, card.kind) is band
 
 
+@pytest.mark.parametrize(
+    ("name", "memory_mib", "nominal", "band"),
+    [
+        ("Tesla P4", 7611, 8.0, Tier.PREVIEW),
+        ("Tesla M40", 11448, 12.0, Tier.QUALITY),
+        ("Tesla P40", 23040, 24.0, Tier.QUALITY),
+        ("NVIDIA GeForce GTX 1080 Ti", 11178, 11.0, Tier.PREVIEW),
+        ("NVIDIA GeForce RTX 3060 Laptop GPU", 6144, 6.0, Tier.POST),
+    ],
+)
+def test_memory_that_is_checked_makes_no_card_of_a_lower_band(
+    monkeypatch: pytest.MonkeyPatch, name: str, memory_mib: int, nominal: float, band: Tier
+) -> None:
+    """A Tesla P4 of 8 GB with ECC was one of 7 GB, kept for post work, and an M40 of 12 GB got no quality work."""
+    (card,) = probed(monkeypatch, replace(RTX_2060, name=name, memory_mib=memory_mib))
+    assert card.vram_gib == nominal
+    assert card.usable_gib == pytest.approx(memory_mib / 1024 - 0.6, abs=0.005)
+    assert band_of(card.vram_gib, card.kind) is band
+
+
 def test_a_tiny_card_has_nothing_usable_rather_than_less_than_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
