@@ -42,7 +42,7 @@ def forecast(farm: Parts, sent: bytes) -> list[CardForecast]:
     view = FarmView(
         models=farm.models,
         tiers=farm.in_force().tiers,
-        bands=bands_of(card for card in cards if card.trouble is None),
+        bands=bands_of(cards),
         resting={
             card_id: in_words(live.state)
             for card_id, live in list(farm.live.cards.items())

@@ -69,8 +69,8 @@ class Scene:
             group.forget(card_id)
 
     def _count_band(self, card: Card | None, by: int) -> bool:
-        """Whether a band comes or goes with this card."""
-        if card is None:
+        """Whether a band comes or goes with this card. One in trouble makes none up: no work is kept for it."""
+        if card is None or card.trouble is not None:
             return False
         before = self.bands[card.band]
         self.bands[card.band] = before + by

@@ -27,7 +27,7 @@ TiersMode = Literal["soft", "strict", "off"]
 class FarmView:
     """What the filters must know beside the job and the card.
 
-    `models` is the catalogue; `tiers` the farm's setting; `bands` those that have an enabled card; `failed`
+    `models` is the catalogue; `tiers` the farm's setting; `bands` those that have an enabled card (`bands_of`); `failed`
     the cards on which each job (by id) has failed and is not to be tried again; `learned` what attempts have
     taught about a card (by id) and a model. `resting` says of cards and PCs (by id) that take no work for now why: "is drained", "is paused
     by its owner", "works from 22:00 to 08:00".
@@ -63,8 +63,11 @@ Filter = Callable[[Job, Card, FarmView], str | None]
 
 
 def bands_of(cards: Iterable[Card]) -> frozenset[Tier]:
-    """The bands that these (enabled) cards make up. A CPU is a card for post work as any other; it runs drafts in every band."""
-    return frozenset(card.band for card in cards)
+    """The bands that these cards make up, but for those in trouble, for which no work needs to wait.
+
+    A CPU is a card for post work as any other; it runs drafts in every band.
+    """
+    return frozenset(card.band for card in cards if card.trouble is None)
 
 
 def model_known(job: Job, _card: Card, view: FarmView) -> str | None:

@@ -71,6 +71,16 @@ def test_soft_sends_quality_work_to_preview_cards_only_if_there_are_no_quality_c
     assert takers(modest, RTX_2060, RTX_2070S, RTX_3060) == ["RTX 3060"]
 
 
+def test_no_work_is_kept_for_a_band_whose_cards_are_all_in_trouble() -> None:
+    """Quality work waited for a 12 GB card that had been taken out of its PC, while `farm plan` said that the 8 GB card takes it."""
+    modest, out = (
+        replace(STANDARD, width=576, height=576),
+        replace(RTX_3060, trouble="its PC no longer has it"),
+    )
+    assert takers(modest, RTX_2070S, out) == ["RTX 2070 Super", "RTX 3060"]
+    assert takers(modest, RTX_2070S, out, RTX_3060) == ["RTX 3060", "RTX 3060"]
+
+
 def test_strict_keeps_to_the_band_and_off_and_anywhere_to_memory_alone() -> None:
     assert takers(STANDARD, *ALL, tiers="strict") == ["RTX 2070 Super"]
     assert takers(STANDARD, RTX_2060, tiers="strict") == []
