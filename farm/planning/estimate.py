@@ -40,8 +40,9 @@ _OTHERS_RAM_GIB: Final = 3.0
 """What the system and a worker take of a card's share of its PC's memory beside the weights that stream: torch and CUDA alone are 1.5 to
 2 GiB. What is really free is looked at by the worker when a job begins, so that no card's verdict changes with each heartbeat."""
 
-_UNKNOWN: Final = "RTX 3050"
-"""What a card that no table knows is taken for: better a pleasant surprise than a promise broken."""
+_UNKNOWN: Final[dict[Precision, str]] = {"fp16": "RTX 3050", "fp32": "GTX 1050 Ti"}
+"""What a card that no table knows is taken for, by what it computes in: better a pleasant surprise than a promise broken. In single
+precision that is an old card, or a small one of a laptop."""
 
 
 def seconds(row: ModelRow, card: Card, settings: RenderSettings, plan: MemoryPlan) -> float:
@@ -88,9 +89,10 @@ def scale_of(row: ModelRow, card: Card, precision: Precision | None = None) -> f
             _work_s(net, _CPU_TFLOPS, _CPU_TFLOPS, _CPU_BANDWIDTH_GB_S, apart=False, wide=FP32)
             / net.step_per_work_s
         )
-    known = find_card(card.name, card.vram_gib) or find_card(_UNKNOWN)
-    assert known is not None  # noqa: S101 - a test holds the name to the catalogue
-    return card_work_s(net, known, (precision or precision_for(card)) == "fp32") / net.step_per_work_s
+    own = precision_for(card)
+    known = find_card(card.name, card.vram_gib) or find_card(_UNKNOWN[own])
+    assert known is not None  # noqa: S101 - a test holds the names to the catalogue
+    return card_work_s(net, known, (precision or own) == "fp32") / net.step_per_work_s
 
 
 def card_work_s(net: Network, card: CardRow, fp32: bool) -> float:
