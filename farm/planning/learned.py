@@ -39,7 +39,8 @@ from farm.own_bench import BenchResult
 from farm.planning.estimate import seconds, steps_and_rest
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.loading import load_seconds
-from farm.planning.memory import peak_gib
+from farm.planning.memory import HELD, peak_gib
+from farm.planning.plans import AIR
 from farm.planning.spans import Span, Z, spread
 
 PRIOR = math.log(2.0) / Z
@@ -63,11 +64,16 @@ would let jobs run out."""
 
 STEP_UP = 1.05
 """An attempt that ran out of memory took at least what was usable; how much more, nobody knows."""
+UNFILLED = HELD / AIR
+"""How many times its own peak a plan's room has that had to fit: with more it would have taken more."""
 
 STEPPING = "denoise"
 """The part of an attempt's seconds that its steps are."""
 
-NOT_RENDERING = frozenset({"load", "earlier_tries"})
+EARLIER_TRIES = "earlier_tries"
+"""The part that an attempt spent on tries that failed on its card."""
+
+NOT_RENDERING = frozenset({"load", EARLIER_TRIES})
 """Parts of an attempt's seconds that the prediction leaves out: it is from the loaded model to the last frame."""
 
 
@@ -142,19 +148,38 @@ def lesson_of(attempt: Attempt, settings: RenderSettings, row: ModelRow, card: C
         return None
     predicted_peak = peak_gib(row, settings, attempt.memory_plan) if card.kind is not CardKind.CPU else 0.0
     if attempt.status is AttemptStatus.FAILED:
-        usable = card.usable_gib
+        usable = _was_usable_gib(attempt, card)
         if attempt.failure_class is not FailureClass.OUT_OF_MEMORY or not predicted_peak or usable is None:
             return None
         return Lesson(peak=max(1.0, usable / predicted_peak) * STEP_UP)
     if attempt.status is not AttemptStatus.FINISHED:
         return None
-    peak = attempt.peak_gib / predicted_peak if attempt.peak_gib and predicted_peak else None
+    peak = None
+    if attempt.peak_gib and predicted_peak:
+        at_once = EARLIER_TRIES not in attempt.stage_seconds
+        peak = (
+            _within(attempt.peak_gib, card, predicted_peak) if at_once else attempt.peak_gib
+        ) / predicted_peak
     if attempt.resumed_step is not None:  # a part of a render: the whole takes at least as much
         return Lesson(peak=peak) if peak is not None and peak > 1 else None
     return replace(
         _of_seconds(attempt.stage_seconds, *steps_and_rest(row, card, settings, attempt.memory_plan)),
         peak=peak,
     )
+
+
+def _was_usable_gib(attempt: Attempt, card: Card) -> float | None:
+    """What the attempt had of the card. What is usable now may be more: another program, for which the plan left room, has ended since."""
+    if card.usable_gib is None or attempt.predicted_gib is None:
+        return card.usable_gib
+    return min(card.usable_gib, UNFILLED * attempt.predicted_gib)
+
+
+def _within(peak: float, card: Card, by_law: float) -> float:
+    """A render's peak, but never more than the card has, GiB: what ended well at once is not to be taken for too large for it."""
+    if card.usable_gib is None:
+        return peak
+    return min(peak, max(by_law, card.usable_gib + (card.others_gib or 0.0)))
 
 
 def _of_seconds(stage_seconds: Mapping[str, float], steps_s: float, rest_s: float) -> Lesson:
@@ -213,7 +238,7 @@ def lesson_of_bench(benched: BenchResult, row: ModelRow, card: Card) -> Lesson |
     peak = peak_gib(row, benched.settings, benched.plan) if card.kind is not CardKind.CPU else 0.0
     return Lesson(
         seconds=benched.total_s / predicted if predicted > 0 else None,
-        peak=benched.peak_gib / peak if benched.peak_gib and peak else None,
+        peak=_within(benched.peak_gib, card, peak) / peak if benched.peak_gib and peak else None,
     )
 
 
