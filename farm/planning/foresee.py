@@ -7,23 +7,25 @@ besides the weights (`farm.planning.memory.peak_range_gib`). It never ends above
 allocator gives back what it keeps before it fails. The interval of the seconds is `Learned.span`'s.
 """
 
+import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from farm.answers import CardForecast
 from farm.catalogue.cards import named_card
 from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings
 from farm.planning.eligibility import FarmView, Verdict, check, what_helps
-from farm.planning.estimate import steps_and_rest
+from farm.planning.estimate import room_of, steps_and_rest
 from farm.planning.learned import UNLEARNED, Learned
 from farm.planning.memory import BUS_GB_S, CONTEXT_GIB, peak_gib, peak_range_gib
-from farm.planning.plans import leanest
+from farm.planning.plans import best_plan, leanest
 from farm.planning.rules import precision_for
 from farm.planning.tiers import band_of, tier_of
 from farm.planning.wording import how
 
 SLOWED = 1.15
-"""From so many times the seconds on, the slot through which weights stream is named as the cause."""
+"""From so many times the seconds on that a slot without limit would make of it, the slot is named as a cause."""
 IMAGINED = "imagined"
 """The id of a card that is in no farm."""
 
@@ -137,9 +139,23 @@ def _how_it_fits(job: Job, card: Card, row: ModelRow, verdict: Verdict, learned:
     if need <= card.usable_gib:
         return ""
     dearer = verdict.seconds / learned.whole(*steps_and_rest(row, card, job.settings, whole))
-    slow = plan.weights_on_card < 1.0 and card.bus_gb_s is not None and dearer > SLOWED
-    slot = f": its slot carries {card.bus_gb_s:.1f} GB/s" if slow else ""
+    slot = (
+        f": its slot carries {card.bus_gb_s:.1f} GB/s"
+        if _slowed_by_slot(job, card, row, verdict, learned)
+        else ""
+    )
     return (
         f"needs {need:.1f} GiB whole, {card.name} has {card.usable_gib:.1f} usable; "
         f"fits so: {how(plan)}; {dearer:.2f} times the seconds{slot}"
     )
+
+
+def _slowed_by_slot(job: Job, card: Card, row: ModelRow, verdict: Verdict, learned: Learned) -> bool:
+    """Whether the card would be much quicker in a slot without limit, with the plan that it had there."""
+    if card.bus_gb_s is None or card.usable_gib is None:
+        return False
+    wide = replace(card, bus_gb_s=math.inf)
+    found = best_plan(row, job.settings, room_of(row, wide, card.usable_gib / learned.peak))
+    if found is None:
+        return False
+    return verdict.seconds > SLOWED * learned.whole(*steps_and_rest(row, wide, job.settings, found.plan))

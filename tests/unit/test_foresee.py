@@ -81,6 +81,15 @@ def test_a_slot_that_is_too_slow_for_the_weights_is_named() -> None:
     assert told.seconds > 1.15 * wide.seconds
 
 
+def test_a_slot_that_costs_nothing_is_not_blamed() -> None:
+    """A GTX 1650 in a slot of 16 lanes was slower for its pieces, and its owner was told that the slot is what keeps it."""
+    for bus_gb_s in (11.8, 3.0):
+        card = at("GTX 1650", bus_gb_s=bus_gb_s)
+        (told,) = foresee(preset("native"), [card], view(card), anywhere=True)
+        assert told.memory_plan.weights_on_card < 1.0
+        assert told.how_it_fits.endswith("1.19 times the seconds")
+
+
 def test_two_gb_in_single_precision_is_refused_with_what_it_would_take() -> None:
     """The reason named the need in half precision, 1.2 GiB, less than the 1.4 that the card has."""
     card = at("GTX 1050")
