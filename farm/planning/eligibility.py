@@ -5,6 +5,7 @@ filter objects. What is judged is the stage that the job is at: only the first o
 a card is free, and which of several takes the job, is the scheduler's to say.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -15,7 +16,7 @@ from farm.model import Card, CardKind, Coming, Job, MemoryPlan, StageKind, Tier
 from farm.planning.estimate import room_of, steps_and_rest
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.learned import UNLEARNED, Learned, learned_for
-from farm.planning.memory import Room, peak_gib
+from farm.planning.memory import CONTEXT_GIB, Room, peak_gib
 from farm.planning.plans import best_plan, smallest_peak_gib
 from farm.planning.rules import precision_for
 from farm.planning.tiers import tier_now
@@ -323,7 +324,9 @@ def without_its_owner(card: Card) -> Card:
     """The card as it is when its owner is away: the farm's, with all of its memory."""
     usable = card.usable_gib
     if usable is not None and card.others_gib:
-        usable = round(usable + card.others_gib, 2)
+        # Of a full card others may hold more than a render could ever have.
+        whole = math.inf if usable or card.vram_gib is None else max(0.0, card.vram_gib - CONTEXT_GIB)
+        usable = round(min(usable + card.others_gib, whole), 2)
     return replace(card, usable_gib=usable, others_gib=None, kept=None)
 
 

@@ -337,6 +337,13 @@ def test_an_owner_s_program_makes_no_job_unplaceable_but_keeps_it_waiting() -> N
     assert without_its_owner(in_use) == replace(RTX_2060, usable_gib=5.35)
 
 
+def test_a_card_that_a_game_fills_is_no_larger_than_it_is() -> None:
+    """A 6 GB card, all of it held by a game, counted as 6 GiB for renders: a job that never fits waited for the game's end."""
+    full = replace(RTX_2060, usable_gib=0.0, others_gib=6.0)
+    assert without_its_owner(full).usable_gib == 5.4
+    assert without_its_owner(replace(full, vram_gib=None)).usable_gib == 6.0
+
+
 SMOOTH = replace(STANDARD, frames=8, steps=30, smooth=24)
 
 
