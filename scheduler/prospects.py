@@ -47,10 +47,10 @@ class Prospects:
         avoid, cards = self._exclusions.shunned(job.id), self._policy.cards
         if not avoid or any(self._could_take(job, card) for card in cards if card.id not in avoid):
             return False
-        return any(self._judge(job, card).eligible for card in cards if card.id in avoid)
+        return any(self._judge(job, card).able for card in cards if card.id in avoid)
 
     def _could_take(self, job: Job, card: Card) -> bool:
-        return not self._gone(card) and self._judge(job, card).eligible
+        return not self._gone(card) and self._judge(job, card).able  # what only passes is waited for
 
 
 def _holds_gib(card: Card) -> float:

@@ -20,10 +20,11 @@ UNABLE = "too-small"
 
 
 class Farm:
-    """Cards a, b and c can take the job, one cannot; those in `away` are gone for good."""
+    """Cards a, b and c can take the job, one cannot; those in `away` are gone for good, those in `kept` are at their owners'."""
 
     def __init__(self) -> None:
         self.away: set[str] = set()
+        self.kept: set[str] = set()
         self.policy = Policy(self.judge)
         self.exclusions = Exclusions(self.policy)
         for name in ("a", "b", "c", UNABLE):
@@ -33,8 +34,9 @@ class Farm:
         )
 
     def judge(self, _job: Job, card: Card) -> Verdict:
-        able = card.id != UNABLE
-        return Verdict(able, () if able else ("too small",), MemoryPlan() if able else None, 1.0)
+        able, kept = card.id != UNABLE, card.id in self.kept
+        reasons = () if able and not kept else ("is kept for its owner",) if able else ("too small",)
+        return Verdict(not reasons, reasons, MemoryPlan() if able else None, 1.0, able=able)
 
     def fails(self, name: str, outcome: Outcome = SHUN) -> None:
         self.exclusions.take(JOB.id, name, outcome, 0.0)
@@ -58,6 +60,14 @@ def test_cards_that_are_gone_for_good_are_nobody_s_rivals(farm: Farm) -> None:
     farm.away = {"b", "c"}
     assert farm.prospects.rivals(JOB, "a") == 0
     assert farm.prospects.rivals(JOB, "b") == 1
+
+
+def test_a_card_that_its_owner_has_for_now_is_hoped_for(farm: Farm) -> None:
+    """A job that ran out of memory failed for good, though a larger card was to be free again once its owner's game was over."""
+    farm.kept = {"b", "c"}
+    assert farm.prospects.rivals(JOB, "a") == 2
+    farm.fails("a")
+    assert not farm.prospects.none_left(JOB)
 
 
 def test_a_larger_card_is_one_that_holds_more_of_a_render(farm: Farm) -> None:
