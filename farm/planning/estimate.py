@@ -32,6 +32,8 @@ REACHED: Final = 0.8
 """The share of a data sheet's rates that good kernels reach, of bandwidth and of products alike."""
 
 _TENSOR_CORES_SINCE: Final = (7, 0)
+_WAITING: Final = 1.5
+"""Products that take so many times their arithmetic are waited for; an H200's take 2.5 times."""
 _CPU_TFLOPS: Final = 0.5
 _CPU_BANDWIDTH_GB_S: Final = 40.0
 """Guesses for a desktop: what eight AVX2 cores sustain, and two channels of DDR4-2666 (42.7 at most)."""
@@ -116,9 +118,14 @@ def _work_s(
 
 @lru_cache(maxsize=16)
 def _driving_tflop(net: Network) -> float:
-    """What is left of the measured step after the rest, times the shaders' rate of the card that it was measured on."""
+    """What is left of the measured step after the rest, times the shaders' rate of the card that it was measured on.
+
+    Only tensor cores that wait tell it. Where the arithmetic itself takes most of the time, as on old cards, it is taken for nothing, as on
+    cards like these it nearly is.
+    """
     measured = find_card(str(net.measured.get("card", "")))
-    if measured is None:
+    if measured is None or measured.compute != "fp16" or measured.compute_capability < _TENSOR_CORES_SINCE:
         return 0.0
     products = net.step_per_work_s - net.counted.rest_gb / (REACHED * measured.bandwidth_gb_s)
-    return max(0.0, products) * measured.fp32_tflops
+    computing = net.counted.tflop / (REACHED * measured.fp16_tflops)
+    return products * measured.fp32_tflops if products > _WAITING * computing else 0.0

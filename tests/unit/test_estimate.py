@@ -95,6 +95,21 @@ def test_an_unknown_card_is_taken_for_slow_and_a_cpu_for_very_slow() -> None:
     assert scale_of(I2VGEN, CPU) > 10 * scale_of(I2VGEN, gpu("RTX 3060", 12.0))
 
 
+@pytest.mark.parametrize("name", ["GTX 1060", "GTX 1650", "RTX 2060", "RTX 3060"])
+@pytest.mark.parametrize("slower", [1.0, 1.2])
+def test_a_network_measured_on_an_old_card_tells_the_seconds_of_others(name: str, slower: float) -> None:
+    """`farm calibrate` on a GTX 1060 made every RTX card four times as slow: its arithmetic was taken for what makes tensor cores wait."""
+    here = find_card(name)
+    assert here is not None
+    took = slower * card_work_s(NETWORK, here, here.compute == "fp32")
+    own = replace(NETWORK, measured={"card": f"NVIDIA GeForce {name}"}, step_per_work_s=took)
+    for other in ("GTX 1080", "RTX 2070 Super", "RTX 3060", "RTX 3090"):
+        card = find_card(other)
+        assert card is not None
+        told = card_work_s(own, card, card.compute == "fp32")
+        assert told == pytest.approx(card_work_s(NETWORK, card, card.compute == "fp32"), rel=0.2)
+
+
 @pytest.mark.parametrize(
     ("name", "capability", "tflops", "bandwidth_gb_s"),
     [
