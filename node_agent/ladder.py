@@ -101,21 +101,19 @@ def plan_within(
     memory: MemoryReading | None,
     room: Room = UNKNOWN,
 ) -> MemoryPlan:
-    """`plan`, or where other programs hold memory that it counts on, the next leaner one that fits beside them, else the leanest.
+    """`plan`, or where other programs hold memory that it counts on, the fastest one that fits beside them, else the leanest.
 
-    `room` is what the PC has now. Where that is too little for the weights that stream, it is the fastest plan that fits, which takes
+    `room` is what the PC has now. Where that is too little for the weights that stream, it is the fastest plan that fits too, which takes
     more of the card; where there is none it stays, and the render says what is missing.
     """
-    if too_little_ram(row, plan, room):
-        usable = room.usable_gib if memory is None else min(room.usable_gib, memory.available_gib)
-        found = best_plan(row, settings, replace(room, usable_gib=usable, precision=plan.precision))
-        return plan if found is None or math.isinf(usable) else found.plan
-    if memory is None or memory.missing_gib == 0:
+    usable = room.usable_gib if memory is None else min(room.usable_gib, memory.available_gib)
+    too_large = memory is not None and memory.missing_gib > 0 and peak_gib(row, settings, plan) > usable
+    if not too_large and not too_little_ram(row, plan, room):
         return plan
-    while peak_gib(row, settings, plan) > min(room.usable_gib, memory.available_gib):
-        less = leaner(row, settings, plan, room)
-        if less is None:
-            return plan
+    found = best_plan(row, settings, replace(room, usable_gib=usable, precision=plan.precision))
+    if found is not None:
+        return plan if math.isinf(usable) else found.plan
+    while too_large and (less := leaner(row, settings, plan, room)) is not None:
         plan = less
     return plan
 

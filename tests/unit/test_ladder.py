@@ -172,5 +172,17 @@ def test_beside_others_the_plan_fits_or_is_the_leanest(
         assert fits or leaner(I2VGEN, settings, chosen) is None
 
 
+@pytest.mark.parametrize("planned_for", [1.1, 1.2])
+def test_beside_others_what_fits_between_two_steps_of_the_ladder_is_taken(planned_for: float) -> None:
+    """A plan was looked for in steps of a tenth, and the last step taken though it did not fit: so a render ran out that need not have."""
+    least = smallest_peak_gib(I2VGEN, STANDARD)
+    free = 1.01 * least
+    large = best_plan(I2VGEN, STANDARD, Room(planned_for * least))
+    assert large is not None
+    assert large.peak_gib > free
+    chosen = plan_within(I2VGEN, STANDARD, large.plan, MemoryReading(24.0, free, 0.0))
+    assert peak_gib(I2VGEN, STANDARD, chosen) <= free
+
+
 def test_without_a_reading_the_order_s_plan_stands() -> None:
     assert plan_within(I2VGEN, STANDARD, MemoryPlan(), None) == MemoryPlan()
