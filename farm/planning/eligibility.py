@@ -134,7 +134,11 @@ def host_memory_fits(job: Job, card: Card, view: FarmView) -> str | None:
         return None
     if memory_fits(job, card, view) is not None:
         return None
-    return f"its PC has {card.ram_gib:.1f} GiB of memory for it, too little for the weights that {card.name} cannot hold"
+    spare = room_of(row, card, 0.0).ram_gib or 0.0
+    return (
+        f"its PC has {spare:.1f} GiB of memory to spare for it (of {card.ram_gib:.1f}), too little for the weights that {card.name} "
+        "cannot hold"
+    )
 
 
 def band_fits(job: Job, card: Card, view: FarmView) -> str | None:

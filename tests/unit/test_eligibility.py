@@ -244,7 +244,7 @@ def test_a_pc_with_too_little_memory_is_named_with_what_would_help() -> None:
     small, enough = (replace(RTX_2060, usable_gib=2.0, ram_gib=ram) for ram in (4.0, 8.0))
     farm = view(small)
     assert check(job(), small, farm).reasons == (
-        "its PC has 4.0 GiB of memory for it, too little for the weights that RTX 2060 cannot hold",
+        "its PC has 1.0 GiB of memory to spare for it (of 4.0), too little for the weights that RTX 2060 cannot hold",
     )
     assert check(job(), enough, farm).eligible
     why = unplaceable(job(), [small], farm)

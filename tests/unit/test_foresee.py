@@ -118,7 +118,7 @@ def test_too_little_memory_of_the_pc_is_said_as_that() -> None:
     card = at("RTX 2060", usable_gib=2.0, ram_gib=4.0)
     (told,) = foresee(preset("standard"), [card], view(card))
     assert told.reasons == [
-        "its PC has 4.0 GiB of memory for it, too little for the weights that RTX 2060 6 GB cannot hold"
+        "its PC has 1.0 GiB of memory to spare for it (of 4.0), too little for the weights that RTX 2060 6 GB cannot hold"
     ]
 
 
