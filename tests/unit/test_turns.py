@@ -315,6 +315,10 @@ def test_anywhere_and_farms_without_preview_cards_are_free_of_that_rule() -> Non
     alone = farm({"big": 1.0}, bands=QUALITY)
     add(alone, job("Q1", tier=Tier.QUALITY, settings=LONG), job("P1", created_at=NOW + 5))
     assert picks(alone, NOW + 5) == {"P1": "big"}, "no card is kept for previews, so they are not held back"
+    broken = farm({"big": 1.0, "small": 5.0}, bands=QUALITY)
+    broken.set_card(replace(card("small"), trouble="its driver is too old"), free=False)
+    add(broken, job("Q1", tier=Tier.QUALITY, settings=LONG), job("P1", created_at=NOW + 5))
+    assert picks(broken, NOW + 5) == {"P1": "big"}, "nor for one in trouble"
 
 
 # --- complaints that users of other farms have ---
