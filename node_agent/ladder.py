@@ -155,6 +155,9 @@ def next_try(
         less = leaner(row, settings, plan, room)
         while less is not None and peak_gib(row, settings, less) > room.usable_gib:
             less = leaner(row, settings, less, room)  # others hold what this one would need
+        if less is None and peak_gib(row, settings, plan) > room.usable_gib:  # what fits lies within a tenth
+            found = best_plan(row, settings, replace(room, precision=plan.precision))
+            less = None if found is None else found.plan
         if less is not None:
             return Retry(less, f"{fault.message} The card tries it again with a leaner memory plan.")
     return None

@@ -182,6 +182,9 @@ def test_beside_others_what_fits_between_two_steps_of_the_ladder_is_taken(planne
     assert large.peak_gib > free
     chosen = plan_within(I2VGEN, STANDARD, large.plan, MemoryReading(24.0, free, 0.0))
     assert peak_gib(I2VGEN, STANDARD, chosen) <= free
+    retry = next_try(RAN_OUT, I2VGEN, STANDARD, large.plan, Room(free))
+    assert retry is not None
+    assert peak_gib(I2VGEN, STANDARD, retry.plan) <= free
 
 
 def test_without_a_reading_the_order_s_plan_stands() -> None:
