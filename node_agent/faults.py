@@ -68,9 +68,11 @@ _BROKEN = (
     "CUDA driver initialization failed",
     "Unexpected error from cudaGetDeviceCount()",
     "NVIDIA driver on your system",
+    "Torch not compiled with CUDA enabled",
+    "'torch._C' has no attribute '_cuda_",
 )
-"""After these the process cannot be trusted with the card any more. The last four are CUDA's refusal to start, as after a PC has slept or
-its driver was replaced under a worker that had tested the card before: the next worker's test says what to do."""
+"""After these the process cannot be trusted with the card any more. The last six are CUDA's refusal to start, as after a PC has slept, or
+its driver or torch was replaced (the last two) under a worker that had tested the card: the next worker's test says what to do."""
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
 MORE_RAM = "Close other programs on that PC, or give it more memory."
 _FULL = (errno.ENOSPC, errno.EDQUOT)

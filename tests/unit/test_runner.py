@@ -215,6 +215,11 @@ def test_a_model_this_pc_does_not_know_says_what_to_do(runner: Runner, spool: Sp
         ),
         (OutOfMemoryError(), FailureClass.OUT_OF_MEMORY),
         (AcceleratorError(), FailureClass.CARD_FAULT),
+        (AssertionError("Torch not compiled with CUDA enabled"), FailureClass.CARD_FAULT),
+        (
+            AttributeError("module 'torch._C' has no attribute '_cuda_resetPeakMemoryStats'"),
+            FailureClass.CARD_FAULT,
+        ),
         (EncodingFailedError("The disk is full.", "Make room."), FailureClass.INTERNAL),
         (RenderFailedError("Black frames."), FailureClass.INTERNAL),
         (ZeroDivisionError("division by zero"), FailureClass.INTERNAL),
