@@ -142,12 +142,16 @@ class PcieLink:
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """A model that the head has and a PC is fetching. `trouble` says why it cannot; then it is not on its way."""
+    """A model that the head has and a PC is fetching. `trouble` says why it cannot; then it is not on its way.
+
+    `damaged`: it lies on the PC, nobody fetches it, and `trouble` says why it cannot be used.
+    """
 
     model: str
     done_bytes: int
     total_bytes: int
     trouble: str | None = None
+    damaged: bool = False
 
     @property
     def percent(self) -> int:

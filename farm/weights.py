@@ -271,9 +271,9 @@ def check_room(directory: Path, needed: int, what: str, kept_free: int = KEPT_FR
 
 
 def coming_text(coming: Coming) -> str:
-    """A model on its way in one line: "i2vgen-xl 43 %, 1.9 GB to go", or why it cannot be fetched."""
+    """A model on its way in one line: "i2vgen-xl 43 %, 1.9 GB to go", or why it cannot be fetched or used."""
     if coming.trouble is not None:
-        return f"{coming.model} cannot be fetched: {coming.trouble}"
+        return f"{coming.model} cannot be {'used' if coming.damaged else 'fetched'}: {coming.trouble}"
     return f"{coming.model} {coming.percent} %, {size_text(coming.total_bytes - coming.done_bytes)} to go"
 
 

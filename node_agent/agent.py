@@ -34,7 +34,7 @@ from node_agent.join import Membership
 from node_agent.presence import CpuShare, FarmProcesses, at_keyboard, processor_times
 from node_agent.rest import Rests
 from node_agent.spool import Spool
-from node_agent.standing import Standing, WorkerWord
+from node_agent.standing import Standing, WorkerWord, with_coming
 from node_agent.telling import Telling
 from node_agent.wanted import wanted_models
 from node_agent.worker import CardWorkerActor, node_home, spool_root
@@ -111,7 +111,7 @@ class NodeAgent:
             self._bench = self._benched.of(self._cards)
         self._guard.guard([card.id for card in self._cards])
         self._let_rest()
-        cards = tuple(replace(card, coming=coming) for card in self._ask_workers(self._cards))
+        cards = tuple(with_coming(card, coming) for card in self._ask_workers(self._cards))
         self._at_work = any(card.attempt_id is not None for card in cards)
         ram_gib, ram_free_gib = probe.ram()
         return NodeReport(

@@ -13,17 +13,18 @@ _NO_LIMIT: Final = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """The files of one version: the limit, what is in use, and what of that caches files, which the kernel gives up first."""
+    """The files of one version: the limits, what is in use, and what of that caches files, which the kernel gives up first."""
 
-    limit: str
+    limits: tuple[str, ...]
     used: str
     caches: tuple[str, str]
 
 
 _FIRST: Final = _Names(
-    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")
+    ("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")
 )
-_SECOND: Final = _Names("memory.max", "memory.current", ("inactive_file", "active_file"))
+# Above `high` nothing is ended, but all stands nearly still while the kernel looks for memory to take back; pinned memory it cannot.
+_SECOND: Final = _Names(("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file"))
 
 
 def memory_limit(own: Path = _OWN, root: Path = _ROOT) -> tuple[int, int] | None:
@@ -54,13 +55,20 @@ def _groups(own: Path, root: Path) -> Iterator[tuple[Path, _Names]]:
 
 
 def _limit(group: Path, names: _Names) -> tuple[int, int] | None:
+    limit = min(_allowed(group / name) for name in names.limits)
+    if limit >= _NO_LIMIT:
+        return None
     try:
-        limit = int((group / names.limit).read_text(encoding="ascii"))
         used = int((group / names.used).read_text(encoding="ascii"))
         rows = (line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
         caches = sum(int(row[1]) for row in rows if row[0] in names.caches)
-    except (OSError, ValueError, IndexError):  # "max", no such group, or another kernel's words
-        return None
-    if limit >= _NO_LIMIT:
+    except (OSError, ValueError, IndexError):  # another kernel's words
         return None
     return limit, max(0, limit - used + caches)
+
+
+def _allowed(file: Path) -> int:
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # "max", or no such group
+        return _NO_LIMIT

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Generator, Iterator
@@ -76,6 +77,8 @@ def encode(
         middle = _through_ffmpeg(frames, command, target, width, height, count)
         try:
             middle.save(partial_thumbnail, "JPEG", quality=85, optimize=True)
+            for file in (partial, partial_thumbnail):
+                _onto_the_disk(file)
             partial_thumbnail.replace(thumbnail)
             partial.replace(target)
         except OSError as error:
@@ -97,6 +100,12 @@ def encode(
         frames=count,
         seconds=count / fps,
     )
+
+
+def _onto_the_disk(file: Path) -> None:
+    """Before the attempt's last word is there: after a power cut that would tell of a clip that is not."""
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 class _FfmpegFault(Exception):  # noqa: N818 - never leaves this module

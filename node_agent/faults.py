@@ -59,8 +59,20 @@ workspace found no room; where CUDA is broken, the look at the memory that follo
 torch's allocator itself: for its message it asks NVML, which answers nothing on some PCs (pytorch#112377). The last two are said where
 every way to convolve failed, and found no room for its workspace: where cuDNN has none for the card, its first test says so
 (`selftest.convolves`)."""
-_BROKEN = ("CUDA error", "CUDA driver error", "cuDNN error", "No CUDA GPUs are available")
-"""After these the process cannot be trusted with the card any more."""
+_BROKEN = (
+    "CUDA error",
+    "CUDA driver error",
+    "cuDNN error",
+    "No CUDA GPUs are available",
+    "CUDA unknown error",
+    "CUDA driver initialization failed",
+    "Unexpected error from cudaGetDeviceCount()",
+    "NVIDIA driver on your system",
+    "Torch not compiled with CUDA enabled",
+    "'torch._C' has no attribute '_cuda_",
+)
+"""After these the process cannot be trusted with the card any more. The last six are CUDA's refusal to start, as after a PC has slept, or
+its driver or torch was replaced (the last two) under a worker that had tested the card: the next worker's test says what to do."""
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
 MORE_RAM = "Close other programs on that PC, or give it more memory."
 _FULL = (errno.ENOSPC, errno.EDQUOT)

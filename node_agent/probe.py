@@ -16,13 +16,13 @@ from typing import Any
 from farm.catalogue.cards import find_card
 from farm.catalogue.models import ModelRow
 from farm.catalogue.rules import bus_gb_s
-from farm.model import CardKind, PcieLink
+from farm.model import CardKind, Coming, PcieLink
 from farm.planning.memory import CONTEXT_GIB
 from farm.vitals import CardFacts, Vitals
 from farm.wire import CardReport
 from node_agent import hostram
 from node_agent.ladder import TOLERANCE_GIB, Program
-from node_agent.pipelines.weights import has_weights
+from node_agent.pipelines.weights import has_weights, why_unusable
 from node_agent.readings import CardProgram, CardReading
 from node_agent.wanted import torch_here
 
@@ -34,7 +34,16 @@ CHECKED = 0.1
 
 
 def cards(node_id: str, models: Mapping[str, ModelRow]) -> tuple[CardReport, ...]:
-    """The cards of this PC: one per GPU, or the CPU where no NVIDIA card can be used, with a notice where there should be one."""
+    """The cards of this PC: one per GPU, or the CPU where no NVIDIA card can be used, with a notice where there should be one.
+
+    With each what lies here of models that it cannot use, as `Coming` that is damaged.
+    """
+    found = _found(node_id, models)
+    damaged = _damaged(found[0], models)
+    return tuple(replace(card, coming=damaged) for card in found)
+
+
+def _found(node_id: str, models: Mapping[str, ModelRow]) -> tuple[CardReport, ...]:
     found, notice = _gpus(models)
     if not found:
         return (replace(_cpu(node_id, models), notice=notice),)
@@ -99,6 +108,15 @@ def _runs(kind: CardKind, models: Mapping[str, ModelRow]) -> tuple[str, ...]:
         name
         for name, row in models.items()
         if kind in row.devices and (not row.tensor_needed or (able and has_weights(row)))
+    )
+
+
+def _damaged(card: CardReport, models: Mapping[str, ModelRow]) -> tuple[Coming, ...]:
+    if not torch_here():
+        return ()
+    lacking = (row for row in models.values() if card.kind in row.devices and row.name not in card.models)
+    return tuple(
+        Coming(row.name, 0, 0, why, damaged=True) for row in lacking if (why := why_unusable(row)) is not None
     )
 
 

@@ -14,7 +14,6 @@ from farm.catalogue.models import ModelRow
 from farm.clock import Clock
 from farm.errors import DiskFullError, MissingWeightsError
 from farm.model import MemoryPlan
-from farm.planning.plans import streamed_gib
 from farm.wire import Order
 from node_agent.attempt import Attempt
 from node_agent.faults import fault_of
@@ -57,7 +56,6 @@ class Runner:
         self.programs = programs
         self.can_spill = can_spill
         self._ram_gib = ram_gib
-        self._streams_gib = 0.0
         self.spills = 0
         self.end = end
         self.broken = False
@@ -175,14 +173,11 @@ class Runner:
             open_model: OpenModel = import_module(f"node_agent.pipelines.{row.pipeline}").open_model
             self._warm = (row, open_model(row, self._device))
         model = self._warm[1]
-        self._streams_gib = 0.0
         model.load(plan, report)
-        self._streams_gib = streamed_gib(row, plan)
         return model
 
     def drop_model(self) -> None:
         """Forgets the warm model after a failure, which may have left it half moved."""
-        self._streams_gib = 0.0
         if self._warm is not None:
             try:
                 self._warm[1].unload()
@@ -193,7 +188,7 @@ class Runner:
     @property
     def ram_gib(self) -> float:
         """What a render may take of the PC's memory for weights that stream, GiB: what is free, and what the warm model holds already."""
-        return self._ram_gib() + self._streams_gib
+        return self._ram_gib() + (0.0 if self._warm is None else self._warm[1].streams_gib)
 
     @property
     def held_gib(self) -> float | None:

@@ -15,21 +15,26 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from farm.model import FailureClass
 from farm.planning.rules import (
     architecture_trouble,
     cudnn_trouble,
     driver_trouble,
+    full_trouble,
     kernel_trouble,
     load_trouble,
     no_cuda_trouble,
 )
 from node_agent.apart import run_apart
 from node_agent.card_process import card_environment
+from node_agent.faults import explain
 
 log = logging.getLogger(__name__)
 
 LIMIT_S = 300.0
 """Importing torch takes a minute from a slow disk; a driver that hangs takes for ever."""
+ROOM_BYTES = 256 * 1024**2
+"""What the test finds room in, beside its CUDA context: its libraries' workspaces."""
 _SIDE = 64
 """Rows and columns of the test's matrices: their entries are 0 to 6, so every sum is exact in any precision above fp16."""
 
@@ -84,13 +89,13 @@ def ask(torch: Any, name: str, driver: str | None, capability: tuple[int, int] |
     if trouble is not None:
         return trouble
     return _failing(
-        name, "product of two small matrices", lambda: computes(torch, "cuda:0")
+        torch, name, "product of two small matrices", lambda: computes(torch, "cuda:0")
     ) or _convolution_trouble(torch, name, (major, minor))
 
 
 def _convolution_trouble(torch: Any, name: str, capability: tuple[int, int]) -> str | None:
     """What keeps it from convolutions: where they fail and its cuDNN is known to have none for such cards, that is said."""
-    trouble = _failing(name, "convolution of a small picture", lambda: convolves(torch, "cuda:0"))
+    trouble = _failing(torch, name, "convolution of a small picture", lambda: convolves(torch, "cuda:0"))
     if trouble is None:
         return None
     try:
@@ -100,11 +105,22 @@ def _convolution_trouble(torch: Any, name: str, capability: tuple[int, int]) -> 
     return cudnn_trouble(name, capability, cudnn, str(torch.__version__)) or trouble
 
 
-def _failing(name: str, what: str, right: Callable[[], bool]) -> str | None:
+def _failing(torch: Any, name: str, what: str, right: Callable[[], bool]) -> str | None:
     try:
         return None if right() else kernel_trouble(name, f"it gave a wrong {what}.")
     except RuntimeError as error:
+        if explain(error)[0] is FailureClass.OUT_OF_MEMORY and _is_full(torch):
+            return full_trouble(name)
         return kernel_trouble(name, _first_line(error))
+
+
+def _is_full(torch: Any) -> bool:
+    """Whether other programs have the card's memory; so it is too where there is no room to ask."""
+    try:
+        free, _ = torch.cuda.mem_get_info(0)
+    except RuntimeError:
+        return True
+    return bool(free < ROOM_BYTES)
 
 
 def computes(torch: Any, device: str) -> bool:

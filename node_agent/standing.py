@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from farm.model import CardKind
+from farm.model import CardKind, Coming
 from farm.wire import CardReport
 from node_agent.spill import margin_gib
 
@@ -97,3 +97,9 @@ class Standing:
             usable_gib=round(max(0.0, card.usable_gib - margin), 2),
             notice=f"{margin:g} GiB less of its memory is used: Windows moved some of it to the PC's RAM during a render.",
         )
+
+
+def with_coming(card: CardReport, coming: tuple[Coming, ...]) -> CardReport:
+    """The report with what is on its way to the PC, and of what lies there damaged that which does not come anew."""
+    known = {one.model for one in coming}
+    return replace(card, coming=(*coming, *(one for one in card.coming if one.model not in known)))

@@ -64,6 +64,7 @@ class Scripted:
     on_load: Callable[[Report], None] = lambda _report: None
     done: list[str] = field(default_factory=list)
     plans: list[MemoryPlan] = field(default_factory=list)
+    streams_gib: float = 0.0
 
     def load(self, plan: MemoryPlan, report: Report) -> None:
         self.done.append("load")

@@ -84,7 +84,8 @@ def model_on_node(job: Job, card: Card, _view: FarmView) -> str | None:
     if model in card.models or (coming is not None and coming.trouble is None):
         return None
     if coming is not None and coming.trouble is not None:
-        return f"{model} cannot be fetched to the PC of {card.name}: {coming.trouble.rstrip('.')}"
+        which = "used on" if coming.damaged else "fetched to"
+        return f"{model} cannot be {which} the PC of {card.name}: {coming.trouble.rstrip('.')}"
     return f"{model} is not installed on the PC of {card.name}"
 
 
@@ -346,12 +347,13 @@ def what_helps(job: Job, card: Card, view: FarmView) -> str:
     if device_allowed(job, card, view):
         return "Choose the preset 'draft', or add a PC with an NVIDIA card."
     if model_on_node(job, card, view):
-        coming = _coming(job, card)
-        advice.append(
-            f"run `farm models pull {row.name}` on the head"
-            if coming is None
-            else "mend that, and the PC fetches it by itself"
-        )
+        coming, pull = _coming(job, card), f"run `farm models pull {row.name}` on the head"
+        if coming is None:
+            advice.append(pull)
+        else:
+            advice.append(
+                f"mend that, or {pull}" if coming.damaged else "mend that, and the PC fetches it by itself"
+            )
     usable = _usable_gib(job, card, view)
     if host_memory_fits(job, card, view):
         advice.append(

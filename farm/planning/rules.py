@@ -108,6 +108,14 @@ def kernel_trouble(name: str, said: str) -> str:
     )
 
 
+def full_trouble(name: str) -> str:
+    """What to say of a card on which other programs leave no room for a small computation."""
+    return (
+        f"Other programs hold all of {name}'s memory: not even a small computation found room. Close them (`nvidia-smi` names them); "
+        "the card is tested again by itself."
+    )
+
+
 def _install(capability: Capability) -> str:
     build = build_for(capability)
     if build is None:

@@ -111,6 +111,11 @@ class Placement:
         return None if found is None else found[0]
 
     @property
+    def host_bytes(self) -> int:
+        """What the denoiser's weights that stream take of the PC's memory, also while it is off the card."""
+        return 0 if self._host is None else self._host.memory.bytes.numel()
+
+    @property
     def compute_dtype(self) -> torch.dtype:
         """What is computed in."""
         return _dtype(self._plan.precision)

@@ -126,6 +126,11 @@ class VideoModel(Protocol):
         """Gives the memory back."""
         ...
 
+    @property
+    def streams_gib(self) -> float:
+        """What it holds of the PC's memory now for weights that stream from there, GiB."""
+        ...
+
 
 class OpenModel(Protocol):
     """The function `open_model` that every pipeline module has."""

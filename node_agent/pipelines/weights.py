@@ -173,6 +173,20 @@ def has_weights(row: ModelRow, cache: Path | None = None) -> bool:
     return True
 
 
+def why_unusable(row: ModelRow, cache: Path | None = None) -> str | None:
+    """What is wrong with the weights that this PC has of a model, and what to do; None where they are whole, or where there are none."""
+    try:
+        found = weights_of(row, cache) if row.source else None
+    except MissingWeightsError:
+        return None
+    try:
+        if found is not None:
+            check_weights(found, row)
+    except MissingWeightsError as error:
+        return str(error)
+    return None
+
+
 def _unreadable(error: OSError, place: Path) -> MissingWeightsError:
     return MissingWeightsError(
         f"{error.filename or place} cannot be read ({error.strerror or type(error).__name__}).",

@@ -198,7 +198,7 @@ def test_a_clip_is_the_same_under_every_share_and_ring(checkpoint: Path) -> None
 
 
 @pytest.mark.usefixtures("as_on_a_card")
-@pytest.mark.parametrize(("parts", "share"), [("by_stage", 0.5), ("resident", 1.0)])
+@pytest.mark.parametrize(("parts", "share"), [("by_stage", 0.5), ("resident", 0.5), ("resident", 1.0)])
 def test_a_cancel_while_weights_are_read_takes_hold_at_once_and_the_next_clip_is_right(
     checkpoint: Path, parts: Any, share: float
 ) -> None:
@@ -208,12 +208,19 @@ def test_a_cancel_while_weights_are_read_takes_hold_at_once_and_the_next_clip_is
     request = RenderRequest(SETTINGS, photograph(64, 64), plan)
     model, whole = i2vgen_xl.open_model(row, "cpu"), Recorder()
     wanted = np.stack(list(model.render(request, whole)))
-    for share_read in (0.3, 0.6, 0.99):
+    streams_gib = model.streams_gib
+    assert (streams_gib > 0.0) == (share < 1.0)
+    for share_read in (0.0, 0.3, 0.6, 0.99):
         model.unload()
-        stopped = Recorder(cancel_in=int(share_read * whole.asked))
+        stopped = Recorder(cancel_in=1 + int(share_read * (whole.asked - 1)))
         with pytest.raises(CancelledRenderError):
             list(model.render(request, stopped))
         assert stopped.asked == stopped.cancel_in, "read on"
+        if share_read in (
+            0.0,
+            0.99,
+        ):  # of the first part, and of the last: what came to the PC's memory is said as it is
+            assert model.streams_gib == (streams_gib if share_read else 0.0)
     assert np.array_equal(np.stack(list(model.render(request, Recorder()))), wanted)
 
 

@@ -205,12 +205,16 @@ SCHEDULERS = {
 
 
 def run_loop(
-    make: Callable[[], Any], state: bytes | None, seed: int = 5, predict: Callable[[Any, Any], Any] = sine
+    make: Callable[[], Any],
+    state: bytes | None,
+    seed: int = 5,
+    predict: Callable[[Any, Any], Any] = sine,
+    dtype: Any = torch.float32,
 ) -> tuple[Any, Recorder]:
     scheduler, report = make(), Recorder()
     scheduler.set_timesteps(7)
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn((1, 2, 3, 4), generator=generator)
+    noise = torch.randn((1, 2, 3, 4), generator=generator).to(dtype)
     work = Denoising(noise, predict, lambda latents: bytes(latents.shape))
     found = None if state is None else resume.unpack(state, STAMP)
     with torch.inference_mode():
@@ -232,6 +236,23 @@ def test_any_scheduler_goes_on_as_if_nothing_had_happened(name: str, monkeypatch
         latents, rest = run_loop(make, state)
         assert torch.equal(latents, straight), step
         assert rest.checkpoints == report.checkpoints[step:]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("first", [torch.float16, torch.float32])
+def test_a_card_of_another_precision_goes_on(first: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a scheduler keeps came in the other card's type, and the network, which computes in its own, refused what came of it."""
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 1)
+    then = torch.float32 if first == torch.float16 else torch.float16
+
+    def network(latents: Any, timestep: Any) -> Any:
+        assert latents.dtype == then
+        return sine(latents, timestep).to(then)
+
+    _, report = run_loop(SCHEDULERS[name], None, predict=lambda *given: sine(*given).to(first), dtype=first)
+    for step, state in report.checkpoints:
+        latents, _ = run_loop(SCHEDULERS[name], state, predict=network, dtype=then)
+        assert latents.dtype == then, step
 
 
 @pytest.mark.parametrize(

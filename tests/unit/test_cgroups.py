@@ -45,6 +45,16 @@ def test_the_first_version_has_it_under_another_name_and_the_host_s_path(tmp_pat
     assert found(tmp_path, own) == (4 * GIB, 2 * GIB)
 
 
+@pytest.mark.parametrize("most", [8 * GIB, "max"])
+def test_where_the_kernel_begins_to_hold_a_service_back_is_its_limit_too(
+    tmp_path: Path, most: int | str
+) -> None:
+    """Under systemd's MemoryHigh all of the PC's memory was counted on, and the render stood nearly still once it was over that."""
+    second(tmp_path / "cgroup", most, used=2 * GIB)
+    (tmp_path / "cgroup" / "memory.high").write_text(f"{3 * GIB}\n")
+    assert found(tmp_path, "0::/\n") == (3 * GIB, GIB)
+
+
 def test_the_tightest_group_around_it_counts(tmp_path: Path) -> None:
     root = tmp_path / "cgroup"
     second(root / "farm.slice" / "farm.service", 6 * GIB, used=GIB)

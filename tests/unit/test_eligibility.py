@@ -159,6 +159,16 @@ def test_a_job_waits_for_weights_that_are_on_their_way() -> None:
     )
 
 
+def test_a_job_says_why_the_weights_that_a_pc_has_are_of_no_use() -> None:
+    """Half of a download, or another model's checkpoint, was said to be not installed."""
+    why = "/m/unet/config.json is of another model: its num_frames is 14, not 25. Set its `source`."
+    damaged = replace(RTX_2060, models=frozenset(), coming=(Coming("i2vgen-xl", 0, 0, why, damaged=True),))
+    assert unplaceable(job(), [damaged], view(damaged)) == (
+        f"No card can run it. The nearest is RTX 2060: i2vgen-xl cannot be used on the PC of RTX 2060: {why} "
+        "Mend that, or run `farm models pull i2vgen-xl` on the head."
+    )
+
+
 def test_a_later_stage_waits_for_no_weights() -> None:
     coming = replace(CPU, models=frozenset(), coming=(Coming("i2vgen-xl", 0, 10),))
     later = replace(job(), stage=StageKind.INTERPOLATE)

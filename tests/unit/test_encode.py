@@ -1,6 +1,7 @@
 """Encoding and checking clips, with the real ffmpeg: every figure is read back from the file."""
 
 import io
+import os
 import resource
 import subprocess
 import sys
@@ -64,6 +65,23 @@ def decoded(path: Path, width: int, height: int) -> np.ndarray:
         check=True,
     ).stdout
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def test_both_files_are_on_the_disk_before_they_have_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut the attempt's last word, which is brought to the disk, told of a clip that was not."""
+    synced: dict[int, list[str]] = {}
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        synced[os.fstat(descriptor).st_ino] = leftovers(tmp_path)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    made = make(tmp_path / "video.mp4", count=2)
+    for file in (made.video, made.thumbnail):
+        assert file.name not in synced[file.stat().st_ino]
 
 
 def leftovers(directory: Path) -> list[str]:

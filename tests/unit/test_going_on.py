@@ -48,6 +48,7 @@ class Stepping:
     given: list[bytes | None] = field(default_factory=list)
     plans: list[MemoryPlan] = field(default_factory=list)
     made: list[int] = field(default_factory=list)
+    streams_gib: float = 0.0
 
     def load(self, plan: MemoryPlan, _report: Report) -> None:
         self.ticks.now += 30.0

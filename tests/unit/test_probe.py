@@ -252,10 +252,15 @@ def test_a_model_is_listed_only_where_its_weights_are(
     FakeNvml([RTX_2060]).install(monkeypatch)
     (gpu,) = probe.cards("n1", models)
     assert set(gpu.models) - {"animatic"} == {"there"}
+    assert gpu.coming == ()
     weights = next((whole / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1000])
     (gpu,) = probe.cards("n1", models)
     assert set(gpu.models) - {"animatic"} == set()
+    (damaged,) = gpu.coming  # that they were cut short was known, and told nobody
+    assert (damaged.model, damaged.damaged) == ("there", True)
+    assert damaged.trouble is not None
+    assert damaged.trouble.startswith(f"{weights} is not usable: it should have ")
 
 
 def test_a_gpu_model_is_not_listed_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,8 +202,24 @@ def test_a_model_this_pc_does_not_know_says_what_to_do(runner: Runner, spool: Sp
         ),
         (RuntimeError("CUDA driver error: unspecified launch failure"), FailureClass.CARD_FAULT),
         (RuntimeError("No CUDA GPUs are available"), FailureClass.CARD_FAULT),
+        *(
+            (RuntimeError(said), FailureClass.CARD_FAULT)
+            for said in (
+                "CUDA unknown error - this may be due to an incorrectly set up environment, e.g. changing env variable",
+                "CUDA driver initialization failed, you might not have a CUDA gpu.",
+                "Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices() that might "
+                "have already set an error? Error 803: system has unsupported display driver / cuda driver combination",
+                "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver from",
+                "The NVIDIA driver on your system is too old (found version 11040).",
+            )
+        ),
         (OutOfMemoryError(), FailureClass.OUT_OF_MEMORY),
         (AcceleratorError(), FailureClass.CARD_FAULT),
+        (AssertionError("Torch not compiled with CUDA enabled"), FailureClass.CARD_FAULT),
+        (
+            AttributeError("module 'torch._C' has no attribute '_cuda_resetPeakMemoryStats'"),
+            FailureClass.CARD_FAULT,
+        ),
         (EncodingFailedError("The disk is full.", "Make room."), FailureClass.INTERNAL),
         (RenderFailedError("Black frames."), FailureClass.INTERNAL),
         (ZeroDivisionError("division by zero"), FailureClass.INTERNAL),
@@ -213,7 +229,8 @@ def test_each_failure_has_its_class(error: Exception, expected: FailureClass) ->
     """Memory that the driver itself could not give was taken for a broken card, and an error without words ended in an IndexError.
 
     A broken cuDNN or driver, and a card that was gone, were errors of the program: the process went on with it and the card was not tested.
-    So was an allocator that ran out on a PC whose NVML does not answer, and a convolution that found no room for its workspace.
+    So was an allocator that ran out on a PC whose NVML does not answer, a convolution that found no room for its workspace, and a CUDA that
+    did not start any more after the PC had slept or its driver was replaced: job after job failed there.
     """
     kind, message, _ = explain(error)
     assert kind == expected

@@ -72,6 +72,22 @@ def test_a_kernel_that_fails_and_one_that_computes_wrong_are_both_trouble() -> N
     assert "wrong product" in wrong
 
 
+@pytest.mark.parametrize(
+    "full",
+    [
+        FakeTorch(kernel_error="CUDA error: out of memory", broken=True),
+        FakeTorch(kernel_error="CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ...", others_gib=5.5),
+        FakeTorch(cudnn_error="GET was unable to find an engine to execute this computation", others_gib=5.5),
+    ],
+)
+def test_a_card_that_other_programs_fill_is_not_a_broken_one(full: FakeTorch) -> None:
+    """Its owner was sent to look at cables and temperature."""
+    assert asked(full) == (
+        "Other programs hold all of RTX 2060's memory: not even a small computation found room. Close them (`nvidia-smi` names them); "
+        "the card is tested again by itself."
+    )
+
+
 def test_a_convolution_that_fails_or_comes_out_wrong_is_trouble_too() -> None:
     """Matrices came out right by another library; every render of the card ended in a convolution that cuDNN had no engine for."""
     fails = asked(FakeTorch(cudnn_error="GET was unable to find an engine to execute this computation"))

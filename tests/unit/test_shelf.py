@@ -143,4 +143,6 @@ def test_lines_for_people() -> None:
     assert coming_text(Coming("i2vgen-xl", 1_430_000_000, 3_330_000_000)) == "i2vgen-xl 42 %, 1.9 GB to go"
     assert coming_text(Coming("svd", 0, 0)) == "svd 0 %, 0 kB to go"
     assert coming_text(Coming("svd", 1, 9, "No room.")) == "svd cannot be fetched: No room."
+    damaged = Coming("svd", 0, 0, "A file is cut short. Delete it.", damaged=True)
+    assert coming_text(damaged) == "svd cannot be used: A file is cut short. Delete it."
     assert [size_text(size) for size in (999, 34_000_000, 8_250_000_000)] == ["1 kB", "34 MB", "8.2 GB"]

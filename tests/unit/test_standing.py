@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from farm.model import CardKind
+from farm.model import CardKind, Coming
 from farm.wire import CardReport
-from node_agent.standing import RETEST_S, Standing, WorkerWord
+from node_agent.standing import RETEST_S, Standing, WorkerWord, with_coming
 
 GPU = CardReport("GPU-1", CardKind.CUDA, "GTX 1080", 8.0, 7.4, (6, 1), tested=False)
 FINE, SICK = WorkerWord(7, tested=True), WorkerWord(7, tested=True, trouble="No kernels for it.")
@@ -78,3 +78,10 @@ def test_a_card_that_spilled_is_used_less_and_says_so_also_after_its_worker_ende
 def test_a_card_whose_memory_is_not_known_has_nothing_to_be_lowered() -> None:
     standing = Standing(replace(FINE, spills=1))
     assert standing.of(replace(GPU, usable_gib=None)).usable_gib is None
+
+
+def test_what_comes_anew_is_told_as_that_and_not_as_damaged() -> None:
+    damaged = tuple(Coming(name, 0, 0, "A file is cut short.", damaged=True) for name in ("svd", "i2vgen-xl"))
+    on_its_way = Coming("svd", 1, 9)
+    told = with_coming(replace(GPU, coming=damaged), (on_its_way,))
+    assert told.coming == (on_its_way, damaged[1])

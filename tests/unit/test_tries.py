@@ -158,7 +158,10 @@ def test_a_pc_without_memory_takes_no_leaner_plan_and_teaches_nothing_of_the_car
 
 
 def test_weights_stream_from_what_the_pc_has_free_or_the_warm_model_holds(card: Card) -> None:
-    """The planner knew all of the PC's memory, and nobody what was free of it."""
+    """The planner knew all of the PC's memory, and nobody what was free of it.
+
+    What a warm model was to hold was counted, also where a cancel came before it had that; and not, where one came after.
+    """
     room = Room(11.4, ram_gib=13.0)
     found = best_plan(ROW, GUIDED, replace(room, usable_gib=2.0))
     assert found is not None
@@ -172,9 +175,13 @@ def test_weights_stream_from_what_the_pc_has_free_or_the_warm_model_holds(card: 
         return ended(card.shop.spool, name)
 
     assert retries(make("A1", needed + 0.1)) == []
+    (model,) = card.shop.opened
+    model.streams_gib = needed
     assert retries(make("A2", 0.1)) == [], "the warm model has its own"
+    model.streams_gib = 0.0
+    assert len(retries(make("A3", 0.5))) == 1, "the warm model was cancelled before it had its own"
     card.shop.runner.drop_model()
-    (step,) = retries(make("A3", 0.5))
+    (step,) = retries(make("A4", 0.5))
     assert streamed_gib(ROW, step.plan) <= 0.5
     assert step.reason == (
         f"This PC has 0.5 GiB of memory to spare, and {needed:.1f} GiB of weights were to stream from there. "

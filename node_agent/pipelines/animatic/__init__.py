@@ -57,6 +57,11 @@ class Animatic:
     def unload(self) -> None:
         """There is nothing to give back."""
 
+    @property
+    def streams_gib(self) -> float:
+        """Nothing streams."""
+        return 0.0
+
     def render(self, request: RenderRequest, report: Report) -> Iterator[Frame]:
         """Yields the frames, `[height, width, 3]`, one at a time. Steps are frames."""
         settings = request.settings

@@ -75,7 +75,7 @@ def denoise(
             raise StaleCheckpointError("The checkpoint does not fit this model.", resume.REMEDY)
         done, latents = state.step, state.latents.to(latents)
         generator.set_state(state.generator)
-        resume.restore(scheduler, state, untouched, latents.device)
+        resume.restore(scheduler, state, untouched, latents)
         report.step(done, len(timesteps))
     kept_at = monotonic()
     scale = getattr(scheduler, "scale_model_input", lambda sample, _timestep: sample)

@@ -16,7 +16,7 @@ from farm.catalogue.networks import network
 from farm.model import MemoryPlan, RenderSettings
 from farm.planning.memory import peak_gib
 from farm.planning.residency import staying
-from node_agent.engine.allocator import hold_to
+from node_agent.engine.allocator import GIB, hold_to
 from node_agent.engine.fit import Size
 from node_agent.engine.placement import Placement
 from node_agent.pipelines.base import Frame, RenderRequest, Report
@@ -162,6 +162,11 @@ class DiffusionModel(ABC):
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    @property
+    def streams_gib(self) -> float:
+        """See `VideoModel.streams_gib`."""
+        return 0.0 if self._placement is None else self._placement.host_bytes / GIB
 
     @property
     def _place(self) -> Placement:

@@ -10,6 +10,8 @@ from farm.errors import BrokenPictureError
 from node_agent.pipelines.base import Frame
 
 PREVIEW_WIDTH = 320
+FLAT = 8
+"""Levels of 255 between a channel's darkest and lightest pixel: a scan of blank paper, a photograph in the dark."""
 
 _LATENT_TO_RGB = torch.tensor(
     (
@@ -50,9 +52,9 @@ def as_tensor(image: Image.Image) -> torch.Tensor:
 
 
 def is_flat(image: Image.Image) -> bool:
-    """Whether every pixel is the same."""
+    """Whether all pixels are nearly the same: so the decoder may give one colour, above all white or black, where it is cut off."""
     pixels = np.asarray(image.convert("RGB"))
-    return bool((pixels == pixels[0, 0]).all())
+    return bool((np.ptp(pixels, axis=(0, 1)) <= FLAT).all())
 
 
 def preview_jpeg(latent: torch.Tensor, width: int, height: int) -> bytes:

@@ -151,8 +151,11 @@ def changes(scheduler: Any, untouched: Mapping[str, Value]) -> dict[str, Value]:
     }
 
 
-def restore(scheduler: Any, state: State, untouched: Mapping[str, Value], device: torch.device) -> None:
+def restore(scheduler: Any, state: State, untouched: Mapping[str, Value], latents: torch.Tensor) -> None:
     """Puts the changes back into a scheduler whose timesteps have just been set.
+
+    What it keeps of samples and predictions comes in the type of `latents`, the state's as they go on here: a card that computes in another
+    precision may have made them.
 
     Raises:
         StaleCheckpointError: they are of another scheduler.
@@ -162,7 +165,7 @@ def restore(scheduler: Any, state: State, untouched: Mapping[str, Value], device
     if state.scheduler != type(scheduler).__name__ or not fits:
         raise _stale(f"is of another scheduler ({state.scheduler})")
     for name, value in state.kept.items():
-        setattr(scheduler, name, _copy(value, device))
+        setattr(scheduler, name, _copy(value, latents))
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> str:
@@ -179,10 +182,13 @@ def _can_be_kept(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str | torch.Tensor)
 
 
-def _copy(value: Value, device: torch.device | None = None) -> Value:
+def _copy(value: Value, latents: torch.Tensor | None = None) -> Value:
     if isinstance(value, torch.Tensor):
-        return value.detach().clone() if device is None else value.to(device, copy=True)
-    return [_copy(one, device) for one in value] if isinstance(value, list) else value
+        if latents is None:
+            return value.detach().clone()
+        alike = value.shape == latents.shape and value.is_floating_point()
+        return value.to(latents.device, latents.dtype if alike else value.dtype, copy=True)
+    return [_copy(one, latents) for one in value] if isinstance(value, list) else value
 
 
 def _same(one: Value, other: Value) -> bool:
