@@ -109,6 +109,8 @@ def submit(
             "Only a GIF or WebP says how often it plays.",
             "Name one with --output, or leave --loop out.",
         )
+    if output is not None:
+        _check_place(output)
     recipe = None if again is None else read_recipe(again)
     if image is None and recipe is None:
         raise BadInputError(
@@ -127,12 +129,34 @@ def submit(
             typer.echo(f"Job {job.id} is queued: {farm.head}{job.urls.page}")
         if wait or output is not None:
             job = _wait(farm, job)
-            if output is not None and job.status == "finished":
-                farm.video(job.id, output, kind=kind, loop=loop)
         if as_json:
             typer.echo(job.model_dump_json(indent=2))
+        if output is not None and job.status == "finished":
+            farm.video(job.id, output, kind=kind, loop=loop)
         if wait or output is not None:
             _say_end(job, output, quiet=as_json)
+
+
+def _check_place(output: Path) -> None:
+    """Before anything is sent: a render may take hours, and then its clip would have nowhere to go.
+
+    Raises:
+        BadInputError: field "output": no file can be made there.
+    """
+    import os
+
+    from farm.errors import BadInputError
+
+    folder = output.absolute().parent
+    if not (os.access(folder, os.W_OK | os.X_OK) and folder.is_dir()):
+        message = (
+            f"The clip cannot be saved as {output}: there is no directory {folder} that you may write in."
+        )
+        raise BadInputError("output", message, "Make it, or name another file.")
+    if output.is_dir():
+        raise BadInputError(
+            "output", f"{output} is a directory.", f"Name a file: --output {output / 'clip.mp4'}"
+        )
 
 
 def _wait(farm: "Farm", job: "JobView") -> "JobView":
@@ -142,7 +166,7 @@ def _wait(farm: "Farm", job: "JobView") -> "JobView":
     from farm.cli.show import console
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # the name of a PC may hold brackets
         BarColumn(),
         TextColumn("{task.fields[left]}"),
         TimeElapsedColumn(),

@@ -267,11 +267,12 @@ def test_waiting_for_a_job_that_fails_is_a_failure(farm: RunningDashboard, pictu
 
 
 def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDashboard, picture: Path):
+    """Also with a terminal, where the name of a PC in brackets ended the waiting with a trace."""
     with FakeScheduler(farm.data) as scheduler:
         wait_until(lambda: scheduler.connected)
         process = subprocess.Popen(
             [*FARM, "submit", str(picture), "--preset", "draft", "--wait"],
-            env=environment(farm),
+            env=environment(farm) | {"FORCE_COLOR": "1", "COLUMNS": "200"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -279,7 +280,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
         try:
             assert process.stdout is not None
             job_id = process.stdout.readline().split()[1]
-            scheduler.publish(JobChanged(LiveJob(job_id, "queued", why="All cards are busy.")))
+            scheduler.publish(JobChanged(LiveJob(job_id, "queued", why="All cards of [/attic] are busy.")))
             time.sleep(1.0)  # well into the waiting; the outcome is the same at any moment of it
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=30)
@@ -287,6 +288,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
             process.kill()
             process.wait()
     assert process.returncode == 130
+    assert "queued: All cards of [/attic] are busy." in err
     assert f"job {job_id} goes on" in err
     assert "Traceback" not in err
     job = farm.reader.job(job_id)
@@ -302,6 +304,9 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
         (["submit", "missing.png"], 2, ["missing.png"]),
         (["submit"], 2, ["No picture is named", "IMAGE", "--again"]),
         (["submit", "PICTURE", "--output", "clip.avi"], 2, ["saved as .avi", ".mp4, .gif or .webp"]),
+        # A mistyped folder was told when the render was done, and the clip had nowhere to go.
+        (["submit", "PICTURE", "--output", "/gone/clip.mp4"], 2, ["no directory /gone", "another file"]),
+        (["submit", "PICTURE", "--output", "."], 2, [". is a directory", "--output clip.mp4"]),
         (["submit", "PICTURE", "--loop", "2"], 2, ["Only a GIF or WebP", "--output"]),
         (["submit", "PICTURE", "--loop", "-1"], 2, ["loop"]),
         (
