@@ -113,7 +113,7 @@ class _FfmpegFault(Exception):  # noqa: N818 - never leaves this module
 
 
 def _through_ffmpeg(
-    frames: Iterator[Frame], command: list[str], target: Path, width: int, height: int, count: int
+    frames: Iterator[Frame], command: list[str | bytes], target: Path, width: int, height: int, count: int
 ) -> Image.Image:
     """Runs one ffmpeg from the first frame to the finished file; it is gone when this returns or raises."""
     with tempfile.TemporaryFile() as complaints:
@@ -142,9 +142,11 @@ def _through_ffmpeg(
 
 def _command(
     partial: Path, fps: int, width: int, height: int, metadata: Metadata, *, between_stages: bool
-) -> list[str]:
+) -> list[str | bytes]:
     pixels, crf = (BETWEEN_PIXELS, _CRF_BETWEEN) if between_stages else (FINISHED_PIXELS, _CRF)
     title = ["-metadata", "title=Draft"] if metadata.get("draft") else []
+    # As bytes: Python would write it in the letters of the PC's language, which may not be UTF-8, and a prompt would come back as another.
+    comment = f"comment={json.dumps(metadata, ensure_ascii=False, sort_keys=True)}".encode()
     return [
         ffmpeg_path(), "-hide_banner", "-nostats", "-loglevel", "error", "-y", "-xerror",
         "-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(fps), "-i", "pipe:0",
@@ -155,7 +157,7 @@ def _command(
         "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv",  # options of the encoder would be passed over
         "-c:v", "libx264", "-preset", _PRESET, "-crf", str(crf), "-threads", "2",
         "-movflags", "+faststart", "-fflags", "+bitexact", "-flags:v", "+bitexact",
-        *title, "-metadata", f"comment={json.dumps(metadata, ensure_ascii=False, sort_keys=True)}",
+        *title, "-metadata", comment,
         "-f", "mp4", f"file:{partial}",
     ]  # fmt: skip
 

@@ -145,6 +145,17 @@ def test_metadata_comes_back_as_it_went_in(clip: EncodedClip) -> None:
     assert read_metadata(clip.video) == WORDS
 
 
+def test_metadata_comes_back_whatever_letters_the_pc_has(tmp_path: Path) -> None:
+    """Under a locale that is not UTF-8 a prompt of other letters ended the render, or came back as another prompt."""
+    script = "import sys; from pathlib import Path; from tests.unit.test_encode import make; make(Path(sys.argv[1]), count=2)"
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    target = tmp_path / "video.mp4"
+    subprocess.run(
+        [sys.executable, "-c", script, str(target)], env={**os.environ, **ascii_only}, check=True, timeout=60
+    )
+    assert read_metadata(target) == WORDS
+
+
 def test_only_drafts_are_titled_draft(tmp_path: Path, clip: EncodedClip) -> None:
     def title(path: Path) -> bool:
         told = subprocess.run(
