@@ -137,6 +137,18 @@ def load_models(extra: Path | None = None) -> dict[str, ModelRow]:
         ConfigurationError: `extra` cannot be read.
     """
     rows = dict(builtin_models())
-    if extra is not None and extra.exists():
-        rows.update(read_models(extra.read_text(), str(extra)))
+    if extra is not None:
+        rows.update(read_models(_text_of(extra), str(extra)))
     return rows
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot read the models in {file}: {error.strerror or error}.",
+            "Correct FARM_MODELS_FILE, or unset it to do without models of your own.",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise _unreadable(str(file), "it is not UTF-8 text") from error

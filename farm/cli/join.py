@@ -78,6 +78,7 @@ def join(
 
     from rich.console import Console
 
+    from farm.catalogue.models import load_models
     from farm.settings import FarmSettings
     from farm.single import only_one
     from farm.supervise import Bell
@@ -87,6 +88,9 @@ def join(
 
     settings = FarmSettings()
     console = Console(highlight=False, soft_wrap=True, markup=False)
+    load_models(
+        settings.models_file
+    )  # rows that cannot be read are said here, and not by what they end again and again
     step_down(as_user or settings.as_user, console.print)
     place = (home or settings.node_home or default_home()).expanduser().absolute()
     rules = _rules(place, only_idle, hours, max_temperature, card)

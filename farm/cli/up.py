@@ -47,6 +47,7 @@ def up(
 
     from rich.console import Console
 
+    from farm.catalogue.models import load_models
     from farm.certificates import prepare_head
     from farm.daemons import RayPorts
     from farm.first_steps import prepare
@@ -58,6 +59,9 @@ def up(
 
     settings = FarmSettings()
     console = Console(highlight=False, soft_wrap=True, markup=False)  # paths may hold brackets
+    load_models(
+        settings.models_file
+    )  # rows that cannot be read are said here, and not by what they end again and again
     if user := as_user or settings.as_user:
         step_down(user, console.print)
     directory = DataDirectory((data or settings.data).expanduser().absolute())

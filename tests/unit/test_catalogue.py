@@ -1,9 +1,12 @@
 """The catalogue's data: cards found by the names that drivers and people write, and rows that make sense."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from farm.catalogue.cards import cards, find_card
-from farm.catalogue.models import builtin_models, read_models
+from farm.catalogue.models import builtin_models, load_models, read_models
 from farm.catalogue.networks import VaeLaw, network
 from farm.catalogue.presets import presets
 from farm.errors import ConfigurationError
@@ -211,6 +214,21 @@ def test_what_is_wrong_with_a_row_is_said_in_a_line(text: str, said: str) -> Non
     assert said in refused.value.message
     assert "\n" not in refused.value.message
     assert "pydantic" not in refused.value.message
+
+
+def test_a_file_of_rows_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    """One that was not there was passed over without a word; a folder, or letters that are not UTF-8, ended in a trace."""
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes('[mine]\ntitle = "\u00e4"\n'.encode("latin-1"))
+    for file, said in (
+        (tmp_path / "gone.toml", "No such file"),
+        (tmp_path, "Is a directory"),
+        (latin, "it is not UTF-8 text"),
+    ):
+        with pytest.raises(
+            ConfigurationError, match=f"Cannot read the models in {re.escape(str(file))}: {said}"
+        ):
+            load_models(file)
 
 
 def test_a_row_with_a_network_that_nobody_measured_is_refused() -> None:
