@@ -17,13 +17,14 @@ from farm.daemons import RayPorts
 from farm.doctor import Facts, HeadFacts, TorchFacts
 from farm.errors import ConfigurationError
 from farm.model import CardKind
-from farm.settings import FarmSettings
+from farm.settings import DataDirectory, FarmSettings
 from farm.single import holder
 from farm.tls import CA_FILE, trust
 from farm.video import ffmpeg_path
 from farm.wire import CardReport
 from node_agent import probe
 from node_agent.head_line import head_url
+from node_agent.identity import has_identity
 from node_agent.join import Membership
 from node_agent.selftest import card_trouble_apart
 from node_agent.spill import can_spill
@@ -43,9 +44,10 @@ def gather(
     """
     member = Membership.load(home)
     url = head_url(head) if head else member.head if member is not None else None
-    at_work = holder(home / "lock") is not None
+    at_work = _is_at_work(home)
     cards = tuple(_tested(card, at_work=at_work) for card in probe.cards("this-pc", load_models(None)))
-    cards = _with_others(cards)
+    if not at_work:  # what its own worker holds is no other program's
+        cards = _with_others(cards)
     version, trouble = _ffmpeg()
     return Facts(
         python=platform.python_version(),
@@ -75,6 +77,14 @@ def free_block(first_port: int) -> tuple[int, int] | None:
         if all(ports.is_free(port) for port in block.listened()):
             return block.base, block.last
     return None
+
+
+def _is_at_work(home: Path) -> bool:
+    """Whether this PC's node runs: the one of that home, or the head's own, which the head's lock is for."""
+    head = DataDirectory(FarmSettings().data.expanduser().absolute())
+    return holder(home / "lock") is not None or (
+        has_identity(head.node_home) and holder(head.root / "lock") is not None
+    )
 
 
 def _tested(card: CardReport, *, at_work: bool) -> CardReport:

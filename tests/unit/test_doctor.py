@@ -13,9 +13,11 @@ import pytest
 
 from farm.doctor import Facts, Finding, HeadFacts, Level, TorchFacts, diagnose
 from farm.model import CardKind
+from farm.settings import DataDirectory
 from farm.single import only_one
 from farm.wire import CardReport
 from node_agent import checkup
+from node_agent.identity import Identity, save_identity
 from node_agent.join import Membership
 from tests.fake_nvml import recorded
 
@@ -199,6 +201,18 @@ def test_a_card_is_tested_alone_and_not_while_the_node_works_there(
         facts = checkup.gather(tmp_path, 21000, devices=tmp_path)
     assert len(asked) == 2
     assert facts.at_work
+
+
+def test_the_head_s_own_node_is_at_work_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the head its cards were tested in mid-render, and what the farm itself held was said to be other programs'."""
+    recorded("rtx-3060-and-1050-ti").install(monkeypatch)
+    monkeypatch.setattr(checkup, "card_trouble_apart", lambda *_: pytest.fail("tested"))
+    monkeypatch.setattr(checkup.probe, "readings", lambda **_: pytest.fail("what the farm holds was counted"))
+    head = DataDirectory(tmp_path / "head")
+    monkeypatch.setenv("FARM_DATA", str(head.root))
+    save_identity(head.node_home, Identity("n1", "head"))
+    with only_one(head.root / "lock", "", ""):
+        assert checkup.gather(tmp_path / "node", 21000, devices=tmp_path).at_work
 
 
 def test_a_card_on_the_bus_that_no_driver_shows_is_seen(
