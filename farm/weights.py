@@ -177,7 +177,8 @@ class Shelf:
     def remove(self, name: str) -> int:
         """Removes a model and what was half made of it; returns the bytes that this frees, 0 where there was nothing."""
         check_name(name)
-        freed = sum(size_of(place) for place in (self.root / name, self.half(name)))
+        # Also what a removal that was broken off left: whoever asks once more must not hear that there was nothing.
+        freed = sum(size_of(place) for place in (self.root / name, self.half(name), self._aside(name)))
         self._put_away(self.root / name)
         shutil.rmtree(self.half(name), ignore_errors=True)
         return freed
@@ -195,9 +196,12 @@ class Shelf:
         except OSError:
             return []
 
+    def _aside(self, name: str) -> Path:
+        return self.root / f".{name}.old"
+
     def _put_away(self, target: Path) -> None:
         """Moves it aside first, so that nobody finds half of it."""
-        aside = self.root / f".{target.name}.old"
+        aside = self._aside(target.name)
         shutil.rmtree(aside, ignore_errors=True)
         if target.exists():
             target.rename(aside)

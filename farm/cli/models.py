@@ -104,9 +104,11 @@ def remove(model: Named, data: Data = None) -> None:
     shelf = Shelf(place.models)
     with _alone(place, model):
         freed = shelf.remove(model)
-    if not freed:
-        raise NotFoundError(f"The head has no weights of {model}.", "`farm models list` shows what there is.")
-    shelf.mark_removed(model)
+        if not freed:
+            raise NotFoundError(
+                f"The head has no weights of {model}.", "`farm models list` shows what there is."
+            )
+        shelf.mark_removed(model)
     typer.echo(
         f"{model} is removed: {size_text(freed)} are free again. The PCs remove it when they hear of it."
     )

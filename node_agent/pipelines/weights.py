@@ -20,7 +20,7 @@ from farm.weights import Shelf
 from node_agent.pipelines.stored import again, download_hint, read_heads, read_json
 
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_ANOTHER: Final = "Set the model's `source` to a checkpoint of this model."
+_ANOTHER: Final = "Set the model's `source` to a checkpoint of this model, or bring one in with `farm models pull MODEL --from DIR`."
 CONFIGURATIONS: Final = {
     "Scheduler": ("scheduler_config.json",),
     "Tokenizer": ("tokenizer_config.json", "vocab.json", "merges.txt"),

@@ -108,6 +108,18 @@ def test_a_directory_is_taken_in_and_removed_again(tmp_path: Path, source: Path)
     assert (again.returncode, "The head has no weights of i2vgen-xl" in again.stderr) == (1, True)
 
 
+def test_a_removal_that_was_broken_off_is_ended_by_the_next(tmp_path: Path) -> None:
+    """The next one said that the head had no weights, and the PCs kept theirs for ever."""
+    head = Head(tmp_path)
+    left = head.shelf.root / ".i2vgen-xl.old" / "unet"
+    left.mkdir(parents=True)
+    (left / "weights.safetensors").write_bytes(b"1234")
+    removed = head.run_here("rm", "i2vgen-xl")
+    assert removed.returncode == 0, removed.stderr
+    assert head.shelf.removed() == ["i2vgen-xl"]
+    assert not left.exists()
+
+
 def test_what_lies_beside_the_parts_is_not_looked_into(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +269,7 @@ def test_bad_input_is_a_sentence(tmp_path: Path, source: Path, hub: Hub) -> None
     assert (draft.returncode, "animatic needs no weights" in draft.stderr) == (2, True)
     other = head.run_here("pull", "svd", "--from", str(source))
     assert (other.returncode, "is of another model" in other.stderr) == (1, True)
+    assert "farm models pull MODEL --from DIR" in other.stderr, "its `source` is right, the directory is not"
     nobody = head.run("pull", "svd")
     assert (nobody.returncode, "Hugging Face has no such repository" in nobody.stderr) == (1, True)
     whole = (source / UNET).read_bytes()
