@@ -128,10 +128,15 @@ def bench(row: ModelRow, said: CardReport, setting: BenchSetting, picture: Path,
 
 def _run(order: Mapping[str, Any], visible: str, limit: float, tell: Tell) -> dict[str, Any]:
     """What the child measured within `limit` seconds, or a `failure`."""
-    with tempfile.TemporaryFile("w+") as errors, _child(visible, errors) as (child, lines):
+    # The clip's folder is this process's: one that is ended in the midst of it cleans nothing up. Its ffmpeg may be there a moment longer.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryFile("w+") as errors,
+        _child(visible, errors) as (child, lines),
+    ):
         assert child.stdin is not None  # noqa: S101 - asked for
         with suppress(BrokenPipeError), child.stdin as stdin:  # it ended already: below it is said how
-            stdin.write(json.dumps(order))
+            stdin.write(json.dumps({**order, "folder": folder}))
         doing, ends = "start", time.monotonic() + limit
         try:
             while (line := lines.get(timeout=max(0.0, ends - time.monotonic()))) is not None:
@@ -236,16 +241,15 @@ def _measure(order: Mapping[str, Any], report: _Lines) -> dict[str, Any]:
                 first.append(time.monotonic())
             yield frame
 
-    with tempfile.TemporaryDirectory() as directory:
-        encode(
-            frames(),
-            Path(directory) / "clip.mp4",
-            fps=settings.fps,
-            width=settings.width,
-            height=settings.height,
-            count=settings.frames,
-            metadata=describe(settings, input_sha256=sha256(picture).hexdigest(), draft=row.draft),
-        )
+    encode(
+        frames(),
+        Path(order["folder"]) / "clip.mp4",
+        fps=settings.fps,
+        width=settings.width,
+        height=settings.height,
+        count=settings.frames,
+        metadata=describe(settings, input_sha256=sha256(picture).hexdigest(), draft=row.draft),
+    )
     ended = time.monotonic()
     gib, torch = peak.gib(), sys.modules.get("torch")
     return {

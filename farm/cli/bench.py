@@ -10,6 +10,7 @@ from farm.cli.show import Json, table
 if TYPE_CHECKING:
     from farm.catalogue.models import ModelRow
     from farm.own_bench import BenchResult
+    from farm.settings import DataDirectory
     from farm.wire import CardReport
 
 STANDARD_MODEL = "i2vgen-xl"
@@ -37,7 +38,7 @@ def bench(
     directory = DataDirectory((data or settings.data).expanduser().absolute())
     rows = load_models(settings.models_file)
     found = beside_others(_chosen(cards("local", rows), card))
-    chosen = [(said, _row_for(said, model, rows)) for said in found]
+    chosen = [(said, _row_for(said, model, rows, directory)) for said in found]
     _say_what_is_missing(found)
     plans = [
         (said, row, within_limits(row, setting)) for said, row in chosen for setting in article().settings
@@ -80,7 +81,9 @@ def _say_what_is_missing(found: "tuple[CardReport, ...]") -> None:
             )
 
 
-def _row_for(said: "CardReport", wanted: str | None, rows: "dict[str, ModelRow]") -> "ModelRow":
+def _row_for(
+    said: "CardReport", wanted: str | None, rows: "dict[str, ModelRow]", data: "DataDirectory"
+) -> "ModelRow":
     from farm.errors import BadInputError
     from farm.model import CardKind
     from node_agent.pipelines.weights import check_weights, weights_of
@@ -96,8 +99,29 @@ def _row_for(said: "CardReport", wanted: str | None, rows: "dict[str, ModelRow]"
             f"It runs on: {', '.join(row.devices)}. Leave --model out, or bench on another PC.",
         )
     if row.source:
+        _choose_shelf(row.name, data)
         check_weights(weights_of(row), row)
     return row
+
+
+def _choose_shelf(model: str, data: "DataDirectory") -> None:
+    """Where the farm brought the model on this PC, for this process and those that it starts.
+
+    With the head's data, or on a PC that has joined in its node's home, which only the farm's own processes are told.
+    """
+    import os
+
+    from farm.settings import DataDirectory, FarmSettings
+    from farm.weights import Shelf
+    from node_agent.identity import default_home
+
+    told = FarmSettings()
+    if told.model_store is not None or told.node_home is not None:
+        return
+    places = (data.models, DataDirectory(default_home()).models)
+    found = next((place for place in places if Shelf(place).directory(model) is not None), None)
+    if found is not None:
+        os.environ["FARM_MODEL_STORE"] = str(found)
 
 
 def _run(plans: "list[tuple[CardReport, ModelRow, Any]]", kept: Path) -> "list[BenchResult]":
@@ -116,7 +140,7 @@ def _run(plans: "list[tuple[CardReport, ModelRow, Any]]", kept: Path) -> "list[B
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.open("a").close()
     results = []
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with (
         tempfile.TemporaryDirectory() as directory,
         Progress(*columns, console=console(err=True), transient=True) as progress,

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -19,11 +20,14 @@ from farm.errors import ConfigurationError
 from farm.model import CardKind, MemoryPlan
 from farm.own_bench import BenchResult
 from farm.planning.plans import streamed_gib
+from farm.settings import FarmSettings
+from farm.weights import MANIFEST
 from farm.wire import CardReport
 from node_agent import bench as bench_module
 from node_agent.bench import bench, choose_plan, limit_s, within_limits
 from tests.farm_verbs import run_apart, run_here
 from tests.storage import SETTINGS
+from tests.unit.test_weights import write_checkpoint
 
 SMALL = BenchSetting("small", 128, 96, 4, 2, 7.5)
 CPU = CardReport("CPU-local", CardKind.CPU, "CPU (a test's)")
@@ -58,6 +62,46 @@ def test_a_fresh_process_measures_a_real_clip(tmp_path: Path) -> None:
     assert found.peak_gib > 0.02
     assert found.rating is None
     assert "denoise" in told
+
+
+def test_a_bench_that_is_broken_off_leaves_no_half_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process was ended in the midst of the clip, whose folder stayed among the temporary files."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    long = BenchSetting("long", 512, 512, 120, 1, 1.0)
+
+    def stop(doing: str, _done: int, _total: int) -> None:
+        if doing == "denoise":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench(builtin_models()["animatic"], CPU, long, write_sample(tmp_path / "sample.png"), stop)
+    assert list(scratch.iterdir()) == []
+
+
+def test_weights_that_the_farm_brought_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a PC that has joined, or beside another --data, a bench saw no weights and said to download them."""
+    monkeypatch.setenv("FARM_MODEL_STORE", "")  # so that what the verb sets is undone
+    monkeypatch.delenv("FARM_MODEL_STORE")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("node_agent.identity.user_data_path", lambda _name: tmp_path / "node")
+    monkeypatch.setattr(
+        "node_agent.probe.cards", lambda *_: (CardReport("GPU-1", CardKind.CUDA, "GTX 1080"),)
+    )
+    monkeypatch.setattr("node_agent.probe.beside_others", tuple)
+    seen: list[Path] = []
+    monkeypatch.setattr("farm.cli.bench._run", lambda *_: seen.append(FarmSettings().shelf) or [])
+    assert "are not on this PC" in run_here(["bench", "--data", str(tmp_path / "data")]).stderr
+    for home in (tmp_path / "node", tmp_path / "data"):  # the head's own go first
+        write_checkpoint(home / "models" / "i2vgen-xl")
+        (home / "models" / "i2vgen-xl" / MANIFEST).write_text("{}")
+        done = run_here(["bench", "--data", str(tmp_path / "data")])
+        assert (done.returncode, done.stderr, seen.pop()) == (0, "", home / "models")
+        monkeypatch.delenv("FARM_MODEL_STORE")
 
 
 def test_a_render_that_fails_is_a_result_with_its_reason(tmp_path: Path) -> None:
