@@ -25,12 +25,19 @@ def calibrate(
     row = rows.get(model)
     if row is None:
         raise BadInputError("model", f"There is no model {model}.", f"Name one of {', '.join(sorted(rows))}.")
+    if not row.tensor_needed:
+        raise BadInputError(
+            "model",
+            f"{row.title} has no network to measure: it works without diffusion.",
+            "Name a diffusion model, such as i2vgen-xl.",
+        )
     name = row.name if row.memory is None else row.memory.network
     target = (output or Path(f"{name}.json")).expanduser().absolute()
     if not target.parent.is_dir():
         raise ConfigurationError(
             f"Cannot write {target}: there is no directory {target.parent}.", "Make it, or name another."
         )
+    _check_place(target)
     _choose_card(model)
     try:
         data = _measured(row, f"farm calibrate {name}")
@@ -42,8 +49,22 @@ def calibrate(
     typer.echo(f"Measured on {data['measured']['card']} at {sizes} (width x height x frames): {target}")
     typer.echo(
         f"To use it: copy it to farm/catalogue/networks/{name}.json in the farm's directory on the head and start the farm again. "
-        f'A model\'s row names it with `network = "{name}"` under [{model}.memory].'
+        f'A model\'s row names it with `network = "{name}"` under [{model}.memory]. It makes the head another version of the farm: paste '
+        "the line of *Add a PC* again on each other PC."
     )
+
+
+def _check_place(target: Path) -> None:
+    """Now, and not after minutes of measuring."""
+    from farm.cli.show import writing
+
+    with writing(target):
+        _half(target).touch()
+        _half(target).unlink()
+
+
+def _half(target: Path) -> Path:
+    return target.with_name(f".{target.name}.half")
 
 
 def _choose_card(model: str) -> None:
@@ -97,7 +118,7 @@ def _write(name: str, data: dict[str, Any], target: Path) -> None:
     from node_agent.engine.fit import as_text
 
     network_from_dict(name, data)
-    half = target.with_name(f".{target.name}.half")
+    half = _half(target)
     with writing(target):
         try:
             half.write_text(as_text(data), encoding="utf-8")

@@ -285,6 +285,11 @@ def test_results_that_cannot_be_kept_are_said_before_they_are_measured(
     done = run_here(["bench", "--data", str(tmp_path / "file")])
     assert done.returncode == 1
     assert f"Cannot write {tmp_path / 'file' / 'bench.jsonl'}: " in done.stderr
+    done = run_here(["calibrate", "animatic"])
+    assert (done.returncode, "has no network to measure" in done.stderr) == (2, True), "no card would help"
+    done = run_here(["calibrate", "svd", "--output", "/proc/self/svd.json"])
+    assert done.returncode == 1
+    assert "Cannot write /proc/self/svd.json: " in done.stderr
 
     measured = json.loads((resources.files("farm.catalogue") / "networks" / "svd.json").read_text())
     (tmp_path / "svd.json").mkdir()
