@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from farm.errors import ConfigurationError
 
 QUIET_ENVIRONMENT = {
     # No usage reports to anyone, and no progress bars or advice from libraries in our logs.
@@ -27,6 +29,24 @@ class FarmSettings(BaseSettings):
     """Settings from `FARM_*` variables; command-line options win over them."""
 
     model_config = SettingsConfigDict(env_prefix="FARM_", extra="ignore")
+
+    def __init__(self, **values: Any) -> None:
+        """Reads the environment; `values` win over it.
+
+        Raises:
+            ConfigurationError: a variable has a value that cannot be used.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            wrong = (
+                f"FARM_{one['loc'][0]} ".upper() + one["msg"][:1].lower() + one["msg"][1:]
+                for one in error.errors()
+            )
+            raise ConfigurationError(
+                f"A setting of the environment cannot be used: {'; '.join(wrong)}.",
+                "Correct it, or unset it.",
+            ) from error
 
     data: Path = Field(default_factory=lambda: user_data_path("old-gpu-farm"))
     """Where the head keeps its database, artifacts and secrets."""

@@ -98,6 +98,8 @@ def _logged(error: Exception) -> str:
     import traceback
     from datetime import UTC, datetime
 
+    from farm.errors import FarmError
+
     text = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} farm {' '.join(_hidden(sys.argv[1:]))}\n"
     text += "".join(traceback.format_exception(error))
     try:
@@ -107,7 +109,7 @@ def _logged(error: Exception) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(text)
-    except (OSError, ValueError):
+    except (OSError, FarmError):
         return "The trace could not be written to a file. Please report it."
     return f"The trace is in {path}: please report it with that."
 

@@ -372,6 +372,14 @@ def test_errors_are_a_line_and_a_remedy(
     assert len(done.stderr.splitlines()) <= 5
 
 
+def test_a_setting_of_the_environment_that_cannot_be_used_is_named(idle_farm: RunningDashboard):
+    """It was told as a fault of the farm's own code, to be reported."""
+    done = run(idle_farm, "jobs", code=1, FARM_PORT="eighty", FARM_KEEP_GB="-1")
+    assert "FARM_PORT input should be a valid integer" in done.stderr
+    assert "FARM_KEEP_GB input should be greater than 0" in done.stderr
+    assert "inside the farm's own code" not in done.stderr
+
+
 def test_a_fault_of_ours_leaves_its_trace_in_a_file_without_tokens(farm: RunningDashboard, tmp_path: Path):
     broken = tmp_path / "broken"
     broken.mkdir()
