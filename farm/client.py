@@ -260,7 +260,9 @@ class Farm:
             NotFoundError: the job has no video.
             FarmError: the head cannot make the GIF or WebP; the file cannot be written, or arrived damaged.
         """
-        part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
+        part = path.with_name(
+            f".{uuid4().hex[:8]}.part"
+        )  # short: with the clip's own name it may be too long
         try:
             with (
                 self._reaching(),

@@ -148,15 +148,19 @@ def _check_place(output: Path) -> None:
     from farm.errors import BadInputError
 
     folder = output.absolute().parent
-    if not (os.access(folder, os.W_OK | os.X_OK) and folder.is_dir()):
-        message = (
-            f"The clip cannot be saved as {output}: there is no directory {folder} that you may write in."
-        )
-        raise BadInputError("output", message, "Make it, or name another file.")
-    if output.is_dir():
-        raise BadInputError(
-            "output", f"{output} is a directory.", f"Name a file: --output {output / 'clip.mp4'}"
-        )
+    why, remedy = "", "Name another file."
+    try:
+        if not (os.access(folder, os.W_OK | os.X_OK) and folder.is_dir()):
+            why, remedy = (
+                f"there is no directory {folder} that you may write in",
+                "Make it, or name another file.",
+            )
+        elif output.is_dir():
+            why, remedy = "it is a directory", f"Name a file in it: --output {output / 'clip.mp4'}"
+    except OSError as error:  # such as a name that is too long
+        why = error.strerror or str(error)
+    if why:
+        raise BadInputError("output", f"The clip cannot be saved as {output}: {why}.", remedy)
 
 
 def _wait(farm: "Farm", job: "JobView") -> "JobView":

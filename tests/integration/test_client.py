@@ -80,6 +80,10 @@ def test_a_job_from_submit_to_file(farm: RunningDashboard, client: Farm, picture
     saved = client.video(job.id, tmp_path / "cat.mp4")
     assert saved.read_bytes() == VIDEO
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["cat.jpg", "cat.mp4"]
+    longest = (
+        tmp_path / f"{'x' * 251}.mp4"
+    )  # a longer one beside it, for what has come so far, ended in a trace
+    assert client.video(job.id, longest).read_bytes() == VIDEO
     assert client.rate(job.id, 5).rating == 5
     assert "submitted by admin" in client.log(job.id)
     assert client.cards()[0].name == "CPU of attic"
