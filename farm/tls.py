@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from farm.errors import ConfigurationError
+
 CA_FILE = "farm-ca.pem"
 """The farm's CA in a node's home: what the node knows its head by."""
 
@@ -41,9 +43,18 @@ def trust(head: str, ca: Path | None) -> ssl.SSLContext | bool:
     """How httpx shall know the head at a URL: by the farm's CA where there is one, else by the system's.
 
     Without TLS by nothing, and then the certificates of the world are not read, which takes longer than all else that a client does.
+
+    Raises:
+        ConfigurationError: the CA's file is there and cannot be used.
     """
     if not head.startswith("https:"):
         return False
-    if ca is None or not ca.exists():
-        return True
-    return ssl.create_default_context(cafile=str(ca))
+    try:
+        if ca is None or not ca.exists():
+            return True
+        return ssl.create_default_context(cafile=str(ca))
+    except OSError as error:  # ssl's own are of this kind
+        raise ConfigurationError(
+            f"The certificate of the farm's authority in {ca} cannot be used: {error.strerror or error}.",
+            "Copy it from the head once more, which prints where it lies as it starts, and name the copy in FARM_CA.",
+        ) from error

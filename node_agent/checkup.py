@@ -4,6 +4,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -82,9 +83,12 @@ def free_block(first_port: int) -> tuple[int, int] | None:
 def _is_at_work(home: Path) -> bool:
     """Whether this PC's node runs: the one of that home, or the head's own, which the head's lock is for."""
     head = DataDirectory(FarmSettings().data.expanduser().absolute())
-    return holder(home / "lock") is not None or (
-        has_identity(head.node_home) and holder(head.root / "lock") is not None
-    )
+    try:
+        return holder(home / "lock") is not None or (
+            has_identity(head.node_home) and holder(head.root / "lock") is not None
+        )
+    except PermissionError:  # another user's
+        return False
 
 
 def _tested(card: CardReport, *, at_work: bool) -> CardReport:
@@ -194,7 +198,9 @@ def _ask_head(url: str, ca: Path) -> HeadFacts:
 
 
 def _existing(path: Path) -> Path:
-    """The path or the first above it that is there."""
-    while not path.exists():
+    """The path or the first above it that is there, and may be looked at."""
+    while True:
+        with suppress(PermissionError):
+            if path.exists():
+                return path
         path = path.parent
-    return path

@@ -18,7 +18,7 @@ def calibrate(
 ) -> None:
     """Measure a model's memory and time on this PC's first NVIDIA card. Needs no weights; takes minutes."""
     from farm.catalogue.models import load_models
-    from farm.errors import BadInputError, ConfigurationError
+    from farm.errors import BadInputError
     from farm.settings import FarmSettings
 
     rows = load_models(FarmSettings().models_file)
@@ -33,10 +33,6 @@ def calibrate(
         )
     name = row.name if row.memory is None else row.memory.network
     target = (output or Path(f"{name}.json")).expanduser().absolute()
-    if not target.parent.is_dir():
-        raise ConfigurationError(
-            f"Cannot write {target}: there is no directory {target.parent}.", "Make it, or name another."
-        )
     _check_place(target)
     _choose_card(model)
     try:

@@ -17,6 +17,7 @@ from farm.errors import (
     BadInputError,
     BadSettingsError,
     BodyTooLargeError,
+    ConfigurationError,
     ConflictError,
     FarmError,
     HeadUnreachableError,
@@ -205,6 +206,15 @@ def stranger() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+def test_an_authority_that_cannot_be_used_is_said(tmp_path: Path):
+    """It ended in a trace of ssl's."""
+    wrong = tmp_path / "ca.pem"
+    wrong.write_text("no certificate")
+    for file in (wrong, tmp_path):
+        with pytest.raises(ConfigurationError, match=f"authority in {file} cannot be used"):
+            Farm("https://127.0.0.1:9", "t", file)
 
 
 def test_a_server_that_is_no_farm_is_said_to_be_none(stranger: str):

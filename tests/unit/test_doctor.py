@@ -1,6 +1,7 @@
 """What `farm doctor` finds: a truth table over facts, and the facts themselves with NVML, torch and the head faked at their edges."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -201,6 +202,25 @@ def test_a_card_is_tested_alone_and_not_while_the_node_works_there(
         facts = checkup.gather(tmp_path, 21000, devices=tmp_path)
     assert len(asked) == 2
     assert facts.at_work
+
+
+def test_a_home_that_may_not_be_looked_at_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of another user ended `farm doctor` with a trace."""
+    recorded("no-driver").install(monkeypatch)
+    closed, real = tmp_path / "closed", Path.stat
+
+    def stat(path: Path, **how: bool) -> os.stat_result:
+        if path.is_relative_to(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(checkup, "holder", lambda lock: lock.stat().st_size)
+    facts = checkup.gather(closed / "node", 21000, devices=tmp_path)
+    assert not facts.at_work
+    assert facts.disk_free_gib > 0
 
 
 def test_the_head_s_own_node_is_at_work_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
