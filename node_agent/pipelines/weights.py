@@ -120,8 +120,14 @@ def check_weights(directory: Path, row: ModelRow) -> None:
         MissingWeightsError: it does not; names the file and what is wrong with it.
     """
     try:
-        _check(directory, layout_of(row.pipeline))
+        layout = layout_of(row.pipeline)
+        _check(directory, layout)
         for part, said in row.checkpoint.items():
+            if part not in layout.weighted:
+                raise MissingWeightsError(
+                    f"[{row.name}.checkpoint] speaks of {part}, and the model has no such part.",
+                    f"Name one of {', '.join(sorted(layout.weighted))} there.",
+                )
             _check_said(directory / part / "config.json", said)
     except OSError as error:
         raise _unreadable(error, directory) from error
@@ -158,7 +164,7 @@ def _check_said(file: Path, said: Mapping[str, Any]) -> None:
     for name, value in said.items():
         if found.get(name, value) != value:
             raise MissingWeightsError(
-                f"{file} is of another model: its {name} is {found[name]}, not {value}.", _ANOTHER
+                f"{file} is of another model: its {name} is {found[name]!r}, not {value!r}.", _ANOTHER
             )
 
 

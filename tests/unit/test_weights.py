@@ -272,6 +272,15 @@ def test_a_checkpoint_of_another_model_is_refused(checkpoint: Path) -> None:
     assert "StableVideoDiffusionPipeline, not I2VGenXLPipeline" in error.message
 
 
+def test_a_row_that_speaks_of_a_part_that_there_is_not_is_to_blame_itself(checkpoint: Path) -> None:
+    """A misspelt part was told as weights that are missing, to be copied again."""
+    misspelt = replace(row(str(checkpoint)), checkpoint={"unett": {"num_frames": 14}})
+    with pytest.raises(MissingWeightsError) as caught:
+        check_weights(checkpoint, misspelt)
+    assert "[i2vgen-xl.checkpoint] speaks of unett" in caught.value.message
+    assert "unet, vae" in caught.value.remedy
+
+
 def test_an_index_that_leaves_out_a_part_is_refused(checkpoint: Path) -> None:
     index = {**MODEL_INDEX, "image_encoder": [None, None]}
     (checkpoint / "model_index.json").write_text(json.dumps(index))
