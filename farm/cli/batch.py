@@ -78,9 +78,13 @@ def batch(
     """Send every picture of a folder with the same settings. Run it again to go on where it was broken off."""
     settings = given(locals())
 
+    from farm.cli.show import writing
     from farm.client import Farm
     from farm.folders import FolderBatch
 
+    if out is not None:
+        with writing(out):  # now, and not when the first clip is done
+            out.mkdir(parents=True, exist_ok=True)
     with Farm.local(head, token) as farm:
         work = FolderBatch(farm, folder, name or _named(folder), settings, out)
         try:

@@ -308,6 +308,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
         (["submit", "PICTURE", "--output", "/gone/clip.mp4"], 2, ["no directory /gone", "another file"]),
         (["submit", "PICTURE", "--output", "."], 2, ["as .: it is a directory", "--output clip.mp4"]),
         (["submit", "PICTURE", "--output", f"{'x' * 300}.mp4"], 2, ["File name too long", "another file"]),
+        (["batch", ".", "--out", "/proc/self/clips"], 1, ["Cannot write /proc/self/clips"]),
         (["submit", "PICTURE", "--loop", "2"], 2, ["Only a GIF or WebP", "--output"]),
         (["submit", "PICTURE", "--loop", "-1"], 2, ["loop"]),
         (
