@@ -138,7 +138,7 @@ def _run(plans: "list[tuple[CardReport, ModelRow, Any]]", kept: Path) -> "list[B
 
     with writing(kept):  # now, and not after minutes of measuring
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.open("a").close()
+        _end_last_line(kept)
     results = []
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with (
@@ -159,6 +159,15 @@ def _run(plans: "list[tuple[CardReport, ModelRow, Any]]", kept: Path) -> "list[B
                 file.write(json.dumps(asdict(result)) + "\n")
             results.append(result)
     return results
+
+
+def _end_last_line(kept: Path) -> None:
+    """Makes the file where there is none. Half a line, of a bench that was killed, would make what follows it unreadable too."""
+    with kept.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            if file.read() != b"\n":
+                file.write(b"\n")
 
 
 def _show(results: "list[BenchResult]") -> None:

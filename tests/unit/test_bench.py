@@ -18,7 +18,7 @@ from farm.cli import calibrate
 from farm.cli.sample import write_sample
 from farm.errors import ConfigurationError
 from farm.model import CardKind, MemoryPlan
-from farm.own_bench import BenchResult
+from farm.own_bench import BenchResult, read_bench
 from farm.planning.plans import streamed_gib
 from farm.settings import FarmSettings
 from farm.weights import MANIFEST
@@ -296,6 +296,18 @@ def test_results_that_cannot_be_kept_are_said_before_they_are_measured(
     with pytest.raises(ConfigurationError, match=r"Cannot write .*svd\.json: Is a directory"):
         calibrate._write("svd", measured, tmp_path / "svd.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "svd.json"]
+
+
+def test_a_row_after_half_a_line_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first row after a bench that was killed was lost with the half one before it."""
+    row = BenchResult("2026-11-20T10:00:00+00:00", CPU.id, CPU.name, "animatic", SMALL, None)
+    monkeypatch.setattr("node_agent.bench.bench", lambda *_: row)
+    monkeypatch.setattr("node_agent.probe.cards", lambda *_: (CPU,))
+    kept = tmp_path / "bench.jsonl"
+    kept.write_text('{"at": "2026-')
+    for rows in (2, 4):
+        assert run_here(["bench", "--data", str(tmp_path), "--json"]).returncode == 0
+        assert read_bench(kept) == [row] * rows
 
 
 def test_a_wrong_card_or_model_is_named(tmp_path: Path) -> None:
