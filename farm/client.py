@@ -260,9 +260,8 @@ class Farm:
             NotFoundError: the job has no video.
             FarmError: the head cannot make the GIF or WebP; the file cannot be written, or arrived damaged.
         """
-        part = path.with_name(
-            f".{uuid4().hex[:8]}.part"
-        )  # short: with the clip's own name it may be too long
+        # Of a long name only the begin: with more at its end it may be longer than a disk takes.
+        part = path.with_name(f"{path.name[:60]}.{uuid4().hex[:8]}.part")
         try:
             with (
                 self._reaching(),
