@@ -8,6 +8,7 @@ with Farm("http://127.0.0.1:8000", token) as farm:
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -145,7 +146,9 @@ class Farm:
             parts["input_sha256"] = (None, input_sha256)
         if image is not None:
             try:
-                parts["image"] = (image.name, image.read_bytes())
+                # Names are bytes, of old disks not always UTF-8, which is all that goes over the line.
+                name = os.fsencode(image.name).decode(errors="replace")
+                parts["image"] = (name, image.read_bytes())
             except OSError as error:
                 message = f"Cannot read the picture {image}: {error.strerror}."
                 raise BadInputError("image", message, "Name a PNG, JPEG or WebP file.") from error

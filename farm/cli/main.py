@@ -1,6 +1,7 @@
 """The `farm` command: gathers the verbs, and says errors in one line and a remedy."""
 
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -66,6 +67,9 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """Runs a verb. Exits 0 on success, 1 on a failed operation, 2 on bad arguments."""
     _without_httpx_own_command()
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file's name may be no UTF-8, and a prompt's letters not this terminal's: they are shown escaped, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:  # noqa: BLE001  # whatever it is, a person sees a sentence and the log has the trace
@@ -107,7 +111,7 @@ def _logged(error: Exception) -> str:
 
         path = DataDirectory(FarmSettings().data).logs / "cli.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except (OSError, FarmError):
         return "The trace could not be written to a file. Please report it."

@@ -244,6 +244,18 @@ def test_a_clip_is_made_again_with_its_own_settings_or_with_others(
     assert settings == replace(first.settings, fps=8, frames=4)
 
 
+def test_a_picture_may_have_any_name(farm: RunningDashboard, picture: Path, tmp_path: Path):
+    """One whose name is no UTF-8, as on old disks, ended in a stack trace, and a folder with it in the midst of its batch."""
+    folder = tmp_path / "old disk"
+    folder.mkdir()
+    named = folder / os.fsdecode(b"caf\xe9.png")
+    named.write_bytes(picture.read_bytes())
+    run(farm, "submit", named, "--preset", "draft", process=True)
+    said = run(farm, "batch", folder, "--preset", "draft", "--prompt", "\u732b", process=True).stdout
+    assert "caf\\udce9.png: job " in said
+    assert "\\u732b" in run(farm, "jobs", process=True, PYTHONIOENCODING="latin-1").stdout
+
+
 def test_waiting_for_a_job_that_fails_is_a_failure(farm: RunningDashboard, picture: Path):
     process = subprocess.Popen(
         [*FARM, "submit", str(picture), "--preset", "draft", "--wait", "--json"],
