@@ -158,11 +158,15 @@ def network_from_dict(name: str, data: dict[str, Any]) -> Network:
             float(data["kept"]),
             data.get("others", {}),
         )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"The measurements of the network {name} cannot be used: {error!r}.",
-            "Make them again with `farm calibrate`.",
-        ) from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise _unusable(name, error) from error
+
+
+def _unusable(name: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"The measurements of the network {name} cannot be used: {error!r}.",
+        "Make them again with `farm calibrate`.",
+    )
 
 
 @cache
@@ -170,7 +174,7 @@ def network(name: str) -> Network:
     """A network by its file's name.
 
     Raises:
-        ConfigurationError: there is no such file.
+        ConfigurationError: there is no such file, or it cannot be used.
     """
     file = resources.files(__package__).joinpath("networks", f"{name}.json")
     if not file.is_file():
@@ -178,4 +182,8 @@ def network(name: str) -> Network:
             f"Nobody has measured a network called {name}.",
             "Name one of farm/catalogue/networks in the model's `memory.network`.",
         )
-    return network_from_dict(name, json.loads(file.read_text(encoding="utf-8")))
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _unusable(name, error) from error
+    return network_from_dict(name, data)

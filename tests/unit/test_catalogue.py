@@ -231,6 +231,20 @@ def test_a_file_of_rows_that_cannot_be_read_is_said(tmp_path: Path) -> None:
             load_models(file)
 
 
+def test_half_of_a_network_s_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was cut as it was copied ended every verb with a trace."""
+    monkeypatch.setattr("farm.catalogue.networks.resources.files", lambda _package: tmp_path)
+    (tmp_path / "networks").mkdir()
+    for text in (
+        '{"step": [0.1',
+        "[]",
+        '{"measured": {}, "step": [1, 1], "dearer": [1, 1], "cutting": 0, "counted": []}',
+    ):
+        (tmp_path / "networks" / "half.json").write_text(text)
+        with pytest.raises(ConfigurationError, match="measurements of the network half cannot be used"):
+            read_models(ROW.replace('"svd"', '"half"'), "mine.toml")
+
+
 def test_a_row_with_a_network_that_nobody_measured_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="Nobody has measured a network called other"):
         read_models(ROW.replace('"svd"', '"other"'), "mine.toml")
