@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from farm.settings import DataDirectory
+    from farm.settings import DataDirectory, FarmSettings
 
 Data = Annotated[Path | None, typer.Option(help="The farm's data directory. FARM_DATA.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -21,6 +21,24 @@ def directory(data: Path | None) -> "DataDirectory":
     from farm.settings import DataDirectory, FarmSettings
 
     return DataDirectory((data or FarmSettings().data).expanduser().absolute())
+
+
+def check_models(settings: "FarmSettings") -> None:
+    """Reads the farm's own models, before what is started here would end of them again and again, and says to it where they lie.
+
+    Ray's processes run in other directories, so that a path from this one would name nothing there.
+
+    Raises:
+        ConfigurationError: they cannot be read.
+    """
+    import os
+
+    from farm.catalogue.models import load_models
+
+    if settings.models_file is not None:
+        file = settings.models_file.expanduser().absolute()
+        load_models(file)
+        os.environ["FARM_MODELS_FILE"] = str(file)
 
 
 def database(data: Path | None, *, writes: bool) -> "AbstractContextManager[Engine]":

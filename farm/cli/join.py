@@ -78,7 +78,7 @@ def join(
 
     from rich.console import Console
 
-    from farm.catalogue.models import load_models
+    from farm.cli.here import check_models
     from farm.settings import FarmSettings
     from farm.single import only_one
     from farm.supervise import Bell
@@ -88,9 +88,7 @@ def join(
 
     settings = FarmSettings()
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    load_models(
-        settings.models_file
-    )  # rows that cannot be read are said here, and not by what they end again and again
+    check_models(settings)
     step_down(as_user or settings.as_user, console.print)
     place = (home or settings.node_home or default_home()).expanduser().absolute()
     rules = _rules(place, only_idle, hours, max_temperature, card)

@@ -47,8 +47,8 @@ def up(
 
     from rich.console import Console
 
-    from farm.catalogue.models import load_models
     from farm.certificates import prepare_head
+    from farm.cli.here import check_models
     from farm.daemons import RayPorts
     from farm.first_steps import prepare
     from farm.head import Head, HeadOptions
@@ -59,9 +59,7 @@ def up(
 
     settings = FarmSettings()
     console = Console(highlight=False, soft_wrap=True, markup=False)  # paths may hold brackets
-    load_models(
-        settings.models_file
-    )  # rows that cannot be read are said here, and not by what they end again and again
+    check_models(settings)
     if user := as_user or settings.as_user:
         step_down(user, console.print)
     directory = DataDirectory((data or settings.data).expanduser().absolute())

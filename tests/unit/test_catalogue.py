@@ -1,5 +1,6 @@
 """The catalogue's data: cards found by the names that drivers and people write, and rows that make sense."""
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from farm.catalogue.cards import cards, find_card
 from farm.catalogue.models import builtin_models, load_models, read_models
 from farm.catalogue.networks import VaeLaw, network
 from farm.catalogue.presets import presets
+from farm.cli.here import check_models
 from farm.errors import ConfigurationError
+from farm.settings import FarmSettings
+from tests.farm_verbs import run_here
 
 
 @pytest.mark.parametrize(
@@ -229,6 +233,22 @@ def test_a_file_of_rows_that_cannot_be_read_is_said(tmp_path: Path) -> None:
             ConfigurationError, match=f"Cannot read the models in {re.escape(str(file))}: {said}"
         ):
             load_models(file)
+
+
+def test_own_models_are_named_to_all_that_a_verb_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path from where `farm up` was started named nothing to Ray's processes: the head had the models, no card did."""
+    (tmp_path / "mine.toml").write_text(ROW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FARM_MODELS_FILE", "mine.toml")
+    check_models(FarmSettings())
+    assert os.environ["FARM_MODELS_FILE"] == str(tmp_path / "mine.toml")
+    for verb in (["up", "--data", "data"], ["join", "http://127.0.0.1:9", "--home", "node"]):
+        refused = run_here(verb, {"FARM_MODELS_FILE": "gone.toml"})
+        assert refused.returncode == 1
+        assert f"Cannot read the models in {tmp_path / 'gone.toml'}: No such file" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
 
 
 def test_half_of_a_network_s_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
