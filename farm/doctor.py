@@ -248,7 +248,7 @@ def _ports(facts: Facts) -> Iterator[Finding]:
 
 def _disk(facts: Facts) -> Iterator[Finding]:
     free = f"{facts.disk_free_gib:.1f} GiB free at {facts.home}"
-    elsewhere = "farm join ... --home DIRECTORY-ON-ANOTHER-DISK"
+    elsewhere = "farm join ... --home DIRECTORY-ON-ANOTHER-DISK  (on the head: farm up --data DIRECTORY-ON-ANOTHER-DISK)"
     gpu = any(card.kind is CardKind.CUDA for card in facts.cards)
     if facts.disk_free_gib < LEAST_DISK_GIB:
         yield Finding("disk", Level.WRONG, f"Only {free}; the farm needs {LEAST_DISK_GIB:g}.", elsewhere)

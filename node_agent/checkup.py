@@ -25,7 +25,7 @@ from farm.video import ffmpeg_path
 from farm.wire import CardReport
 from node_agent import probe
 from node_agent.head_line import head_url
-from node_agent.identity import has_identity
+from node_agent.identity import default_home, has_identity
 from node_agent.join import Membership
 from node_agent.selftest import card_trouble_apart
 from node_agent.spill import can_spill
@@ -69,6 +69,15 @@ def gather(
         head=_ask_head(url, FarmSettings().ca or home / CA_FILE) if url else None,
         build=build(),
     )
+
+
+def home_here() -> Path:
+    """Where this PC's node keeps its files: as `farm join` has it, on the head with the head's own."""
+    own, head = default_home(), DataDirectory(FarmSettings().data.expanduser().absolute()).node_home
+    try:
+        return head if has_identity(head) and not has_identity(own) else own
+    except PermissionError:  # another user's
+        return own
 
 
 def free_block(first_port: int) -> tuple[int, int] | None:

@@ -25,11 +25,10 @@ def doctor(
 
     from farm.doctor import Level, diagnose
     from farm.settings import FarmSettings
-    from node_agent.checkup import gather
-    from node_agent.identity import default_home
+    from node_agent.checkup import gather, home_here
 
     settings = FarmSettings()
-    place = (home or settings.node_home or default_home()).expanduser().absolute()
+    place = (home or settings.node_home or home_here()).expanduser().absolute()
     findings = diagnose(gather(place, ray_port or settings.ray_port, head))
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))

@@ -223,6 +223,20 @@ def test_a_home_that_may_not_be_looked_at_ends_nothing(
     assert facts.disk_free_gib > 0
 
 
+def test_on_the_head_the_disk_of_the_head_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was that of a home which nothing is kept in, so that a head whose disk was full was well."""
+    monkeypatch.setattr("node_agent.identity.user_data_path", lambda _name: tmp_path / "joined")
+    head = DataDirectory(tmp_path / "head")
+    monkeypatch.setenv("FARM_DATA", str(head.root))
+    assert checkup.home_here() == tmp_path / "joined"
+    save_identity(head.node_home, Identity("n1", "head"))
+    assert checkup.home_here() == head.node_home
+    save_identity(tmp_path / "joined", Identity("n2", "spare"))
+    assert checkup.home_here() == tmp_path / "joined"
+
+
 def test_the_head_s_own_node_is_at_work_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the head its cards were tested in mid-render, and what the farm itself held was said to be other programs'."""
     recorded("rtx-3060-and-1050-ti").install(monkeypatch)
