@@ -5,7 +5,7 @@ Units: seconds, GiB, pixels. `None` means "not known", never zero.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from farm.vitals import CardFacts
 
@@ -247,6 +247,10 @@ class Job:
     starred: bool = False
     removed_at: float | None = None
     seq: int | None = None
+
+
+EARLIER_TRIES: Final = "earlier_tries"
+"""The part of an attempt's seconds that it spent on tries that failed on its card."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from farm import events
 from farm.again import describe
 from farm.catalogue.models import ModelRow
 from farm.errors import CancelledRenderError, DiskFullError, FarmError, StaleCheckpointError
-from farm.model import FailureClass, MemoryPlan, StageKind
+from farm.model import EARLIER_TRIES, FailureClass, MemoryPlan, StageKind
 from farm.planning.memory import HELD, UNKNOWN, Room, peak_gib
 from farm.planning.plans import streamed_gib
 from farm.stages import delivered, stage_after, stage_before
@@ -219,8 +219,8 @@ class Attempt:
                 ):  # its latents are not to be trusted, nor those that another precision gave
                     self._checkpoint = None
                     self._predicted_s = None  # in single precision a step may take four times as long
-                spent = self._watch.seconds.get("earlier_tries", 0.0) + time.perf_counter() - began
-                self._watch.seconds = {"earlier_tries": spent}
+                spent = self._watch.seconds.get(EARLIER_TRIES, 0.0) + time.perf_counter() - began
+                self._watch.seconds = {EARLIER_TRIES: spent}
                 self._last_step, self._paces = None, []
                 self.check()
                 self._retrying(plan, after.reason)

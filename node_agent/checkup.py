@@ -73,7 +73,7 @@ def gather(
 
 def home_here() -> Path:
     """Where this PC's node keeps its files: as `farm join` has it, on the head with the head's own."""
-    own, head = default_home(), DataDirectory(FarmSettings().data.expanduser().absolute()).node_home
+    own, head = default_home(), _head().node_home
     try:
         return head if has_identity(head) and not has_identity(own) else own
     except PermissionError:  # another user's
@@ -89,9 +89,14 @@ def free_block(first_port: int) -> tuple[int, int] | None:
     return None
 
 
+def _head() -> DataDirectory:
+    """What the head keeps, where this PC is one."""
+    return DataDirectory(FarmSettings().data.expanduser().absolute())
+
+
 def _is_at_work(home: Path) -> bool:
     """Whether this PC's node runs: the one of that home, or the head's own, which the head's lock is for."""
-    head = DataDirectory(FarmSettings().data.expanduser().absolute())
+    head = _head()
     try:
         return holder(home / "lock") is not None or (
             has_identity(head.node_home) and holder(head.root / "lock") is not None

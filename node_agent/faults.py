@@ -55,7 +55,7 @@ _OUT_OF_MEMORY = (
     "Unable to find a valid cuDNN algorithm",
 )
 """How the driver and NVIDIA's libraries say it where torch's allocator was not asked. They are not initialized, mostly, because their own
-workspace found no room; where CUDA is broken, the look at the memory that follows an out-of-memory finds that out.NVML is named by
+workspace found no room; where CUDA is broken, the look at the memory that follows an out-of-memory finds that out. NVML is named by
 torch's allocator itself: for its message it asks NVML, which answers nothing on some PCs (pytorch#112377). The last two are said where
 every way to convolve failed, and found no room for its workspace: where cuDNN has none for the card, its first test says so
 (`selftest.convolves`)."""

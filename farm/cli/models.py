@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from farm.cli import here
 from farm.cli.show import Head, Json, Token
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def pull(
     from farm.weights import Shelf, size_text
 
     row = _row(model)
-    place = _place(data)
+    place = here.directory(data)
     token = _token(place, hf_token_file, FarmSettings().hf_token)
     shelf = Shelf(place.models)
     try:
@@ -100,7 +101,7 @@ def remove(model: Named, data: Data = None) -> None:
     from farm.errors import NotFoundError
     from farm.weights import Shelf, size_text
 
-    place = _place(data)
+    place = here.directory(data)
     shelf = Shelf(place.models)
     with _alone(place, model):
         freed = shelf.remove(model)
@@ -126,12 +127,6 @@ def _row(model: str) -> "ModelRow":
     if not row.source:
         raise BadInputError("model", f"{model} needs no weights.", "It runs on every PC as it is.")
     return row
-
-
-def _place(data: Path | None) -> "DataDirectory":
-    from farm.settings import DataDirectory, FarmSettings
-
-    return DataDirectory((data or FarmSettings().data).expanduser().absolute())
 
 
 def _alone(place: "DataDirectory", model: str) -> "AbstractContextManager[None]":

@@ -25,6 +25,7 @@ from statistics import median
 from farm.catalogue.interpolators import interpolator
 from farm.catalogue.models import ModelRow
 from farm.model import (
+    EARLIER_TRIES,
     Attempt,
     AttemptStatus,
     Basis,
@@ -69,9 +70,6 @@ UNFILLED = HELD / AIR
 
 STEPPING = "denoise"
 """The part of an attempt's seconds that its steps are."""
-
-EARLIER_TRIES = "earlier_tries"
-"""The part that an attempt spent on tries that failed on its card."""
 
 NOT_RENDERING = frozenset({"load", EARLIER_TRIES})
 """Parts of an attempt's seconds that the prediction leaves out: it is from the loaded model to the last frame."""

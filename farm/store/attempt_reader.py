@@ -5,7 +5,16 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from farm.model import Artifact, Attempt, AttemptStatus, FailureClass, JobStatus, RenderSettings, StageKind
+from farm.model import (
+    EARLIER_TRIES,
+    Artifact,
+    Attempt,
+    AttemptStatus,
+    FailureClass,
+    JobStatus,
+    RenderSettings,
+    StageKind,
+)
 from farm.planning.calibration import Foretold
 from farm.planning.learned import seconds_taken
 from farm.planning.spans import Span
@@ -115,7 +124,7 @@ class AttemptReader:
             attempts.c.status == AttemptStatus.FAILED,
             attempts.c.failure_class == FailureClass.OUT_OF_MEMORY,
         )
-        failed_before = attempts.c.stage_seconds["earlier_tries"].as_float().is_not(None)
+        failed_before = attempts.c.stage_seconds[EARLIER_TRIES].as_float().is_not(None)
         told = sa.and_(
             attempts.c.status == AttemptStatus.FINISHED,
             sa.or_(attempts.c.resumed_step.is_(None), failed_before),

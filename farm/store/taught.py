@@ -5,7 +5,7 @@ from itertools import pairwise
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from farm.model import Attempt, AttemptStatus, RenderSettings, StageKind
+from farm.model import EARLIER_TRIES, Attempt, AttemptStatus, RenderSettings, StageKind
 from farm.store import schema
 from farm.store.rows import attempt_from_row, settings_from_json
 
@@ -62,7 +62,7 @@ class TaughtReader:
                 attempts.c.disturbed,
                 (attempts.c.started_at - attempts.c.assigned_at).label("took"),
                 attempts.c.stage_seconds["load"].as_float().label("load"),
-                attempts.c.stage_seconds["earlier_tries"].as_float().label("earlier"),
+                attempts.c.stage_seconds[EARLIER_TRIES].as_float().label("earlier"),
             )
             .join(jobs, jobs.c.id == attempts.c.job_id)
             .where(

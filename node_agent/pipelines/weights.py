@@ -181,13 +181,14 @@ def has_weights(row: ModelRow, cache: Path | None = None) -> bool:
 
 def why_unusable(row: ModelRow, cache: Path | None = None) -> str | None:
     """What is wrong with the weights that this PC has of a model, and what to do; None where they are whole, or where there are none."""
+    if not row.source:
+        return None
     try:
-        found = weights_of(row, cache) if row.source else None
+        found = weights_of(row, cache)
     except MissingWeightsError:
         return None
     try:
-        if found is not None:
-            check_weights(found, row)
+        check_weights(found, row)
     except MissingWeightsError as error:
         return str(error)
     return None

@@ -61,15 +61,28 @@ def test_a_torch_without_cuda_is_told_apart_from_a_broken_card() -> None:
     assert "was built without CUDA" in said
 
 
-def test_a_kernel_that_fails_and_one_that_computes_wrong_are_both_trouble() -> None:
-    fails = asked(
-        FakeTorch(kernel_error="CUDA error: an illegal memory access was encountered\nCompile with ...")
-    )
-    wrong = asked(FakeTorch(wrong=True))
-    assert fails is not None
-    assert "failed: CUDA error: an illegal memory access was encountered. Restart its PC" in fails
-    assert wrong is not None
-    assert "wrong product" in wrong
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (
+            FakeTorch(kernel_error="CUDA error: an illegal memory access was encountered\nCompile with ..."),
+            "failed: CUDA error: an illegal memory access was encountered. Restart its PC",
+        ),
+        (FakeTorch(wrong=True), "wrong product"),
+        (
+            FakeTorch(cudnn_error="GET was unable to find an engine to execute this computation"),
+            "failed: GET was unable to find an engine to execute this computation. Restart its PC",
+        ),
+        (FakeTorch(wrong_convolution=True), "wrong convolution"),
+    ],
+)
+def test_a_kernel_that_fails_and_one_that_computes_wrong_are_both_trouble(
+    broken: FakeTorch, told: str
+) -> None:
+    """Matrices came out right by another library; every render of the card ended in a convolution that cuDNN had no engine for."""
+    said = asked(broken)
+    assert said is not None
+    assert told in said
 
 
 @pytest.mark.parametrize(
@@ -86,16 +99,6 @@ def test_a_card_that_other_programs_fill_is_not_a_broken_one(full: FakeTorch) ->
         "Other programs hold all of RTX 2060's memory: not even a small computation found room. Close them (`nvidia-smi` names them); "
         "the card is tested again by itself."
     )
-
-
-def test_a_convolution_that_fails_or_comes_out_wrong_is_trouble_too() -> None:
-    """Matrices came out right by another library; every render of the card ended in a convolution that cuDNN had no engine for."""
-    fails = asked(FakeTorch(cudnn_error="GET was unable to find an engine to execute this computation"))
-    wrong = asked(FakeTorch(wrong_convolution=True))
-    assert fails is not None
-    assert "failed: GET was unable to find an engine to execute this computation. Restart its PC" in fails
-    assert wrong is not None
-    assert "wrong convolution" in wrong
 
 
 @pytest.mark.parametrize(
