@@ -113,7 +113,8 @@ def plan_within(
     found = best_plan(row, settings, replace(room, usable_gib=usable, precision=plan.precision))
     if found is not None:
         return plan if math.isinf(usable) else found.plan
-    while too_large and (less := leaner(row, settings, plan, room)) is not None:
+    anywhere = replace(room, usable_gib=math.inf)  # nothing fits: what takes the least
+    while too_large and (less := leaner(row, settings, plan, anywhere)) is not None:
         plan = less
     return plan
 
@@ -153,11 +154,6 @@ def next_try(
         )
     if fault.kind is FailureClass.OUT_OF_MEMORY:
         less = leaner(row, settings, plan, room)
-        while less is not None and peak_gib(row, settings, less) > room.usable_gib:
-            less = leaner(row, settings, less, room)  # others hold what this one would need
-        if less is None and peak_gib(row, settings, plan) > room.usable_gib:  # what fits lies within a tenth
-            found = best_plan(row, settings, replace(room, precision=plan.precision))
-            less = None if found is None else found.plan
         if less is not None:
             return Retry(less, f"{fault.message} The card tries it again with a leaner memory plan.")
     return None

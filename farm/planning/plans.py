@@ -121,14 +121,18 @@ def _airier(
 def leaner(
     row: ModelRow, settings: RenderSettings, plan: MemoryPlan, room: Room = UNKNOWN
 ) -> MemoryPlan | None:
-    """The fastest plan that takes a tenth less of the card than `plan`, in the same precision, for a render that ran out.
+    """The fastest plan in `room` that takes a tenth less of the card than `plan`, in the same precision, for a render that ran out.
 
-    `room` says what the PC has: its memory, which a leaner plan takes more of, its bus, the card's speed. None if there is none.
+    `room` says what card and PC have now. Where less than `plan` fits there, but by less than a tenth, it is the fastest that fits. None if
+    there is none.
     """
     if row.memory is None:
         return None
-    less = 0.9 * peak_gib(row, settings, plan)
-    found = best_plan(row, settings, replace(room, usable_gib=less, precision=plan.precision))
+    peak = peak_gib(row, settings, plan)
+    room = replace(room, precision=plan.precision)
+    found = best_plan(row, settings, replace(room, usable_gib=min(0.9 * peak, room.usable_gib)))
+    if found is None and room.usable_gib < peak:
+        found = best_plan(row, settings, room)
     return None if found is None else found.plan
 
 
