@@ -23,7 +23,7 @@ from farm.planning.plans import streamed_gib
 from farm.stages import delivered, stage_after, stage_before
 from farm.wire import Order
 from node_agent.encode import EncodedClip, encode
-from node_agent.faults import Fault, broken_for_good, fault_of, memory_lost
+from node_agent.faults import Fault, broken_for_good, fault_of, memory_lost, never_an_engine
 from node_agent.interpolate.base import InterpolationRequest, interpolate
 from node_agent.ladder import (
     TOLERANCE_GIB,
@@ -289,6 +289,8 @@ class Attempt:
             # First: what ran out of what it was held to, while the card has more, had nobody in its way.
             if (more := self._held_too_low(fault, plan, after)) is not None:
                 return more
+            if fault.no_engine and 2 * self._by_law(plan) <= after.available_gib:
+                return self._failed(never_an_engine(fault), worker_ends=True)
             gone = before.missing_gib + taken_since(before, after, programs)
             counted_on = gone - self._left_to_others_gib(before) > TOLERANCE_GIB
             held = what_others_hold(gone, programs) if counted_on else None
@@ -321,14 +323,17 @@ class Attempt:
 
     def _over_law(self) -> float:
         """How many times what the law says this card's renders take, as the head has learned; 1 where it has learned nothing."""
-        row, order = self._row(), self.order
-        by_law = 0.0 if row is None else peak_gib(row, order.settings, order.plan)
-        return order.predicted_gib / by_law if by_law and order.predicted_gib else 1.0
+        by_law = self._by_law(self.order.plan)
+        return self.order.predicted_gib / by_law if by_law and self.order.predicted_gib else 1.0
+
+    def _by_law(self, plan: MemoryPlan) -> float:
+        """The peak under a plan by the law alone, GiB; 0 where plans make no difference."""
+        row = self._row()
+        return 0.0 if row is None else peak_gib(row, self.order.settings, plan)
 
     def _expected_gib(self, plan: MemoryPlan) -> float | None:
         """The peak under a plan, GiB: what the head has learned of this card counts too, where it is more than the law."""
-        row = self._row()
-        by_law = 0.0 if row is None else peak_gib(row, self.order.settings, plan)
+        by_law = self._by_law(plan)
         if not by_law:
             return None
         if self._all_gib is not None:

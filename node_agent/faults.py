@@ -21,7 +21,8 @@ from farm.model import FailureClass, MemoryPlan
 class Fault:
     """A failed try, as values: the exception itself would keep its frames, and with them the tensors, alive.
 
-    `host_memory`: it was the PC's memory that ran out, of which a leaner plan for the card takes more.
+    `host_memory`: it was the PC's memory that ran out, of which a leaner plan for the card takes more. `no_engine`: cuDNN found no way to
+    compute a layer, mostly for want of memory for its workspace.
     """
 
     kind: FailureClass
@@ -31,6 +32,7 @@ class Fault:
     broken_picture: bool = False
     cuda_is_broken: bool = False
     host_memory: bool = False
+    no_engine: bool = False
 
     def with_message(self, more: str) -> "Fault":
         """The same with a further sentence."""
@@ -43,6 +45,9 @@ _CLASSES: dict[type[FarmError], FailureClass] = {
     BrokenPictureError: FailureClass.CARD_FAULT,
     HostMemoryError: FailureClass.OUT_OF_MEMORY,
 }
+_NO_ENGINE = ("unable to find an engine to execute", "Unable to find a valid cuDNN algorithm")
+"""Said where every way to convolve failed, mostly since none found room for its workspace. Where cuDNN has none for the card, its first
+test says so (`selftest.convolves`), and where it has none for one layer, `never_an_engine` follows."""
 _OUT_OF_MEMORY = (
     "CUDA error: out of memory",
     "CUDA driver error: out of memory",
@@ -51,14 +56,10 @@ _OUT_OF_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_NOT_INITIALIZED",
     "NVML_SUCCESS == r INTERNAL ASSERT FAILED",
-    "unable to find an engine to execute",
-    "Unable to find a valid cuDNN algorithm",
 )
 """How the driver and NVIDIA's libraries say it where torch's allocator was not asked. They are not initialized, mostly, because their own
 workspace found no room; where CUDA is broken, the look at the memory that follows an out-of-memory finds that out. NVML is named by
-torch's allocator itself: for its message it asks NVML, which answers nothing on some PCs (pytorch#112377). The last two are said where
-every way to convolve failed, and found no room for its workspace: where cuDNN has none for the card, its first test says so
-(`selftest.convolves`)."""
+torch's allocator itself: for its message it asks NVML, which answers nothing on some PCs (pytorch#112377)."""
 _BROKEN = (
     "CUDA error",
     "CUDA driver error",
@@ -90,6 +91,7 @@ def fault_of(error: Exception) -> Fault:
         broken_picture=broken_picture,
         cuda_is_broken=kind is FailureClass.CARD_FAULT and not broken_picture,
         host_memory=_of_host(error),
+        no_engine=_no_engine(str(error)),
     )
 
 
@@ -123,12 +125,14 @@ def explain(error: Exception) -> tuple[FailureClass, str, str]:
             f"The card's PC ran out of memory (RAM): {said}",
             MORE_RAM,
         )
-    if name == "OutOfMemoryError" or any(words in said for words in _OUT_OF_MEMORY):
-        return (
-            FailureClass.OUT_OF_MEMORY,
-            f"The card ran out of memory: {said}",
-            "It will be tried on another card.",
+    no_engine = _no_engine(said)
+    if no_engine or name == "OutOfMemoryError" or any(words in said for words in _OUT_OF_MEMORY):
+        what = (
+            "cuDNN found no way to compute a layer, mostly for want of memory"
+            if no_engine
+            else "The card ran out of memory"
         )
+        return FailureClass.OUT_OF_MEMORY, f"{what}: {said}", "It will be tried on another card."
     if name == "AcceleratorError" or any(words in said for words in _BROKEN):
         return (
             FailureClass.CARD_FAULT,
@@ -140,6 +144,10 @@ def explain(error: Exception) -> tuple[FailureClass, str, str]:
         f"The render stopped with an error of the program: {name}.",
         "The log has its trace.",
     )
+
+
+def _no_engine(said: str) -> bool:
+    return any(words in said for words in _NO_ENGINE)
 
 
 def _of_host(error: Exception) -> bool:
@@ -158,6 +166,16 @@ def memory_lost(fault: Fault, what: str) -> Fault:
         kind=FailureClass.INTERNAL,
         message=f"{fault.message} {what}, so this worker makes nothing more.",
         remedy="It is started anew, and the job tried again.",
+    )
+
+
+def never_an_engine(fault: Fault) -> Fault:
+    """The end of a render in which cuDNN finds no way to compute a layer though half of the card stays free: it lacks no memory."""
+    return replace(
+        fault,
+        kind=FailureClass.CARD_FAULT,
+        message=f"{fault.message} Half of the card's memory was free, so there is none on this card.",
+        remedy="Its worker is started anew, the card tested, and the clip tried on another card.",
     )
 
 

@@ -147,6 +147,23 @@ def test_the_ladder_ends_and_the_job_goes_to_a_bigger_card(card: Card) -> None:
     assert card.make("A2")[-1].kind == "done", "the card works on"
 
 
+def test_a_layer_that_cudnn_cannot_compute_ends_the_tries_where_half_of_the_card_is_free(card: Card) -> None:
+    """All of the ladder was walked, its model loaded eighteen times, for what no memory would have mended."""
+    said = "GET was unable to find an engine to execute this computation"
+    has = HELD * peak_gib(ROW, GUIDED, LADDER[0])
+    card.just_holds(LADDER[0])
+    card.fail_under(*LADDER, error=RuntimeError(said))
+    told = card.make()
+    *before, tried = [LADDER[0], *(step.plan for step in retries(told))]
+    assert 2 * peak_gib(ROW, GUIDED, tried) <= has < 2 * peak_gib(ROW, GUIDED, before[-1])
+    last = failure(told)
+    assert (last.failure_class, last.disturbed, last.worker_ends) == (FailureClass.CARD_FAULT, False, True)
+    assert last.message == (
+        f"cuDNN found no way to compute a layer, mostly for want of memory: {said}. Half of the card's memory was free, so there is none "
+        "on this card."
+    )
+
+
 def test_a_pc_without_memory_takes_no_leaner_plan_and_teaches_nothing_of_the_card(card: Card) -> None:
     """A leaner plan streams more from the PC's memory, which was what had run out; and the card was held for smaller than it is."""
     card.fail_under(LADDER[0], error=MemoryError())
