@@ -3,25 +3,23 @@
 import hashlib
 import io
 import logging
-import math
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from farm import events
 from farm.again import describe
-from farm.catalogue.models import ModelRow
 from farm.errors import CancelledRenderError, DiskFullError, FarmError, StaleCheckpointError
 from farm.model import EARLIER_TRIES, FailureClass, MemoryPlan, StageKind
-from farm.planning.memory import HELD, UNKNOWN, Room, peak_gib
+from farm.planning.memory import Room
 from farm.planning.plans import streamed_gib
 from farm.stages import delivered, stage_after, stage_before
 from farm.wire import Order
+from node_agent.allowance import Allowance
 from node_agent.encode import EncodedClip, encode
 from node_agent.faults import Fault, broken_for_good, fault_of, memory_lost, never_an_engine
 from node_agent.interpolate.base import InterpolationRequest, interpolate
@@ -29,7 +27,6 @@ from node_agent.ladder import (
     TOLERANCE_GIB,
     MemoryReading,
     Retry,
-    held_too_low,
     next_try,
     plan_within,
     stayed_away,
@@ -80,10 +77,10 @@ class Attempt:
         self._paces: list[float] = []
         self._spilled = False
         self._predicted_s = order.predicted_s
-        self._all_gib: float | None = None
-        """What the whole card had to give, GiB, once the expected peak was found to be too low: from then on nothing is held to it."""
         self._blind = False
-        self._room = order.room or UNKNOWN
+        # A CPU's memory is the PC's own, and it computes in single precision: plans make no difference there.
+        self._row = runner.row(order.settings.model) if self._on_gpu else None
+        self._allowance = Allowance(order, self._row)
 
     # --- Report ---
     def part(self, name: str) -> AbstractContextManager[None]:
@@ -249,10 +246,10 @@ class Attempt:
     def _plan_beside_others(self) -> MemoryPlan:
         """The order's plan, or another where other programs hold memory that it counts on: better than to run out first."""
         plan, settings = self.order.plan, self.order.settings
-        row = self._row()
-        memory = None if row is None else self._memory.first_reading()
+        row = self._row
         if row is None:
             return plan
+        memory = self._memory.first_reading()
         room = self._room_now(memory)
         other = plan_within(row, settings, plan, memory, room)
         if other == plan:
@@ -287,18 +284,17 @@ class Attempt:
                 what = "CUDA no longer answered" if after is None else f"{away:.1f} GiB did not come back"
                 return self._failed(memory_lost(fault, what), worker_ends=True)
             # First: what ran out of what it was held to, while the card has more, had nobody in its way.
-            if (more := self._held_too_low(fault, plan, after)) is not None:
+            if (more := self._allowance.held_too_low(fault, plan, after)) is not None:
                 return more
-            if fault.no_engine and 2 * self._by_law(plan) <= after.available_gib:
+            if fault.no_engine and 2 * self._allowance.by_law(plan) <= after.available_gib:
                 return self._failed(never_an_engine(fault), worker_ends=True)
             gone = before.missing_gib + taken_since(before, after, programs)
-            counted_on = gone - self._left_to_others_gib(before) > TOLERANCE_GIB
+            counted_on = gone - self._allowance.left_to_others_gib(before) > TOLERANCE_GIB
             held = what_others_hold(gone, programs) if counted_on else None
             if held is not None:
                 disturbed, fault = True, fault.with_message(held)
-        retry = next_try(
-            fault, self._row(), self.order.settings, plan, self._room_now(self._memory.reading())
-        )
+        room = self._room_now(self._memory.reading())
+        retry = next_try(fault, self._row, self.order.settings, plan, room)
         if retry is not None:
             return retry
         if fault.broken_picture:
@@ -307,50 +303,9 @@ class Attempt:
             fault, disturbed=disturbed, worker_ends=self._on_gpu and fault.kind is FailureClass.CARD_FAULT
         )
 
-    def _held_too_low(self, fault: Fault, plan: MemoryPlan, memory: MemoryReading) -> Retry | None:
-        expected = self._expected_gib(plan)
-        if self._all_gib is not None or expected is None:
-            return None
-        retry = held_too_low(fault, plan, HELD * expected, memory)
-        if retry is not None:
-            self._all_gib = memory.available_gib
-        return retry
-
-    def _left_to_others_gib(self, memory: MemoryReading) -> float:
-        """What of the card the planner left to other programs, GiB: they held it already, as a desktop does while its PC is on."""
-        room = self.order.room
-        return 0.0 if room is None else max(0.0, memory.whole_gib - room.usable_gib * self._over_law())
-
-    def _over_law(self) -> float:
-        """How many times what the law says this card's renders take, as the head has learned; 1 where it has learned nothing."""
-        by_law = self._by_law(self.order.plan)
-        return self.order.predicted_gib / by_law if by_law and self.order.predicted_gib else 1.0
-
-    def _by_law(self, plan: MemoryPlan) -> float:
-        """The peak under a plan by the law alone, GiB; 0 where plans make no difference."""
-        row = self._row()
-        return 0.0 if row is None else peak_gib(row, self.order.settings, plan)
-
-    def _expected_gib(self, plan: MemoryPlan) -> float | None:
-        """The peak under a plan, GiB: what the head has learned of this card counts too, where it is more than the law."""
-        by_law = self._by_law(plan)
-        if not by_law:
-            return None
-        if self._all_gib is not None:
-            return max(by_law, self._all_gib)
-        return by_law * max(1.0, self._over_law())
-
     def _room_now(self, memory: MemoryReading | None) -> Room:
-        """What is left of the order's room, by a reading of the card's memory and a look at the PC's."""
-        room = self._room
-        ram = min(math.inf if room.ram_gib is None else room.ram_gib, self._runner.ram_gib)
-        if memory is not None:  # a room is counted in what the law says
-            room = replace(room, usable_gib=min(room.usable_gib, memory.available_gib / self._over_law()))
-        return replace(room, ram_gib=None if math.isinf(ram) else ram)
-
-    def _row(self) -> ModelRow | None:
-        """The model's row where plans make a difference: a CPU's memory is the PC's own, and it computes in single precision."""
-        return self._runner.row(self.order.settings.model) if self._on_gpu else None
+        """What card and PC have for a plan now."""
+        return self._allowance.room(memory, self._runner.ram_gib)
 
     def _retrying(self, plan: MemoryPlan, reason: str) -> None:
         seq, at = self._next()
@@ -392,7 +347,7 @@ class Attempt:
         model = self._runner.model_for(order, plan, self)
         self._rendering()
         self._going_on = checkpoint is not None
-        request = RenderRequest(order.settings, image, plan, checkpoint, self._expected_gib(plan))
+        request = RenderRequest(order.settings, image, plan, checkpoint, self._allowance.expected_gib(plan))
         return self._deliver(iter(model.render(request, self)))
 
     def _interpolate(self) -> events.Event:
