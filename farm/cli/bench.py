@@ -30,29 +30,29 @@ def bench(
     """Measure startup, first frame, total time and peak memory on this PC's cards, beside the article's."""
     from farm.catalogue.article import article
     from farm.catalogue.models import load_models
-    from farm.settings import DataDirectory, FarmSettings
+    from farm.cli.here import directory
+    from farm.settings import FarmSettings
     from node_agent.bench import within_limits
     from node_agent.probe import beside_others, cards
 
-    settings = FarmSettings()
-    directory = DataDirectory((data or settings.data).expanduser().absolute())
-    rows = load_models(settings.models_file)
+    place = directory(data)
+    rows = load_models(FarmSettings().models_file)
     found = beside_others(_chosen(cards("local", rows), card))
-    chosen = [(said, _row_for(said, model, rows, directory)) for said in found]
+    chosen = [(said, _row_for(said, model, rows, place)) for said in found]
     _say_what_is_missing(found)
     plans = [
         (said, row, within_limits(row, setting)) for said, row in chosen for setting in article().settings
     ]
     try:
-        results = _run(plans, directory.bench_results)
+        results = _run(plans, place.bench_results)
     except KeyboardInterrupt:
-        typer.echo(f"\nStopped; what was finished is in {directory.bench_results}.", err=True)
+        typer.echo(f"\nStopped; what was finished is in {place.bench_results}.", err=True)
         raise typer.Exit(130) from None
     if as_json:
         _print_json(results)
     else:
         _show(results)
-        typer.echo(f"\nKept in {directory.bench_results}.")
+        typer.echo(f"\nKept in {place.bench_results}.")
     if any(result.failure for result in results):
         raise typer.Exit(1)
 

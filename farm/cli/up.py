@@ -48,11 +48,11 @@ def up(
     from rich.console import Console
 
     from farm.certificates import prepare_head
-    from farm.cli.here import check_models
+    from farm.cli.here import check_models, directory
     from farm.daemons import RayPorts
     from farm.first_steps import prepare
     from farm.head import Head, HeadOptions
-    from farm.settings import DataDirectory, FarmSettings
+    from farm.settings import FarmSettings
     from farm.single import only_one
     from farm.supervise import Bell
     from farm.unprivileged import step_down
@@ -62,31 +62,31 @@ def up(
     check_models(settings)
     if user := as_user or settings.as_user:
         step_down(user, console.print)
-    directory = DataDirectory((data or settings.data).expanduser().absolute())
+    place = directory(data)
     with (
         only_one(
-            directory.root / "lock",
-            f"A farm already runs on {directory.root} (process {{pid}}).",
+            place.root / "lock",
+            f"A farm already runs on {place.root} (process {{pid}}).",
             "Use that one, end it with `kill {pid}`, or choose another directory with --data.",
         ),
         Bell() as bell,
     ):
         options = HeadOptions(
-            data=directory,
+            data=place,
             host=host or settings.host,
             port=port or settings.port,
             ray_ports=RayPorts(ray_port or settings.ray_port),
             object_store_mib=settings.object_store_mib,
-            node_id=None if no_local_node else _own_node(directory),
+            node_id=None if no_local_node else _own_node(place),
             tls=settings.tls if tls is None else tls,
         )
         head = Head(options, os.environ, console.print)
         head.clean_up()
         head.check_ports()
-        sign_in = prepare(directory)
+        sign_in = prepare(place)
         if options.tls:
-            prepare_head(directory.tls, more=(options.host,))
-        console.print(f"Starting the farm in {directory.root} ...")
+            prepare_head(place.tls, more=(options.host,))
+        console.print(f"Starting the farm in {place.root} ...")
         head.run(bell, lambda: _greet(console, options, sign_in))
         console.print("The farm is down. Queue and history are kept; `farm up` goes on from there.")
 
