@@ -32,11 +32,13 @@ from farm.cli.show import Head, Json, Token, ago, duration, gib, table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from farm.animation import ClipFormat
     from farm.answers import JobView
     from farm.client import Farm
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs.")]
+Loop = Annotated[int, typer.Option(min=0, max=65_535, help="How often a .gif or .webp plays; 0 for ever.")]
 
 
 def submit(
@@ -74,9 +76,7 @@ def submit(
         Path | None,
         typer.Option(metavar="FILE", help="Save the clip here, as .mp4, .gif or .webp; means --wait too."),
     ] = None,
-    loop: Annotated[
-        int, typer.Option(min=0, max=65_535, help="How often a .gif or .webp plays; 0 for ever.")
-    ] = 0,
+    loop: Loop = 0,
     again: Annotated[
         Path | None,
         typer.Option(
@@ -97,20 +97,11 @@ def submit(
     options, how = given(locals(), CLIP), given(locals(), HANDLING)
 
     from farm.again import read_recipe
-    from farm.animation import ClipFormat, format_of
     from farm.cli.again import submit_again
     from farm.client import Farm
     from farm.errors import BadInputError
 
-    kind = ClipFormat.MP4 if output is None else format_of(output)
-    if loop and kind is ClipFormat.MP4:
-        raise BadInputError(
-            "loop",
-            "Only a GIF or WebP says how often it plays.",
-            "Name one with --output, or leave --loop out.",
-        )
-    if output is not None:
-        _check_place(output)
+    kind = _kind_of(output, loop)
     recipe = None if again is None else read_recipe(again)
     if image is None and recipe is None:
         raise BadInputError(
@@ -135,6 +126,27 @@ def submit(
             farm.video(job.id, output, kind=kind, loop=loop)
         if wait or output is not None:
             _say_end(job, output, quiet=as_json)
+
+
+def _kind_of(output: Path | None, loop: int) -> "ClipFormat":
+    """The format of the file to save, of which nobody has found out yet that it cannot be made.
+
+    Raises:
+        BadInputError: field "output": no such file can be made; "loop": it is none that says how often it plays.
+    """
+    from farm.animation import ClipFormat, format_of
+    from farm.errors import BadInputError
+
+    kind = ClipFormat.MP4 if output is None else format_of(output)
+    if loop and kind is ClipFormat.MP4:
+        raise BadInputError(
+            "loop",
+            "Only a GIF or WebP says how often it plays.",
+            "Name one with --output, or leave --loop out.",
+        )
+    if output is not None:
+        _check_place(output)
+    return kind
 
 
 def _check_place(output: Path) -> None:
@@ -192,7 +204,8 @@ def _wait(farm: "Farm", job: "JobView") -> "JobView":
             return farm.wait(job.id, follow)
     except KeyboardInterrupt:
         typer.echo(
-            f"\nStopped watching; job {job.id} goes on. `farm show {job.id}` shows it, `farm cancel {job.id}` ends it.",
+            f"\nStopped watching; job {job.id} goes on. `farm show {job.id}` shows it, and with `--output clip.mp4` saves its clip once "
+            f"it is finished; `farm cancel {job.id}` ends it.",
             err=True,
         )
         raise typer.Exit(130) from None
@@ -279,14 +292,24 @@ def _state(job: "JobView") -> str:
 def show(
     job_id: JobId,
     log: Annotated[bool, typer.Option("--log", help="Print what happened to it, line by line.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save its clip here, as .mp4, .gif or .webp.")
+    ] = None,
+    loop: Loop = 0,
     head: Head = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Show a job: its settings, where it stands and why, and its attempts."""
+    """Show a job: its settings, where it stands and why, and its attempts; or save its clip."""
     from farm.client import Farm
 
+    kind = _kind_of(output, loop)
     with Farm.local(head, token) as farm:
+        if output is not None:
+            farm.video(job_id, output, kind=kind, loop=loop)
+            if not (log or as_json):
+                typer.echo(f"Saved as {output}.")
+                return
         if log:
             typer.echo(farm.log(job_id), nl=False)
             return

@@ -216,6 +216,27 @@ def test_a_finished_clip_is_saved_and_rated_and_the_machines_are_shown(
     assert "finished (draft)" in run(farm, "jobs").stdout
 
 
+def test_the_clip_of_a_job_that_nobody_waited_for_is_saved_later(
+    farm: RunningDashboard, picture: Path, tmp_path: Path
+):
+    """Without --output at its submission a clip could be fetched in the browser only."""
+    job_id = submitted(farm, picture)
+    target = tmp_path / "late.mp4"
+    told = run(farm, "show", job_id, "--output", target, code=1).stderr
+    assert f"Job {job_id} has no video: it is queued." in told
+    assert not target.exists()
+    finish(farm, job_id)
+    assert run(farm, "show", job_id, "--output", target).stdout == f"Saved as {target}.\n"
+    assert target.read_bytes() == VIDEO
+    target.unlink()
+    assert json.loads(run(farm, "show", job_id, "--output", target, "--json").stdout)["status"] == "finished"
+    assert target.read_bytes() == VIDEO
+    assert "submitted by admin" in run(farm, "show", job_id, "--log", "--output", target).stdout
+    assert sorted(file.name for file in tmp_path.iterdir() if file.suffix in (".part", ".mp4")) == [
+        "late.mp4"
+    ]
+
+
 def test_a_clip_is_made_again_with_its_own_settings_or_with_others(
     farm: RunningDashboard, picture: Path, tmp_path: Path
 ):
@@ -302,6 +323,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
     assert process.returncode == 130
     assert "queued: All cards of [/attic] are busy." in err
     assert f"job {job_id} goes on" in err
+    assert f"`farm show {job_id}` shows it, and with `--output clip.mp4` saves its clip" in err
     assert "Traceback" not in err
     job = farm.reader.job(job_id)
     assert (job.status, job.cancel_requested) == ("queued", False)
@@ -323,6 +345,9 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
         (["batch", ".", "--out", "/proc/self/clips"], 1, ["Cannot write /proc/self/clips"]),
         (["submit", "PICTURE", "--loop", "2"], 2, ["Only a GIF or WebP", "--output"]),
         (["submit", "PICTURE", "--loop", "-1"], 2, ["loop"]),
+        (["show", "nothing", "--loop", "2"], 2, ["Only a GIF or WebP", "--output"]),
+        (["show", "nothing", "--output", "clip.avi"], 2, ["saved as .avi", ".mp4, .gif or .webp"]),
+        (["show", "nothing", "--output", "/gone/clip.mp4"], 2, ["no directory /gone", "another file"]),
         (
             ["submit", "PICTURE", "--other-picture"],
             2,
