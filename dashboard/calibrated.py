@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from farm.answers import CalibrationView
+from farm.answers.forecasts import CalibrationView
 from farm.model import Basis
 from farm.planning.calibration import Foretold, calibration
 from farm.planning.spans import SHARE

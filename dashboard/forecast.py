@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dashboard.parts import Parts
 from dashboard.views import card_states, default_preset
-from farm.answers import CardForecast
+from farm.answers.forecasts import CardForecast
 from farm.catalogue.models import ModelRow
 from farm.model import Card
 from farm.own_bench import BenchResult

@@ -14,7 +14,7 @@ from dashboard.problems import Problem
 from dashboard.queue import SCHEDULER_DOWN
 from dashboard.state import farm_state
 from dashboard.views import card_states
-from farm.answers import JobView
+from farm.answers.jobs import JobView
 from farm.model import JobStatus
 from farm.stages import clip_fps, clip_frames
 

@@ -1,7 +1,7 @@
 """What happened to a card: joined from what the store has anyway, nothing is kept for it."""
 
 from dashboard.parts import Parts
-from farm.answers import CardEvent
+from farm.answers.machines import CardEvent
 from farm.errors import NotFoundError
 from farm.model import AttemptStatus
 

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from dashboard import words
 from dashboard.memory_bar import MemoryBar
 from dashboard.words import Word
-from farm.answers import CardView
+from farm.answers.machines import CardView
 
 DOT = Markup('<span class="dot" aria-hidden="true"></span>')
 _SILENT = ("not answering", "not known")

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Literal
 
 from dashboard.words import gib
-from farm.answers import CardView
+from farm.answers.machines import CardView
 
 Part = Literal["ours", "others", "free"]
 

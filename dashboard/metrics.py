@@ -15,7 +15,7 @@ from dashboard.parts import Parts, parts
 from dashboard.problems import documented
 from dashboard.views import show_cards
 from farm import __version__
-from farm.answers import CardView
+from farm.answers.machines import CardView
 from farm.feed import CardState
 from farm.store.throughput import WINDOWS
 

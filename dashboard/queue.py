@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dashboard.parts import Parts
-from farm.answers import EtaView
+from farm.answers.jobs import EtaView
 from farm.feed import LiveJob
 from farm.model import Job, JobStatus
 from farm.states import ENDED_JOBS

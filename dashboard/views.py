@@ -5,19 +5,10 @@ from pathlib import Path
 
 from dashboard.parts import Parts
 from dashboard.queue import eta, positions, why_pending
-from farm.answers import (
-    AttemptView,
-    CalibrationView,
-    CardView,
-    JobPage,
-    JobUrls,
-    JobView,
-    ModelView,
-    NodeView,
-    PresetView,
-    ProgressView,
-    StageView,
-)
+from farm.answers.catalogue import ModelView, PresetView
+from farm.answers.forecasts import CalibrationView
+from farm.answers.jobs import AttemptView, JobPage, JobUrls, JobView, ProgressView, StageView
+from farm.answers.machines import CardView, NodeView
 from farm.catalogue.downloads import download_gib
 from farm.catalogue.models import ModelRow
 from farm.catalogue.presets import Preset

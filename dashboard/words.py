@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from farm.answers import JobView, ProgressView
+from farm.answers.jobs import JobView, ProgressView
 from farm.model import (
     AttemptStatus,
     JobStatus,

@@ -4,7 +4,7 @@ from dataclasses import fields
 from datetime import datetime
 
 from dashboard.parts import Parts
-from farm.answers import Throughput, ThroughputPart
+from farm.answers.figures import Throughput, ThroughputPart
 from farm.errors import NotFoundError
 from farm.store.throughput import WINDOWS, Done
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from farm.answers import BenchSettingView, BenchView
+from farm.answers.figures import BenchSettingView, BenchView
 from farm.catalogue.article import article
 from farm.own_bench import BenchResult
 

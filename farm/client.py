@@ -22,18 +22,11 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from farm.animation import ClipFormat
-from farm.answers import (
-    BatchView,
-    CardEvent,
-    CardForecast,
-    CardView,
-    JobPage,
-    JobView,
-    ModelView,
-    NodeView,
-    PresetView,
-    TokenView,
-)
+from farm.answers.catalogue import ModelView, PresetView
+from farm.answers.forecasts import CardForecast
+from farm.answers.jobs import BatchView, JobPage, JobView
+from farm.answers.keeping import TokenView
+from farm.answers.machines import CardEvent, CardView, NodeView
 from farm.errors import (
     BadInputError,
     BadSettingsError,

@@ -44,7 +44,7 @@ CardState = Literal["idle", "busy", "starting", "kept", "not answering", "troubl
 class LiveCard:
     """A card as it is now; `why` says more.
 
-    `fetching` is as in `farm.answers.NodeView`.
+    `fetching` is as in `farm.answers.machines.NodeView`.
     "kept": its owner has it for now; "drained": a person wants no new work for its PC; "paused": the farm gives it none until it has passed
     a test. `vitals` and `others_gib`, what other programs hold of it, are of its PC's last report; None while that does not answer.
     """

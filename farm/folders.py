@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from farm.answers import JobView
+from farm.answers.jobs import JobView
 from farm.client import Farm
 from farm.errors import BadInputError
 

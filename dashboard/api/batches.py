@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, File, Form, Header, Response, UploadFile
 from dashboard.intake import Upload, take_in_all
 from dashboard.parts import Parts, parts, who
 from dashboard.problems import documented
-from farm.answers import BatchView
+from farm.answers.jobs import BatchView
 from farm.auth import Credential
 from farm.errors import BadInputError
 from farm.ids import new_id

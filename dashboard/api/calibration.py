@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented
 from dashboard.views import show_calibration
-from farm.answers import CalibrationView
+from farm.answers.forecasts import CalibrationView
 
 router = APIRouter(tags=["planning"], responses=documented(401))
 

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented
 from dashboard.views import preset_view, show_models
-from farm.answers import BenchView, ModelView, PresetView
+from farm.answers.catalogue import ModelView, PresetView
+from farm.answers.figures import BenchView
 from farm.bench_results import kept_results, published_results
 
 router = APIRouter(tags=["catalogue"], responses=documented(401))

@@ -12,7 +12,7 @@ from dashboard.intake import Upload, take_in
 from dashboard.parts import Parts, parts, who
 from dashboard.problems import documented
 from dashboard.views import show_job, show_jobs, stored_view
-from farm.answers import JobPage, JobView
+from farm.answers.jobs import JobPage, JobView
 from farm.auth import Credential
 from farm.errors import BadInputError, ConflictError
 from farm.model import JobStatus

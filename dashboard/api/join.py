@@ -16,7 +16,7 @@ from dashboard.joining.address import head_address
 from dashboard.joining.lines import linux_line, windows_line, windows_script
 from dashboard.parts import Parts, parts, who
 from dashboard.problems import documented
-from farm.answers import TokenView
+from farm.answers.keeping import TokenView
 from farm.auth import Credential, TokenKind, judge, new_token
 from farm.build import build
 from farm.certificates import sign_request

@@ -9,7 +9,7 @@ from dashboard.history import card_history, no_card
 from dashboard.parts import Parts, parts, who
 from dashboard.problems import Responses, documented
 from dashboard.views import show_cards, show_node, show_nodes
-from farm.answers import CardEvent, CardView, NodeView, TelemetryPoint
+from farm.answers.machines import CardEvent, CardView, NodeView, TelemetryPoint
 from farm.auth import Credential
 from farm.errors import ConflictError
 from farm.store.requests import RequestKind

@@ -8,7 +8,7 @@ from dashboard.examples import names
 from dashboard.forecast import forecast
 from dashboard.parts import Parts, parts
 from dashboard.problems import Responses, documented
-from farm.answers import CardForecast
+from farm.answers.forecasts import CardForecast
 from farm.submit import SubmittedSettings
 
 router = APIRouter(tags=["planning"])

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from dashboard.parts import Parts, parts, who
 from dashboard.problems import documented
 from farm import knobs
-from farm.answers import RetentionView, SettingView
+from farm.answers.keeping import RetentionView, SettingView
 from farm.auth import Credential
 from farm.errors import ConflictError
 from farm.knobs import GB, Days, Knobs

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from dashboard.parts import Parts, parts
 from dashboard.problems import documented
 from dashboard.work import throughput
-from farm.answers import Throughput
+from farm.answers.figures import Throughput
 
 router = APIRouter(tags=["statistics"])
 

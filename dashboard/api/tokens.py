@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 
 from dashboard.parts import Parts, parts
 from dashboard.problems import Responses, documented
-from farm.answers import EndedView
+from farm.answers.keeping import EndedView
 from farm.errors import NotFoundError
 
 router = APIRouter(tags=["settings"])

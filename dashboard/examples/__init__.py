@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from dashboard.api.health import Health, Readiness
 from dashboard.examples import jobs, machines, names
 from dashboard.views import model_view, preset_view
-from farm.answers import RetentionView, SettingView
+from farm.answers.keeping import RetentionView, SettingView
 from farm.catalogue.models import load_models
 from farm.catalogue.presets import presets
 

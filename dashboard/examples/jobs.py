@@ -1,7 +1,7 @@
 """One job in each state in which an operation leaves it, and its batch."""
 
 from dashboard.examples import names
-from farm.answers import (
+from farm.answers.jobs import (
     AttemptView,
     BatchView,
     EtaView,

@@ -5,17 +5,10 @@ from dataclasses import replace
 from dashboard.api.install import FarmFacts
 from dashboard.examples import names
 from dashboard.joining.lines import linux_line, windows_line
-from farm.answers import (
-    BenchSettingView,
-    BenchView,
-    CalibrationView,
-    CardView,
-    NodeView,
-    TelemetryPoint,
-    Throughput,
-    ThroughputPart,
-    TokenView,
-)
+from farm.answers.figures import BenchSettingView, BenchView, Throughput, ThroughputPart
+from farm.answers.forecasts import CalibrationView
+from farm.answers.keeping import TokenView
+from farm.answers.machines import CardView, NodeView, TelemetryPoint
 from farm.model import CardKind, PcieLink, Tier
 from farm.vitals import CardFacts, Vitals
 from farm.weights import Manifest, WeightFile

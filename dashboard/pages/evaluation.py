@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from dashboard.frame import Farm, page
-from farm.answers import BenchSettingView, BenchView
+from farm.answers.figures import BenchSettingView, BenchView
 from farm.bench_results import kept_results, published_results
 from farm.catalogue.article import article
 

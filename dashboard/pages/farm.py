@@ -11,7 +11,8 @@ from dashboard.memory_bar import MemoryBar, memory_bar
 from dashboard.parts import Parts
 from dashboard.views import card_states, job_view, show_cards, show_jobs
 from dashboard.work import done_today, today
-from farm.answers import CardView, JobView
+from farm.answers.jobs import JobView
+from farm.answers.machines import CardView
 from farm.model import Attempt, Job, JobStatus
 from farm.store.throughput import Done
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from dashboard.frame import Farm, page
 from dashboard.views import show_job, show_jobs
 from dashboard.work import today
-from farm.answers import JobView
+from farm.answers.jobs import JobView
 from farm.model import JobStatus, Tier
 from farm.store.reader import JobSort
 

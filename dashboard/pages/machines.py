@@ -12,7 +12,7 @@ from dashboard.frame import Farm, page, templates
 from dashboard.joining.address import head_address
 from dashboard.memory_bar import memory_bar
 from dashboard.views import show_calibration, show_nodes
-from farm.answers import CardView
+from farm.answers.machines import CardView
 from farm.model import CardKind, PcieLink, Tier
 from farm.own_bench import BenchResult
 
@@ -20,7 +20,7 @@ router = APIRouter(include_in_schema=False)
 
 
 class Facts(NamedTuple):
-    """What a card is: what its page tells of it that is the same for days. As `farm.answers.CardView` has it, with its own benches."""
+    """What a card is: what its page tells of it that is the same for days. As `CardView` has it, with its own benches."""
 
     kind: CardKind
     vram_gib: float | None

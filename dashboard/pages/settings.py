@@ -12,7 +12,8 @@ from dashboard.frame import Farm, page
 from dashboard.views import show_models, show_nodes
 from dashboard.words import THIN, gib
 from farm import __version__
-from farm.answers import ModelView, NodeView
+from farm.answers.catalogue import ModelView
+from farm.answers.machines import NodeView
 from farm.auth import Scope
 from farm.planning.precedence import AFFINITY, AGEING_S, PATIENCE
 from farm.retention import DAY_S, Limits

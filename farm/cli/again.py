@@ -8,7 +8,7 @@ from farm.again import Recipe, changed
 from farm.errors import BadInputError
 
 if TYPE_CHECKING:
-    from farm.answers import JobView
+    from farm.answers.jobs import JobView
     from farm.client import Farm
 
 

@@ -17,7 +17,7 @@ from farm.errors import ConfigurationError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from farm.answers import JobView
+    from farm.answers.jobs import JobView
     from farm.client import Farm
 
 READY_S = 120.0

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from farm.animation import ClipFormat
-    from farm.answers import JobView
+    from farm.answers.jobs import JobView
     from farm.client import Farm
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]

@@ -8,7 +8,7 @@ import typer
 from farm.cli.show import Head, Json, Token, ago, gib, table
 
 if TYPE_CHECKING:
-    from farm.answers import NodeView
+    from farm.answers.machines import NodeView
     from farm.client import Farm
 
 Named = Annotated[str, typer.Argument(metavar="NODE", help="A PC's name or id, as `farm nodes` lists them.")]

@@ -26,7 +26,7 @@ from farm.cli.options import (
 from farm.cli.show import Head, Json, Token, table
 
 if TYPE_CHECKING:
-    from farm.answers import CardForecast
+    from farm.answers.forecasts import CardForecast
 
 WITHOUT_FARM = 'A farm is not needed for a card that you name: farm plan --card "RTX 2060"'
 

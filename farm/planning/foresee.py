@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from farm.answers import CardForecast
+from farm.answers.forecasts import CardForecast
 from farm.catalogue.cards import named_card
 from farm.catalogue.models import ModelRow
 from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSettings

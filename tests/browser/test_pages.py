@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from dashboard import words
 from dashboard.memory_bar import read_bar
-from farm.answers import ProgressView
+from farm.answers.jobs import ProgressView
 from farm.feed import CardChanged, LiveCard
 from farm.model import JobStatus, Node, StageKind
 from farm.vitals import Vitals

@@ -14,7 +14,7 @@ import pytest
 
 from dashboard.api import join as join_api
 from dashboard.joining.lines import linux_line
-from farm.answers import NodeView
+from farm.answers.machines import NodeView
 from farm.build import build
 from farm.daemons import RayPorts
 from farm.errors import ConfigurationError

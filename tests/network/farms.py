@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from farm import daemons
-from farm.answers import CardView
+from farm.answers.machines import CardView
 from farm.artifacts import ArtifactStore
 from farm.client import Farm
 from farm.settings import DataDirectory

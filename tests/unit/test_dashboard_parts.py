@@ -9,7 +9,7 @@ from dashboard import words
 from dashboard.memory_bar import memory_bar, planned_bar, read_bar
 from dashboard.parts import make_parts
 from dashboard.views import card_states, show_cards
-from farm.answers import CardView
+from farm.answers.machines import CardView
 from farm.feed import LiveCard, Snapshot
 from farm.model import CardKind, Tier
 from farm.settings import DataDirectory, FarmSettings

@@ -5,7 +5,7 @@ import pytest
 from dashboard.marks import dot, is_silent, memory_bar, silence, status, vitals, when
 from dashboard.memory_bar import read_bar
 from dashboard.words import THIN, Word
-from farm.answers import CardView
+from farm.answers.machines import CardView
 from farm.model import CardKind, Tier
 from farm.vitals import Vitals
 

@@ -10,7 +10,9 @@ from dashboard.pages.jobs import Filters, promoted
 from dashboard.pages.machines import facts_of, told
 from dashboard.state import farm_state
 from dashboard.words import THIN
-from farm.answers import BenchSettingView, BenchView, CardView, JobUrls, JobView
+from farm.answers.figures import BenchSettingView, BenchView
+from farm.answers.jobs import JobUrls, JobView
+from farm.answers.machines import CardView
 from farm.catalogue.article import BenchSetting
 from farm.model import CardKind, JobStatus, MemoryPlan, PcieLink, Tier
 from farm.own_bench import BenchResult

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from farm.answers import Throughput
+from farm.answers.figures import Throughput
 from farm.model import FailureClass, MemoryPlan
 from farm.states import LIVE_ATTEMPTS, JobMove
 from farm.store import schema
