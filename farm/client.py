@@ -10,16 +10,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import IO, Self, TypeVar
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from farm.animation import ClipFormat
 from farm.answers.catalogue import ModelView, PresetView
@@ -27,44 +26,25 @@ from farm.answers.forecasts import CardForecast
 from farm.answers.jobs import BatchView, JobPage, JobView
 from farm.answers.keeping import TokenView
 from farm.answers.machines import CardEvent, CardView, NodeView
-from farm.errors import (
-    BadInputError,
-    BadSettingsError,
-    BodyTooLargeError,
-    ConflictError,
-    FarmError,
-    ForbiddenError,
-    HeadUnreachableError,
-    NotFoundError,
-    SignInError,
-)
-from farm.settings import DataDirectory, FarmSettings
-from farm.tls import TlsFiles, trust
+from farm.errors import BadInputError, FarmError, HeadUnreachableError, NotFoundError
+from farm.head_link import TIMEOUT, HeadLink
+from farm.own_head import own_ca, own_head, own_token
+from farm.settings import FarmSettings
 
-TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 ABSENCE_S = 120.0
 """How long `wait` bears a head that does not answer: a restart takes seconds, a reboot a minute."""
 MAKING = httpx.Timeout(900.0, connect=5.0)
 """For a GIF or WebP: the head makes one at a time, for three minutes at the most, and lets four wait."""
-TRIES = 3
 POLL_S = (0.2, 1.0)
 """Pause between two looks at a job: short at first, for drafts that take seconds."""
 
 View = TypeVar("View", CardView, CardEvent, NodeView, PresetView, ModelView)
-Shape = TypeVar("Shape")
 _JOB = TypeAdapter(JobView)
 _PAGE = TypeAdapter(JobPage)
 _BATCH = TypeAdapter(BatchView)
 _NODE = TypeAdapter(NodeView)
 _TOKEN = TypeAdapter(TokenView)
 _FORECASTS = TypeAdapter(list[CardForecast])
-_ERRORS: dict[int, type[FarmError]] = {
-    401: SignInError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    409: ConflictError,
-    413: BodyTooLargeError,
-}
 
 
 class Farm:
@@ -77,17 +57,8 @@ class Farm:
     """
 
     def __init__(self, head: str, token: str, ca: Path | None = None) -> None:
-        self.head = head.rstrip("/")
-        _host(self.head)
-        token = token.strip()
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise SignInError("The token is empty, or holds what no token of a farm holds.", "Copy it again.")
-        self._http = httpx.Client(
-            base_url=f"{self.head}/api/v1",
-            headers={"authorization": f"Bearer {token}"},
-            timeout=TIMEOUT,
-            verify=trust(self.head, ca),
-        )
+        self._link = HeadLink(head, token, ca)
+        self.head = self._link.head
 
     @classmethod
     def local(cls, head: str | None = None, token: str | None = None) -> "Farm":
@@ -97,9 +68,9 @@ class Farm:
             SignInError: no token is given, and this PC's own cannot be read or is not for that head.
         """
         settings = FarmSettings()
-        own = _own_head(settings)
+        own = own_head(settings)
         head = head or (settings.head if "head" in settings.model_fields_set else own)
-        return cls(head, token or settings.token or _own_token(head, own, settings), _ca(settings))
+        return cls(head, token or settings.token or own_token(head, own, settings), own_ca(settings))
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +82,7 @@ class Farm:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._http.close()
+        self._link.close()
 
     def submit(
         self,
@@ -145,13 +116,13 @@ class Farm:
             except OSError as error:
                 message = f"Cannot read the picture {image}: {error.strerror}."
                 raise BadInputError("image", message, "Name a PNG, JPEG or WebP file.") from error
-        answer = self._call(
+        answer = self._link.call(
             "POST",
             "/jobs",
             headers={"idempotency-key": key or uuid4().hex},
             files=parts,
         )
-        return self._read(_JOB, answer)
+        return self._link.read(_JOB, answer)
 
     def jobs(
         self,
@@ -175,7 +146,7 @@ class Farm:
             "limit": limit,
         }
         given = {name: value for name, value in asked.items() if value is not None}
-        return self._read(_PAGE, self._call("GET", "/jobs", params=given))
+        return self._link.read(_PAGE, self._link.call("GET", "/jobs", params=given))
 
     def batch(self, batch_id: str) -> BatchView:
         """How many jobs of a batch stand where.
@@ -183,7 +154,7 @@ class Farm:
         Raises:
             NotFoundError: there is none of this id.
         """
-        return self._read(_BATCH, self._call("GET", f"/batches/{quote(batch_id, safe='')}"))
+        return self._link.read(_BATCH, self._link.call("GET", f"/batches/{quote(batch_id, safe='')}"))
 
     def job(self, job_id: str) -> JobView:
         """One job, with all its attempts.
@@ -245,7 +216,7 @@ class Farm:
 
     def log(self, job_id: str) -> str:
         """What happened to a job, as text."""
-        return self._call("GET", f"/jobs/{quote(job_id, safe='')}/log").text
+        return self._link.call("GET", f"/jobs/{quote(job_id, safe='')}/log").text
 
     def video(self, job_id: str, path: Path, *, kind: ClipFormat = ClipFormat.MP4, loop: int = 0) -> Path:
         """Saves a finished clip as `path`; what was there is replaced only by a whole file with the right hash.
@@ -260,19 +231,14 @@ class Farm:
         part = path.with_name(f"{path.name[:60]}.{uuid4().hex[:8]}.part")
         try:
             with (
-                self._reaching(),
-                self._http.stream(
-                    "GET",
+                self._link.stream(
                     f"/jobs/{quote(job_id, safe='')}/video",
+                    TIMEOUT if kind is ClipFormat.MP4 else MAKING,
                     params={"format": str(kind), "loop": loop},
-                    timeout=TIMEOUT if kind is ClipFormat.MP4 else MAKING,
                 ) as answer,
+                part.open("wb") as file,
             ):
-                if answer.is_error:
-                    answer.read()
-                    raise _error_of(answer, self.head)
-                with part.open("wb") as file:
-                    found = _save(answer, file)
+                found = _save(answer, file)
             wanted = answer.headers.get("etag", "").strip('"')
             if found != wanted:
                 raise FarmError(f"The video of job {job_id} arrived damaged.", "Fetch it again.")
@@ -293,7 +259,7 @@ class Farm:
             BadInputError: the farm cannot use a setting; `field` says which.
         """
         named = {name: value for name, value in settings.items() if value is not None}
-        return self._read(_FORECASTS, self._call("POST", "/plan", json=named))
+        return self._link.read(_FORECASTS, self._link.call("POST", "/plan", json=named))
 
     def nodes(self) -> list[NodeView]:
         """The PCs of the farm, with their cards."""
@@ -361,61 +327,20 @@ class Farm:
 
     def join_code(self, minutes: int = 60) -> TokenView:
         """A code that makes one PC a node, once."""
-        answer = self._call("POST", "/tokens", json={"kind": "join", "minutes": minutes})
-        return self._read(_TOKEN, answer)
+        answer = self._link.call("POST", "/tokens", json={"kind": "join", "minutes": minutes})
+        return self._link.read(_TOKEN, answer)
 
     def _job(
         self, method: str, job_id: str, verb: str = "", body: Mapping[str, object] | None = None
     ) -> JobView:
-        answer = self._call(method, f"/jobs/{quote(job_id, safe='')}{verb}", json=body)
-        return self._read(_JOB, answer)
+        answer = self._link.call(method, f"/jobs/{quote(job_id, safe='')}{verb}", json=body)
+        return self._link.read(_JOB, answer)
 
     def _node(self, method: str, node_id: str, verb: str = "") -> NodeView:
-        return self._read(_NODE, self._call(method, f"/nodes/{quote(node_id, safe='')}{verb}"))
+        return self._link.read(_NODE, self._link.call(method, f"/nodes/{quote(node_id, safe='')}{verb}"))
 
     def _list(self, path: str, kind: type[View]) -> list[View]:
-        return self._read(TypeAdapter(list[kind]), self._call("GET", path))  # type: ignore[valid-type]  # a class as a value
-
-    def _read(self, shape: TypeAdapter[Shape], answer: httpx.Response) -> Shape:
-        try:
-            return shape.validate_json(answer.content)
-        except ValidationError as error:
-            raise HeadUnreachableError(
-                f"What answers at {self.head} speaks differently from this client.",
-                "Check --head, and that both run the same version of the farm.",
-            ) from error
-
-    def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """One call; a broken connection is tried again where that is safe: reading, and submitting under a key."""
-        safe = method == "GET" or "idempotency-key" in request.get("headers", {})
-        for left in reversed(range(TRIES if safe else 1)):
-            try:
-                with self._reaching():
-                    answer = self._http.request(method, path, **request)
-                    break
-            except HeadUnreachableError as error:
-                if left == 0 or isinstance(error.__cause__, httpx.ConnectError):
-                    raise
-        if not answer.is_success:
-            raise _error_of(answer, self.head)
-        return answer
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        """Turns what httpx says of a head that is away into our words."""
-        try:
-            yield
-        except httpx.TransportError as error:
-            raise HeadUnreachableError(
-                f"The head at {self.head} does not answer ({_cause(error)}).",
-                "Start it there with `farm up`, or name another with --head or FARM_HEAD.",
-            ) from error
-
-
-def _cause(error: httpx.TransportError) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return "it took too long"
-    return str(error) or "the connection broke"
+        return self._link.read(TypeAdapter(list[kind]), self._link.call("GET", path))  # type: ignore[valid-type]  # a class as a value
 
 
 def _save(answer: httpx.Response, file: IO[bytes]) -> str:
@@ -425,62 +350,3 @@ def _save(answer: httpx.Response, file: IO[bytes]) -> str:
         digest.update(block)
         file.write(block)
     return digest.hexdigest()
-
-
-def _error_of(answer: httpx.Response, head: str) -> FarmError:
-    """The error that an answer tells of."""
-    try:
-        said = answer.json()
-        detail, remedy = str(said["detail"]), str(said.get("remedy", ""))
-        items = [
-            (str(item["field"]), str(item["message"]), str(item.get("remedy", ""))) for item in said["errors"]
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return HeadUnreachableError(
-            f"What answers at {head} is not a farm (HTTP {answer.status_code}).", "Check --head or FARM_HEAD."
-        )
-    if answer.status_code == 422:
-        wrong = tuple(BadInputError(*item) for item in items) or (BadInputError("request", detail, remedy),)
-        return wrong[0] if len(wrong) == 1 else BadSettingsError(wrong)
-    return _ERRORS.get(answer.status_code, FarmError)(detail, remedy)
-
-
-def _host(head: str) -> str:
-    """The host in a head's address."""
-    try:
-        parts = urlsplit(head)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            return parts.hostname
-    except ValueError:
-        pass
-    raise BadInputError("head", f"{head!r} is no address of a head.", "Write it as http://HOST:8000.")
-
-
-def _own_head(settings: FarmSettings) -> str:
-    """Where this PC's own head is, on whatever port it was started."""
-    try:
-        return DataDirectory(settings.data).head_url.read_text().strip() or settings.head
-    except OSError:
-        return settings.head
-
-
-def _ca(settings: FarmSettings) -> Path:
-    """The authority that is named in FARM_CA, else this PC's own farm's."""
-    return settings.ca or TlsFiles.in_folder(DataDirectory(settings.data).tls).ca
-
-
-def _own_token(head: str, own: str, settings: FarmSettings) -> str:
-    """This PC's own client token, which is only for this PC's own head: a stranger's must not be told it."""
-    if _host(head) not in ("127.0.0.1", "localhost", "::1") and head.rstrip("/") != own:
-        raise SignInError(
-            f"No token is given for the head at {head}.",
-            "Make one there with `farm token`, and name it with --token or FARM_TOKEN.",
-        )
-    path = DataDirectory(settings.data).admin_token
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise SignInError(
-            f"There is no token: none is given, and {path} cannot be read ({error.strerror}).",
-            "Start the farm with `farm up` (with the same --data or FARM_DATA), or name one with --token.",
-        ) from error
