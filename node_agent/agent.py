@@ -31,6 +31,8 @@ from node_agent.guard import Guard, Senses, WorkerSeen
 from node_agent.head_shelf import HeadShelf
 from node_agent.identity import load_identity
 from node_agent.join import Membership
+from node_agent.look import readings
+from node_agent.nvml import Held
 from node_agent.presence import CpuShare, FarmProcesses, at_keyboard, processor_times
 from node_agent.rest import Rests
 from node_agent.spool import Spool
@@ -72,9 +74,9 @@ class NodeAgent:
         self._cards: tuple[CardReport, ...] = ()
         self._probed = float("-inf")
         self._bench: tuple[BenchResult, ...] = ()
-        self._nvml = probe.Held()
+        self._nvml = Held()
         senses = Senses(
-            probe.readings, at_keyboard, CpuShare(processor_times, time.monotonic).of_others, FarmProcesses()
+            readings, at_keyboard, CpuShare(processor_times, time.monotonic).of_others, FarmProcesses()
         )
         self._guard = Guard(home, self._spool, senses, self, SystemClock())
         self._guard.watch()

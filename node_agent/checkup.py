@@ -27,6 +27,7 @@ from node_agent import probe
 from node_agent.head_line import head_url
 from node_agent.identity import default_home, has_identity
 from node_agent.join import Membership
+from node_agent.look import readings
 from node_agent.selftest import card_trouble_apart
 from node_agent.spill import can_spill
 
@@ -114,7 +115,7 @@ def _tested(card: CardReport, *, at_work: bool) -> CardReport:
 
 def _with_others(cards: tuple[CardReport, ...]) -> tuple[CardReport, ...]:
     """The cards with what programs hold of each; the driver's own share, up to a quarter of a gigabyte, aside."""
-    looked = probe.readings(whole=False)
+    looked = readings(whole=False)
     found = []
     for card in cards:
         used = looked[card.id].vitals.memory_used_gib if card.id in looked else None

@@ -1,14 +1,11 @@
-"""What this PC has: its NVIDIA cards through NVML (the only module that imports it), or its CPU as a card of its own kind.
+"""What this PC has: its NVIDIA cards through NVML, or its CPU as a card of its own kind.
 
 A reading that a card does not give is None. Nothing here changes a card's settings.
 """
 
 import logging
-import os
 import platform
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +15,17 @@ from farm.catalogue.models import ModelRow
 from farm.catalogue.rules import bus_gb_s
 from farm.model import CardKind, Coming, PcieLink
 from farm.planning.rules import usable_gib
-from farm.vitals import CardFacts, Vitals
+from farm.vitals import CardFacts
 from farm.wire import CardReport
 from node_agent import hostram
-from node_agent.ladder import TOLERANCE_GIB, Program
+from node_agent.ladder import TOLERANCE_GIB
+from node_agent.look import readings, vitals_of
+from node_agent.nvml import GIB, reading, started_or_why, text, why_not_started
 from node_agent.pipelines.weights import has_weights, why_unusable
-from node_agent.readings import CardProgram, CardReading
 from node_agent.wanted import torch_here
 
 log = logging.getLogger(__name__)
 
-GIB = 1024**3
 CHECKED = 0.1
 """What a driver may keep of a card's memory, as a share: a sixteenth for checking it, and a little besides."""
 
@@ -120,100 +117,21 @@ def _damaged(card: CardReport, models: Mapping[str, ModelRow]) -> tuple[Coming, 
     )
 
 
-@contextmanager
-def _nvml() -> Iterator[Any]:
-    """NVML, started; None where there is no driver or no card."""
-    with _nvml_or_why() as (nvml, _code):
-        yield nvml
-
-
-@contextmanager
-def _nvml_or_why() -> Iterator[tuple[Any, int | None]]:
-    """NVML, started, or None and the code of the error with which its start ended."""
-    import pynvml  # noqa: PLC0415 - hardware libraries load only when hardware is asked for
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        log.debug("no NVML: %s", error)
-        yield None, error.value
-        return
-    try:
-        yield pynvml, None
-    finally:
-        pynvml.nvmlShutdown()
-
-
-class Held:
-    """Keeps NVML started, so that each look takes a millisecond: starting it may wake a card, which takes up to seconds.
-
-    NVML counts its starts, so that this one keeps it open for all others.
-    """
-
-    def __init__(self) -> None:
-        self._stack: ExitStack | None = None
-        self.again()
-
-    def again(self) -> None:
-        """Starts NVML anew: it does not find a card again that it has lost, nor a driver that came later."""
-        self.release()
-        self._stack = ExitStack()
-        self._stack.enter_context(_nvml())
-
-    def release(self) -> None:
-        """Lets NVML end."""
-        if self._stack is not None:
-            self._stack.close()
-            self._stack = None
-
-
 def _gpus(models: Mapping[str, ModelRow]) -> tuple[tuple[CardReport, ...], str | None]:
     """The GPUs that answer, and a notice for people about those that do not."""
-    with _nvml_or_why() as (nvml, code):
+    with started_or_why() as (nvml, code):
         if nvml is None:
-            return (), _why_no_nvml(code)
+            return (), why_not_started(code)
         runs = _runs(CardKind.CUDA, models)
         driver, cuda = _driver(nvml), _cuda(nvml)
         try:
             count = nvml.nvmlDeviceGetCount()
         except nvml.NVMLError as error:
-            return (), _why_no_nvml(error.value)
+            return (), why_not_started(error.value)
         found = [_gpu(nvml, index, runs, driver, cuda) for index in range(count)]
         answering = tuple(card for card in found if isinstance(card, CardReport))
         lost = [why for why in found if isinstance(why, str)]
         return answering, _lost_notice(lost) if lost else None
-
-
-def _why_no_nvml(code: int | None) -> str | None:
-    """What to tell a person whose PC has a driver that cannot be used; None where there simply is none."""
-    import pynvml  # noqa: PLC0415
-
-    if code == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
-        return (
-            "This PC's NVIDIA driver was updated and the old one still runs (driver/library version mismatch), so its graphics cards "
-            "cannot be used. Restart the PC."
-        )
-    if code == pynvml.NVML_ERROR_DRIVER_NOT_LOADED:
-        return (
-            "This PC has NVIDIA's libraries, but their driver is not loaded, so its graphics cards cannot be used. Run `nvidia-smi` there: "
-            "after an update of the kernel the driver must be installed again, or Secure Boot refuses it."
-        )
-    if code == pynvml.NVML_ERROR_NO_PERMISSION:
-        return (
-            "The farm may not use this PC's graphics cards (no permission). Put its user into the group that owns /dev/nvidia0 and "
-            "start it again: `sudo usermod -aG $(stat -c %G /dev/nvidia0) $USER`"
-        )
-    if code == pynvml.NVML_ERROR_OPERATING_SYSTEM:  # in NVIDIA's words; seen under WSL
-        return (
-            "Windows does not let WSL use this PC's graphics cards (the operating system has blocked the request). Update NVIDIA's driver "
-            "in Windows, and WSL with `wsl.exe --update`; then `wsl.exe --shutdown`"
-        )
-    if code in (None, pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_GPU_NOT_FOUND):
-        return None
-    return (
-        f"This PC's NVIDIA driver does not start ({pynvml.NVMLError(code)}), so its graphics cards cannot be used. Restart the PC; if "
-        "that does not help, install the driver again. All is well when they are shown by `nvidia-smi`"
-    )
 
 
 def _lost_notice(lost: list[str]) -> str:
@@ -227,7 +145,7 @@ def _lost_notice(lost: list[str]) -> str:
 
 def _driver(nvml: Any) -> str | None:
     try:
-        return _text(nvml.nvmlSystemGetDriverVersion())
+        return text(nvml.nvmlSystemGetDriverVersion())
     except nvml.NVMLError as error:
         log.debug("the driver does not say its version: %s", error)
         return None
@@ -249,13 +167,13 @@ def _gpu(
     """One GPU; where not even its name can be had, as of a card that fell off its bus, why. The others work on."""
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        uuid = _text(nvml.nvmlDeviceGetUUID(handle))
-        name = _text(nvml.nvmlDeviceGetName(handle))
+        uuid = text(nvml.nvmlDeviceGetUUID(handle))
+        name = text(nvml.nvmlDeviceGetName(handle))
     except nvml.NVMLError as error:
         log.warning("card %d of this PC does not answer: %s", index, error)
         return str(error)
-    memory = _reading(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
-    capability = _reading(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    memory = reading(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    capability = reading(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
     total = memory.total / GIB if memory is not None else None
     link, facts = _link(nvml, handle), _facts(nvml, handle, cuda)
     name = name.removeprefix("NVIDIA ").removeprefix("GeForce ")
@@ -274,7 +192,7 @@ def _gpu(
         tested=False,
         trouble=_mig_trouble(name, facts) if facts.mig else None,
         facts=facts,
-        vitals=_vitals(nvml, handle),
+        vitals=vitals_of(nvml, handle),
     )
 
 
@@ -294,16 +212,16 @@ def _mig_trouble(name: str, facts: CardFacts) -> str:
 
 
 def _facts(nvml: Any, handle: Any, cuda: tuple[int, int] | None) -> CardFacts:
-    pci = _reading(nvml, nvml.nvmlDeviceGetPciInfo, handle)
-    limit = _reading(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-    ecc = _reading(nvml, nvml.nvmlDeviceGetEccMode, handle)
-    mig = _reading(nvml, nvml.nvmlDeviceGetMigMode, handle)
+    pci = reading(nvml, nvml.nvmlDeviceGetPciInfo, handle)
+    limit = reading(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    ecc = reading(nvml, nvml.nvmlDeviceGetEccMode, handle)
+    mig = reading(nvml, nvml.nvmlDeviceGetMigMode, handle)
     return CardFacts(
-        bus_id=_text(pci.busId) if pci is not None else None,
+        bus_id=text(pci.busId) if pci is not None else None,
         cuda=cuda,
         power_limit_w=limit / 1000 if limit is not None else None,
         ecc=bool(ecc[0]) if ecc is not None else None,
-        ecc_uncorrected=_reading(
+        ecc_uncorrected=reading(
             nvml,
             nvml.nvmlDeviceGetTotalEccErrors,
             handle,
@@ -321,121 +239,14 @@ def _retired_pages(nvml: Any, handle: Any) -> int | None:
         nvml.NVML_PAGE_RETIREMENT_CAUSE_MULTIPLE_SINGLE_BIT_ECC_ERRORS,
         nvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR,
     )
-    found = [_reading(nvml, nvml.nvmlDeviceGetRetiredPages, handle, cause) for cause in causes]
+    found = [reading(nvml, nvml.nvmlDeviceGetRetiredPages, handle, cause) for cause in causes]
     known = [pages for pages in found if pages is not None]
     return sum(len(pages) for pages in known) if known else None
 
 
-def _vitals(nvml: Any, handle: Any) -> Vitals:
-    rates = _reading(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
-    power = _reading(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
-    return Vitals(
-        at=time.time(),
-        utilization=rates.gpu / 100 if rates is not None else None,
-        memory_used_gib=_used_gib(nvml, handle),
-        temperature_c=_reading(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
-        power_w=power / 1000 if power is not None else None,
-        clock_mhz=_reading(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
-        memory_clock_mhz=_reading(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
-        pcie_generation=_reading(nvml, nvml.nvmlDeviceGetCurrPcieLinkGeneration, handle),
-        pcie_lanes=_reading(nvml, nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
-    )
-
-
-def _used_gib(nvml: Any, handle: Any) -> float | None:
-    memory = _reading(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
-    return round(memory.used / GIB, 3) if memory is not None else None
-
-
-def readings(whole: bool = True) -> dict[str, CardReading]:
-    """One look at each GPU that answers, by its id; without the `whole`, only its programs and its memory."""
-    with _nvml() as nvml:
-        if nvml is None:
-            return {}
-        try:
-            count = nvml.nvmlDeviceGetCount()
-        except nvml.NVMLError as error:
-            log.debug("no cards: %s", error)
-            return {}
-        looked = (_look(nvml, index, whole=whole) for index in range(count))
-        return {found.id: found for found in looked if found is not None}
-
-
-def _look(nvml: Any, index: int, *, whole: bool) -> CardReading | None:
-    try:
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        uuid = _text(nvml.nvmlDeviceGetUUID(handle))
-    except nvml.NVMLError as error:
-        log.debug("card %d of this PC does not answer: %s", index, error)
-        return None
-    vitals = _vitals(nvml, handle) if whole else Vitals(time.time(), memory_used_gib=_used_gib(nvml, handle))
-    return CardReading(uuid, vitals, _programs(nvml, handle))
-
-
-def _programs(nvml: Any, handle: Any) -> tuple[CardProgram, ...] | None:
-    """All programs on a card; None where the driver gives no list. One that computes and draws is in both lists, and counts once."""
-    found: dict[int, CardProgram] = {}
-    listed = False
-    for read, computes in (
-        (nvml.nvmlDeviceGetComputeRunningProcesses, True),
-        (nvml.nvmlDeviceGetGraphicsRunningProcesses, False),
-    ):
-        processes = _reading(nvml, read, handle)
-        listed = listed or processes is not None
-        for process in processes or ():
-            used = process.usedGpuMemory
-            gib = used / GIB if used is not None else None
-            name = _program_name(nvml, process.pid)
-            found.setdefault(process.pid, CardProgram(process.pid, name, gib, computes))
-    return tuple(found.values()) if listed else None
-
-
-def other_programs(card_id: str) -> tuple[Program, ...]:
-    """The other programs on a GPU, as far as the driver names them: nothing where it does not, as under WSL or in a container.
-
-    In a container the driver speaks of the processes of the PC, by numbers that are not ours; then this process, which is on the card,
-    is not among them, and none of them can be told from it.
-    """
-    with _nvml() as nvml:
-        if nvml is None:
-            return ()
-        try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(card_id)
-        except nvml.NVMLError as error:
-            log.debug("no card %s: %s", card_id, error)
-            return ()
-        found = {
-            program.pid: Program(program.pid, program.name, program.gib)
-            for program in _programs(nvml, handle) or ()
-        }
-        if found.pop(os.getpid(), None) is None:
-            return ()
-        return tuple(found.values())
-
-
-def _program_name(nvml: Any, pid: int) -> str:
-    try:
-        return Path(_text(nvml.nvmlSystemGetProcessName(pid)).split(" ")[0]).name or f"process {pid}"
-    except nvml.NVMLError:
-        return "a program of another user"
-
-
 def _link(nvml: Any, handle: Any) -> PcieLink | None:
     """The card's PCIe link; None where the card does not tell, as under WSL."""
-    generation = _reading(nvml, nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle)
-    most = _reading(nvml, nvml.nvmlDeviceGetMaxPcieLinkWidth, handle)
-    lanes = _reading(nvml, nvml.nvmlDeviceGetCurrPcieLinkWidth, handle) or most
+    generation = reading(nvml, nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle)
+    most = reading(nvml, nvml.nvmlDeviceGetMaxPcieLinkWidth, handle)
+    lanes = reading(nvml, nvml.nvmlDeviceGetCurrPcieLinkWidth, handle) or most
     return PcieLink(int(generation), int(lanes), most) if generation and lanes else None
-
-
-def _reading(nvml: Any, read: Callable[..., Any], handle: Any, *which: int) -> Any:
-    """A reading (`which` of several), or None where the card has none to give."""
-    try:
-        return read(handle, *which)
-    except nvml.NVMLError as error:
-        log.debug("%s: %s", read, error)
-        return None
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value

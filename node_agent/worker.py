@@ -21,7 +21,7 @@ from farm.model import CardKind
 from farm.settings import FarmSettings
 from farm.wire import order_from_dict
 from node_agent.hostram import room_for_weights_gib
-from node_agent.probe import other_programs
+from node_agent.look import other_programs
 from node_agent.runner import Busy, Runner
 from node_agent.selftest import card_trouble_apart
 from node_agent.spill import can_spill

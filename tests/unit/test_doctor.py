@@ -241,7 +241,7 @@ def test_the_head_s_own_node_is_at_work_too(tmp_path: Path, monkeypatch: pytest.
     """On the head its cards were tested in mid-render, and what the farm itself held was said to be other programs'."""
     recorded("rtx-3060-and-1050-ti").install(monkeypatch)
     monkeypatch.setattr(checkup, "card_trouble_apart", lambda *_: pytest.fail("tested"))
-    monkeypatch.setattr(checkup.probe, "readings", lambda **_: pytest.fail("what the farm holds was counted"))
+    monkeypatch.setattr(checkup, "readings", lambda **_: pytest.fail("what the farm holds was counted"))
     head = DataDirectory(tmp_path / "head")
     monkeypatch.setenv("FARM_DATA", str(head.root))
     save_identity(head.node_home, Identity("n1", "head"))

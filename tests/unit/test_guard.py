@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from farm.events import Event, Yielded
-from node_agent import probe
 from node_agent.guard import CALM_S, GRACE_S, QUIET_S, WATCHFUL_S, Guard, Senses, WorkerSeen
+from node_agent.look import readings
 from node_agent.owner import Kept, OwnerRules
 from node_agent.pause import pause, resume
 from node_agent.readings import CardReading
@@ -59,7 +59,7 @@ class Pc:
         self.gpu.compute = worker
         self.gpu.graphics = (GAME,) if self.game else ()
         self.gpu.used_mib = sum(mib or 0 for _, mib in self.gpu.compute + self.gpu.graphics)
-        return probe.readings(whole)
+        return readings(whole)
 
     def is_ours(self, pid: int) -> bool:
         return self.process is not None and pid == self.process.pid

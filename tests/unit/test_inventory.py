@@ -11,6 +11,8 @@ from farm.model import CardKind, PcieLink
 from farm.vitals import CardFacts
 from farm.wire import CardReport
 from node_agent import probe
+from node_agent.look import readings
+from node_agent.nvml import Held
 from node_agent.readings import CardProgram, CardReading
 from node_agent.spill import MARGIN_GIB
 from node_agent.standing import Standing, WorkerWord
@@ -33,7 +35,7 @@ def cards_of(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[CardReport, ..
 
 def looks_at(name: str, monkeypatch: pytest.MonkeyPatch) -> list[CardReading]:
     recorded(name).install(monkeypatch)
-    return list(probe.readings().values())
+    return list(readings().values())
 
 
 def figures(card: CardReport) -> tuple[object, ...]:
@@ -159,7 +161,7 @@ def test_complaint_13_a_pc_with_eight_gpus_is_eight_cards(monkeypatch: pytest.Mo
         ("GTX 1070", 8.0, 7.4, (6, 1), "470.256.02", (2, 1, 16), 0.38)
     }
     assert [card.vitals.power_w for card in found if card.vitals] == [6.0 + index for index in range(8)]
-    assert len(probe.readings()) == 8
+    assert len(readings()) == 8
 
 
 def test_complaint_9_a_card_whose_memory_windows_moved_to_ram_is_used_less(
@@ -268,9 +270,9 @@ def test_every_recorded_card_is_one_of_the_catalogue(monkeypatch: pytest.MonkeyP
 def test_nvml_is_held_open_and_started_anew_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     library = FakeNvml(recorded("gtx-1060").gpus)
     library.install(monkeypatch)
-    held = probe.Held()
+    held = Held()
     assert library.started == 1
-    probe.readings()
+    readings()
     assert library.started == 1
     library.init_error = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
     held.again()

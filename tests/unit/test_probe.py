@@ -18,6 +18,7 @@ from farm.planning.tiers import band_of
 from farm.wire import CardReport
 from node_agent import probe
 from node_agent.ladder import Program
+from node_agent.look import other_programs
 from tests.checkpoints import small_i2vgen
 from tests.fake_nvml import FakeGpu, FakeNvml
 
@@ -224,7 +225,7 @@ def test_a_reading_that_a_card_does_not_give_is_none(monkeypatch: pytest.MonkeyP
 
 def others(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, **names: str) -> tuple[Program, ...]:
     FakeNvml([gpu], programs={int(pid[1:]): name for pid, name in names.items()}).install(monkeypatch)
-    return probe.other_programs("GPU-aaaa")
+    return other_programs("GPU-aaaa")
 
 
 def test_other_programs_on_the_card_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +248,7 @@ def test_a_driver_that_lists_no_processes_names_none(monkeypatch: pytest.MonkeyP
     assert others(monkeypatch, gpu) == ()
     assert others(monkeypatch, replace(RTX_2060, uuid="GPU-other")) == ()
     FakeNvml(init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND).install(monkeypatch)
-    assert probe.other_programs("GPU-aaaa") == ()
+    assert other_programs("GPU-aaaa") == ()
 
 
 @pytest.mark.torch
