@@ -24,12 +24,25 @@ from typing import Any, Literal
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
-import diffusers
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
+from benchmarks.random_weights import DEVICE, write_checkpoint
+from benchmarks.render_jobs import (
+    HELD_BACK,
+    I2VGEN,
+    JOBS,
+    LEARNED_CAP,
+    MORE,
+    MORE_SIZES,
+    MUST,
+    STEPS,
+    SVD,
+    TAUGHT,
+    name_of,
+)
+from benchmarks.stock import stock
 from farm.catalogue.models import builtin_models
 from farm.model import Attempt, AttemptStatus, Card, CardKind, MemoryPlan, RenderSettings
 from farm.planning.estimate import room_of, steps_and_rest
@@ -37,80 +50,10 @@ from farm.planning.learned import learn, lesson_of, seconds_taken
 from farm.planning.memory import HELD, Room, peak_gib, step_seconds
 from farm.planning.plans import best_plan
 from node_agent.engine import allocator
-from node_agent.pipelines import i2vgen_xl, svd
 from node_agent.pipelines.base import RenderRequest, Unheard
 from node_agent.pipelines.diffusion import model as where
-from node_agent.pipelines.full_size import build_part
-from tests import checkpoints as small
 
 GIB, MIB = 1024**3, 1024**2
-STEPS = 10
-DEVICE = torch.device("cuda", 0)
-I2VGEN = RenderSettings(
-    "i2vgen-xl", 512, 512, 16, STEPS, 9.0, 8, seed=7, prompt="A person walking forward naturally"
-)
-SVD = RenderSettings("svd", 1024, 576, 14, STEPS, 3.0, 7, seed=7)
-JOBS = {
-    "i2vgen-xl 512x512x16": I2VGEN,
-    "i2vgen-xl 1280x704x16": replace(I2VGEN, width=1280, height=704),
-    "svd 1024x576x14": SVD,
-    "svd-xt 1024x576x25": replace(SVD, model="svd-xt", frames=25),
-}
-MUST = (
-    ("6 GB", "i2vgen-xl 512x512x16", 5.4, 1.03),
-    ("6 GB", "i2vgen-xl 1280x704x16", 5.4, 1.05),
-    ("4 GB", "i2vgen-xl 512x512x16", 3.4, 1.05),
-    ("4 GB", "i2vgen-xl 1280x704x16", 3.4, 1.15),
-    ("2 GB", "i2vgen-xl 512x512x16", 1.6, 1.25),
-    ("4 GB", "svd 1024x576x14", 3.4, 1.20),
-    ("6 GB", "svd-xt 1024x576x25", 5.4, 1.20),
-)
-HELD_BACK = (
-    (replace(I2VGEN, width=768, height=768), 4.0),
-    (replace(I2VGEN, width=640, height=448, frames=24), 3.4),
-    (replace(I2VGEN, width=960, height=544, frames=12), 2.4),
-    (replace(SVD, width=768, height=448), 3.0),
-)
-"""Sizes beside those that `farm calibrate` measures, each with a cap in GiB."""
-
-
-def _job(model: str, width: int, height: int, frames: int, steps: int) -> RenderSettings:
-    first = I2VGEN if model == "i2vgen-xl" else SVD
-    return replace(first, model=model, width=width, height=height, frames=frames, steps=steps)
-
-
-def _sizes(model: str, *found: tuple[int, int, int, float]) -> tuple[tuple[RenderSettings, float], ...]:
-    return tuple((_job(model, w, h, f, 4), cap) for w, h, f, cap in found)
-
-
-MORE_SIZES = (
-    *_sizes("i2vgen-xl", (448, 320, 16, 1.8), (704, 704, 8, 3.4), (512, 896, 16, 5.4), (1024, 576, 16, 3.4)),
-    *_sizes("i2vgen-xl", (640, 640, 16, 2.4), (640, 640, 32, 5.4), (384, 384, 24, 1.6), (832, 480, 20, 4.2)),
-    *_sizes("i2vgen-xl", (512, 512, 40, 6.5), (1280, 704, 8, 2.2)),
-    *_sizes("i2vgen-xl", (512, 512, 8, 1.3), (640, 384, 6, 1.8), (768, 512, 10, 2.0), (896, 512, 14, 3.4)),
-    *_sizes("svd", (512, 512, 14, 3.0), (640, 384, 14, 2.0), (1024, 576, 8, 2.4), (576, 1024, 14, 4.4)),
-    *_sizes("svd", (768, 576, 6, 2.4), (832, 448, 12, 3.0)),
-    *_sizes("svd-xt", (768, 768, 20, 5.4), (960, 576, 25, 4.0), (704, 448, 25, 2.6), (1152, 640, 16, 4.8)),
-)
-"""The same again, of every shape and length, for the peaks alone: `--only sizes` measures them in a run of their own."""
-
-
-TAUGHT = (
-    (
-        _job("i2vgen-xl", 512, 512, 16, 25), _job("i2vgen-xl", 1280, 704, 16, 25),
-        _job("i2vgen-xl", 768, 768, 16, 20), _job("i2vgen-xl", 512, 512, 8, 30),
-    ),
-    (
-        _job("svd", 768, 448, 14, 25), _job("svd", 1024, 576, 14, 25),
-        _job("svd", 1280, 704, 14, 20), _job("svd", 512, 512, 14, 25),
-    ),
-)  # fmt: skip
-"""Three renders of the first teach the card what the others will take: `--only learned`, whole renders, in a run of their own."""
-LEARNED_CAP = 5.4
-
-
-MORE = "more sizes"
-"""What stands for the card in the rows of `MORE_SIZES`."""
 
 
 class Note(Unheard):
@@ -161,45 +104,6 @@ class Note(Unheard):
     def retries_per_step(self) -> float:
         """How often a step made the allocator give back what it kept for later."""
         return (self.retries[-1] - self.retries[0]) / max(1, len(self.retries) - 1)
-
-
-def write_checkpoint(target: Path, model: str) -> None:
-    """A checkpoint of the full architecture with random fp16 weights, in the real layout."""
-    row = {"i2vgen-xl": small.write_small_i2vgen, "svd": small.write_small_svd}[model]
-    row(target)  # tokenizer, configurations, index; its small weights are written over
-    layout = {"i2vgen-xl": i2vgen_xl.LAYOUT, "svd": svd.LAYOUT}[model]
-    for name in layout.weighted:
-        module: Any = build_part(layout, name)
-        old = json.loads((target / name / "config.json").read_text())
-        module.config.save_pretrained(target / name) if hasattr(
-            module.config, "save_pretrained"
-        ) else module.save_config(target / name)
-        kept = json.loads((target / name / "config.json").read_text())
-        for key in ("force_upcast", "scaling_factor", "architectures", "model_type"):
-            if key in old:
-                kept[key] = old[key]
-        (target / name / "config.json").write_text(json.dumps(kept))
-        (file,) = (target / name).glob("*.safetensors")
-        prefix = "text_model." if name == "text_encoder" else ""
-        save_file(
-            {prefix + key: value for key, value in _random(module).items()}, file, metadata={"format": "pt"}
-        )
-
-
-def _random(module: Any) -> dict[str, torch.Tensor]:
-    made = torch.Generator(DEVICE).manual_seed(1)
-    found = {}
-    for key, tensor in module.state_dict().items():
-        if not tensor.is_floating_point():
-            continue
-        noise = torch.randn(tensor.shape, generator=made, device=DEVICE)
-        scale = 0.6 / tensor[0].numel() ** 0.5 if tensor.dim() > 1 else 0.02
-        if key == "conv_out.weight":
-            scale *= 0.05  # what a denoiser says stays small, so that no latents overflow
-        found[key] = (
-            (noise * scale + (1.0 if tensor.dim() == 1 and key.endswith("weight") else 0.0)).half().cpu()
-        )
-    return found
 
 
 class Bench:
@@ -351,7 +255,7 @@ class Bench:
             if settings is first:
                 lessons.insert(0, lesson_of(attempt, settings, row, card))
             self.keep(
-                kind="learned", job=_name(settings), steps=settings.steps, teaches=settings is first,
+                kind="learned", job=name_of(settings), steps=settings.steps, teaches=settings is first,
                 catalogue_s=sum(foretold), foretold_s=learned.whole(*foretold), took_s=seconds_taken(found["parts_s"]),
                 denoise_s=found["parts_s"]["denoise"], step_s=found["step_s"],
                 predicted_gib=choice.peak_gib, reserved_gib=found["reserved_gib"],
@@ -360,59 +264,13 @@ class Bench:
     def stock(self, strategy: str, cap: float | None) -> None:
         """The stock pipeline at 512x512x16 with one of its own ways to save memory."""
         _clean()
-        total = torch.cuda.get_device_properties(DEVICE).total_memory
-        pipe: Any = diffusers.I2VGenXLPipeline.from_pretrained(
-            self.rows["i2vgen-xl"].source, dtype=torch.float16, variant="fp16", local_files_only=True
+        self.keep(
+            kind="stock",
+            strategy=strategy,
+            cap=cap,
+            **stock(self.rows["i2vgen-xl"].source, self.picture, strategy, cap),
         )
-        pipe.set_progress_bar_config(disable=True)
-        pipe.vae.enable_slicing()
-        times: list[float] = []
-        step = pipe.scheduler.step
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            torch.cuda.synchronize()
-            times.append(time.perf_counter())
-            return step(*args, **kwargs)
-
-        pipe.scheduler.step = timed
-        if cap is not None:
-            torch.cuda.set_per_process_memory_fraction(cap * GIB / total, DEVICE)
-        shape = (1, 77, 1024)
-        embeds = torch.randn(shape, dtype=torch.float16, device=DEVICE)
-        record: dict[str, Any] = {"kind": "stock", "strategy": strategy, "cap": cap}
-        try:
-            if strategy == "to(cuda)":
-                pipe.to("cuda")
-            elif strategy == "enable_model_cpu_offload":
-                pipe.enable_model_cpu_offload()
-            elif strategy == "enable_sequential_cpu_offload":
-                pipe.enable_sequential_cpu_offload()
-            else:
-                for part in ("vae", "image_encoder"):
-                    diffusers.hooks.apply_group_offloading(
-                        getattr(pipe, part), onload_device=DEVICE, offload_type="leaf_level", use_stream=True
-                    )
-                pipe.unet.enable_group_offload(
-                    onload_device=DEVICE, offload_device=torch.device("cpu"), offload_type="leaf_level",
-                    use_stream=True, record_stream="record" in strategy,
-                )  # fmt: skip
-            torch.cuda.reset_peak_memory_stats()
-            pipe(
-                prompt=None, prompt_embeds=embeds, negative_prompt_embeds=embeds, image=self.picture, height=512, width=512,
-                num_frames=16, num_inference_steps=STEPS, guidance_scale=9.0, target_fps=8, decode_chunk_size=1,
-                output_type="np", generator=torch.Generator().manual_seed(7),
-            )  # fmt: skip
-            record["step_s"] = statistics.median(b - a for a, b in pairwise(times[1:]))
-            record["reserved_gib"] = torch.cuda.max_memory_reserved() / GIB
-        except torch.OutOfMemoryError:
-            record["error"] = "out of memory"
-        except Exception as error:  # noqa: BLE001 - a way that fails is a row too
-            record["error"] = f"{type(error).__name__}: {error}"[:160]
-        finally:
-            del pipe
-            torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
-            _clean()
-        self.keep(**record)
+        _clean()
 
     def keep(self, **record: Any) -> None:
         """Prints and keeps a row."""
@@ -482,7 +340,8 @@ def main() -> None:
         parts += [("planned", lambda m=m: bench.planned(m[0], m[1], JOBS[m[1]], m[2], m[3])) for m in MUST]
         parts += [(f"resident {n}", lambda n=n: bench.resident(n)) for n in JOBS]
         parts += [
-            ("held", lambda h=h: bench.planned("held back", _name(h[0]), h[0], h[1], None)) for h in HELD_BACK
+            ("held", lambda h=h: bench.planned("held back", name_of(h[0]), h[0], h[1], None))
+            for h in HELD_BACK
         ]
         parts += [
             ("vae", lambda s=s, d=d: bench.vae(s, d))
@@ -506,7 +365,8 @@ def main() -> None:
         ]  # fmt: skip
         if asked.only:
             parts += [
-                ("sizes", lambda h=h: bench.planned(MORE, _name(h[0]), h[0], h[1], None)) for h in MORE_SIZES
+                ("sizes", lambda h=h: bench.planned(MORE, name_of(h[0]), h[0], h[1], None))
+                for h in MORE_SIZES
             ]
             parts += [("learned", lambda t=t: bench.learned(*t)) for t in TAUGHT]
         for name, part in parts:
@@ -521,10 +381,6 @@ def main() -> None:
                 _clean()
             bench.compare()
             asked.out.write_text(json.dumps({**facts, "rows": bench.found}, indent=1))
-
-
-def _name(settings: RenderSettings) -> str:
-    return f"{settings.model} {settings.width}x{settings.height}x{settings.frames}"
 
 
 def _set_scale(bench: Bench) -> None:

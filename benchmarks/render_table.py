@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import record
+from benchmarks.render_jobs import MORE
 
 Row = dict[str, Any]
-MORE = "more sizes"
-"""As in `benchmarks.render`, which needs torch."""
 
 
 def table(rows: list[Row]) -> str:
