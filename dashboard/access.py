@@ -64,6 +64,7 @@ NEEDS: dict[tuple[str, str], Scope | None] = {
     ("GET", "/join/lock/{name}"): None,
     ("POST", "/join/redeem"): None,
     ("GET", "/healthz"): None,
+    ("GET", "/favicon.ico"): None,
     ("GET", "/signin"): None,
     ("POST", "/signin"): None,
     ("GET", "/readyz"): _R,

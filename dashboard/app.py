@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from dashboard import frame, metrics, pages, problems, signin
@@ -88,6 +89,10 @@ def create_app(data: DataDirectory, settings: FarmSettings, clock: Clock | None 
     app.include_router(metrics.router)
     app.include_router(signin.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
+    # Where a clip or an answer of the API fills the tab, no page says where the icon is, and browsers ask here.
+    app.add_api_route(
+        "/favicon.ico", lambda: RedirectResponse("/static/favicon.svg"), include_in_schema=False
+    )
     app.include_router(pages.router)  # last: it has a page for every address that nothing else knows
     app.state.error_page = frame.error_page
     describe(app)

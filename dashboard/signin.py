@@ -28,7 +28,7 @@ from farm.passwords import is_password
 
 COOKIE = "farm_session"
 SESSION_S = 30 * 24 * 3600
-OPEN = ("/healthz", "/signin", "/join/")
+OPEN = ("/healthz", "/favicon.ico", "/signin", "/join/")
 """Served without a token, with what lies under `/static/`."""
 NODE_PATHS = ("/api/v1/nodes/hello", "/api/v1/nodes/bye", "/api/v1/nodes/reach")
 """With those of `dashboard.api.weights` the only place where a node's own token is good."""

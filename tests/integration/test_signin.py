@@ -145,6 +145,17 @@ def test_every_route_is_closed_save_the_named_ones(farm: RunningDashboard):
         assert get(farm, path).status_code == 401, path
 
 
+def test_where_no_page_names_it_a_browser_finds_the_farm_s_icon(farm: RunningDashboard):
+    """A tab with a clip or an answer of the API in it asks for /favicon.ico: it was answered with 404."""
+    icon = get(farm, "/favicon.ico", follow_redirects=True)
+    assert (icon.status_code, icon.headers["content-type"], icon.url.path) == (
+        200,
+        "image/svg+xml",
+        "/static/favicon.svg",
+    )
+    assert f'href="{icon.url.path}"' in get(farm, "/signin").text
+
+
 def test_a_node_token_opens_one_door_only(farm: RunningDashboard, clock: MovedClock):
     token = give(farm, clock, TokenKind.NODE)
     assert get(farm, token=token).status_code == 401
