@@ -71,6 +71,7 @@ class NodeAgent:
         self._failed: set[str] = set()
         self._rests = Rests()
         self._resting: set[str] = set()
+        self._wake_s = WAKE_S
         self._cards: tuple[CardReport, ...] = ()
         self._probed = float("-inf")
         self._bench: tuple[BenchResult, ...] = ()
@@ -249,7 +250,10 @@ class NodeAgent:
 
     @ray.method(concurrency_group="io")
     def wake(self, card_id: str) -> bool:
-        """Starts the worker of a card whose worker rests, and waits until it answers; False where none rests or the owner has the card."""
+        """Starts the worker of a card whose worker rests, and waits a while for it; False where none rests or the owner has the card.
+
+        One that starts for longer, on a busy PC, is there all the same: who asks it something waits for it, and the report counts how long.
+        """
         card = next((one for one in self._cards if one.id == card_id), None)
         if card is None or card_id not in self._resting or not self._may_work(card_id):
             return False
@@ -258,15 +262,15 @@ class NodeAgent:
             worker = self._start_worker(card)
             try:
                 said: Any = worker.state.remote()
-                word = WorkerWord.of(ray.get(said, timeout=WAKE_S))
+                word = WorkerWord.of(ray.get(said, timeout=self._wake_s))
+                self._standings[card_id].hear(word, time.monotonic())
                 break
             except RayActorError:  # for a moment Ray still finds the one that was ended
                 if time.monotonic() > end:
                     return False
                 time.sleep(0.1)
             except GetTimeoutError:
-                return False
-        self._standings[card_id].hear(word, time.monotonic())
+                break
         self._workers[card_id] = worker
         self._resting.discard(card_id)
         return True

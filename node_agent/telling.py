@@ -18,6 +18,10 @@ LOOK_EVERY_S = 2.0
 QUIET_S = 1.9
 """No look but a question's first begins so shortly before its answer is due: one that meets slow workers takes three seconds."""
 
+JUST_S = 1.0
+"""A head that knows something else is told of a look that ended so shortly ago. Where an agent starts for a minute, on a slow or busy PC,
+questions have piled up by then: each made a look of three seconds, and the one that was still waited for came last."""
+
 Over = Callable[[], bool]
 
 
@@ -36,7 +40,8 @@ class Telling:
         self._wait = wait if wait is not None else self._wait_turn
         self._newest = 0
         self._mark = ""
-        self._looked = float("-inf")
+        self._looked = self._ended = float("-inf")
+        self._last: NodeReport | None = None
 
     def answer(self, known: str, hold_s: float) -> dict[str, Any]:
         """As `farm.news.Told`, within `hold_s` and the length of a look. `known` is the mark of the report that the head has.
@@ -49,10 +54,11 @@ class Telling:
         end = self._clock.monotonic() + hold_s
         if known == self._mark:
             self._pause(mine, min(self._looked + LOOK_EVERY_S, end))
+        report = None if known == self._mark else self._just_seen()
         while True:
-            self._looked = self._clock.monotonic()
-            report = self._look()
-            mark = self._mark = mark_of(report)
+            if report is None:
+                report = self._see()
+            mark = mark_of(report)
             if mark != known or any(card.attempt_id is not None for card in report.cards):
                 break
             next_at = max(self._looked + LOOK_EVERY_S, self._clock.monotonic())
@@ -61,7 +67,17 @@ class Telling:
             if last or mine != self._newest:
                 report = replace(report, at=self._clock.now())
                 break
+            report = None
         return told_to_dict(told(report, mark, known))
+
+    def _see(self) -> NodeReport:
+        self._looked = self._clock.monotonic()
+        report = self._look()
+        self._last, self._mark, self._ended = report, mark_of(report), self._clock.monotonic()
+        return report
+
+    def _just_seen(self) -> NodeReport | None:
+        return self._last if self._clock.monotonic() - self._ended < JUST_S else None
 
     def _pause(self, mine: int, until: float) -> None:
         self._wait(lambda: mine != self._newest, max(0.0, until - self._clock.monotonic()))

@@ -35,3 +35,5 @@ def test_workers_rest_and_are_woken_for_work(tmp_path: Path) -> None:
     assert found["fit_for_work"] == CARDS
     assert found["done"] == CARDS
     assert found["at_the_end"] == CARDS, "a worker that has a model is not sent to rest"
+    # The first had started for longer than the agent waits: its job was said to have lost its worker, and the agent did not know it.
+    assert found["answering"] == CARDS

@@ -109,6 +109,17 @@ def test_a_head_that_knows_something_else_is_answered_at_once(post: Post) -> Non
     assert post.clock.now() == 0.1
 
 
+def test_questions_that_have_piled_up_are_answered_from_one_look() -> None:
+    """An agent that started for a minute then made a look of three seconds for each question that nobody waited for any more."""
+    post = Post(look_s=SLOW_S)
+    answers = [told_from_dict(post.ask("", 0.0)) for _ in range(12)]
+    assert [answer.report for answer in answers] == [replace(QUIET, at=SLOW_S)] * 12
+    assert post.looks == [0.0]
+    post.clock.move(1.0)
+    post.ask("", 0.0)
+    assert post.looks == [0.0, SLOW_S + 1.0]
+
+
 def test_a_question_that_may_not_be_held_is_answered_at_once(post: Post) -> None:
     post.clock.move(0.1)
     answer = told_from_dict(post.ask(KNOWN, 0.0))
