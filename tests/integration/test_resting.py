@@ -1,6 +1,7 @@
 """A PC with three cards: the workers of idle cards end, their cards still take work, and get their workers back for it."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,16 +20,23 @@ def test_workers_rest_and_are_woken_for_work(tmp_path: Path) -> None:
 
     On a busy machine this test failed itself: the first worker rested before the last had started, and never were there three.
     """
-    done = subprocess.run(
+    driver = subprocess.Popen(
         [sys.executable, "-m", "tests.resting", str(tmp_path)],
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
-        check=False,
     )
-    saw = [line for line in done.stdout.splitlines() if line.startswith("SAW ")]
-    assert saw, done.stdout[-2000:] + done.stderr[-4000:]
+    try:
+        out, err = driver.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        driver.send_signal(signal.SIGINT)  # so that it ends Ray's daemons
+        out, err = driver.communicate(timeout=30)
+    finally:
+        driver.kill()
+        driver.wait()
+    saw = [line for line in out.splitlines() if line.startswith("SAW ")]
+    assert saw, out[-2000:] + err[-4000:]
     found = json.loads(saw[0].removeprefix("SAW "))
     print(found)
     assert (found["left"], found["left_after_a_report"]) == (WARM_MOST, WARM_MOST)
