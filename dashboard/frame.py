@@ -79,6 +79,7 @@ def page(request: Request, name: str, context: Mapping[str, Any], status: int = 
         "now": farm.now(),
         "state": farm_state(connected=farm.live.connected, states=states, counts=counts),
         "connected": farm.live.connected,
+        "queue_at": farm.live.queue_at,
         "preview_count": lambda job_id: live.preview if (live := farm.live.jobs.get(job_id)) else 0,
         "why": waits_for,
         "me": request.state.credential,

@@ -98,6 +98,11 @@ class Live:
         self._writer: asyncio.StreamWriter | None = None
         self._closing = False
 
+    @property
+    def queue_at(self) -> float:
+        """When the queue was last told of, wall seconds since 1970; 0 where it was not."""
+        return 0.0 if self.told is None else self.told.queue.made_at
+
     async def run(self) -> None:
         """Follows the feed for ever, through every restart of the scheduler."""
         self._loop = asyncio.get_running_loop()
@@ -226,8 +231,9 @@ class Live:
     def _snapshot(self, job_id: str | None) -> bytes:
         jobs = [job for job in self.jobs.values() if job_id is None or job.id == job_id]
         cards = list(self.cards.values()) if job_id is None else []
-        data = b'{"scheduler":%s,"jobs":[%s],"cards":[%s]}' % (
+        data = b'{"scheduler":%s,"queue":%s,"jobs":[%s],"cards":[%s]}' % (
             b"true" if self.connected else b"false",
+            repr(self.queue_at).encode(),
             b",".join(_JOB.dump_json(job) for job in jobs),
             b",".join(_CARD.dump_json(card) for card in cards),
         )

@@ -124,13 +124,14 @@ function announce(text) {
 }
 
 /** What is live when the stream begins. Fetches the page again where something moved between its making and now. */
-function onSnapshot({ scheduler, jobs: live, cards }) {
+function onSnapshot({ scheduler, queue, jobs: live, cards }) {
   say();
   live.filter((job) => job.status === "running").forEach(showJob);
   cards.forEach(showVitals);
   const wrong =
     String(scheduler) !== document.body.dataset.connected ||
-    (scheduler && (live.some(jobDiffers) || cards.some(cardDiffers) || someJobEnded(live)));
+    (scheduler && (live.some(jobDiffers) || cards.some(cardDiffers) || someJobEnded(live))) ||
+    (Number(document.body.dataset.queue) !== queue && showsTheQueue());
   if (wrong) soon();
 }
 
@@ -190,7 +191,11 @@ function showStatus(job) {
 /** Places in the queue and expected times have moved: shown by the page that shows a job which has not ended. */
 function onQueue() {
   say();
-  if (document.querySelector('[data-job][data-status="queued"], [data-job][data-status="running"]')) soon();
+  if (showsTheQueue()) soon();
+}
+
+function showsTheQueue() {
+  return document.querySelector('[data-job][data-status="queued"], [data-job][data-status="running"]') !== null;
 }
 
 function onCard(card) {

@@ -78,6 +78,7 @@ async function fetchPage() {
 function show(fresh) {
   setClock(Number(fresh.body.dataset.now));
   document.body.dataset.connected = fresh.body.dataset.connected;
+  document.body.dataset.queue = fresh.body.dataset.queue;
   for (const part of PARTS) {
     const old = document.querySelector(part);
     const wanted = fresh.querySelector(part);

@@ -104,6 +104,29 @@ def test_the_place_in_the_queue_and_the_time_follow_the_feed(furnished: Furnishe
     assert visit.never_reloaded()
 
 
+def test_what_was_told_of_the_queue_before_the_page_listened_is_shown(
+    furnished: Furnished, visit: Visit
+) -> None:
+    """Between the page's making and its listening the news were lost: it kept the old place, and no time, until the next."""
+    job = furnished.use.queue("person", "preview", "How long will it take")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    visit.page.route("**/events", hold)
+    page = visit.go(f"/jobs/{job.id}")
+    expect(page.locator("#standing .eta")).to_have_text("Number 4 in the queue")
+    wait_until(lambda: page.evaluate("true") and held, what="the stream to be asked for")
+    now = page.evaluate("Date.now() / 1000")
+    place = QueuePlace(job.id, kind_of(job), 7, Expected(now + 1800, now + 1700, now + 2000))
+    furnished.scheduler.publish(QueueChanged(now, waiting=9, placed=9, places=(place,)))
+    live = furnished.farm.server.config.app.state.parts.live  # type: ignore[union-attr]  # the app itself
+    wait_until(lambda: live.told and live.told.queue.made_at == now, what="the dashboard to hear of it")
+    held[0].continue_()
+    expect(page.locator("#standing .eta")).to_contain_text("Number 7 in the queue, done about")
+
+
 def test_a_new_job_of_somebody_else_appears(furnished: Furnished, visit: Visit) -> None:
     page = visit.go("/jobs")
     visit.mark()
