@@ -15,10 +15,10 @@ RETEST_S = 300.0
 class WorkerWord:
     """What a card's worker says of itself: its process and attempt, whether it tested the card, what it found, how many renders spilled.
 
-    `held_gib` is what its allocator holds, None while it has no context on the card.
+    `pid` is None once that process is gone. `held_gib` is what its allocator holds, None while it has no context on the card.
     """
 
-    pid: int
+    pid: int | None
     attempt_id: str | None = None
     tested: bool = False
     trouble: str | None = None
@@ -74,7 +74,8 @@ class Standing:
         """The worker ends for want of work; what it said of the card holds on."""
         self._close_book()
         if self.word is not None:
-            self.word = replace(self.word, spills=0, held_gib=None)
+            # Its number may be another program's by the time that a successor starts, which the guard would kill in its place.
+            self.word = replace(self.word, pid=None, spills=0, held_gib=None)
 
     def of(self, probed: CardReport) -> CardReport:
         """The card's report: a GPU counts as tested only once its worker says so; a CPU unless its worker is at a test."""

@@ -38,9 +38,10 @@ def test_work_a_test_or_a_model_keep_a_worker() -> None:
 
 
 def test_a_card_whose_worker_rests_stays_tested_and_its_spills_count() -> None:
+    """The process is forgotten: while its successor started slowly, the guard took whatever had its number for the card's worker."""
     standing = Standing()
     standing.hear(WorkerWord(7, tested=True, spills=2, held_gib=1.0), 0.0)
     standing.rest()
-    assert standing.word == WorkerWord(7, tested=True)
+    assert standing.word == WorkerWord(None, tested=True)
     standing.hear(WorkerWord(8, tested=True, spills=1), 1.0)
     assert standing.spills == 2
