@@ -71,6 +71,8 @@ class NodeAgent:
         self._failed: set[str] = set()
         self._rests = Rests()
         self._resting: set[str] = set()
+        self._asked_to_rest: dict[str, tuple[ActorHandle[Any], Any]] = {}
+        """Workers that were asked whether they may rest, each with the answer that is awaited."""
         self._wake_s = WAKE_S
         self._cards: tuple[CardReport, ...] = ()
         self._probed = float("-inf")
@@ -232,13 +234,27 @@ class NodeAgent:
     def _let_rest(self) -> None:
         """Ends workers that have had nothing to do for a while, where there are many; see `node_agent.rest`."""
         now = time.monotonic()
+        fresh: dict[str, tuple[ActorHandle[Any], Any]] = {}
         for card_id in self._rests.due(self._workers, now):
-            worker = self._workers[card_id]
-            rests: Any = worker.rest.remote()
+            if card_id not in self._asked_to_rest:
+                asked: Any = self._workers[card_id]
+                fresh[card_id] = asked, asked.rest.remote()
+        if fresh:
+            answers = [answer for _, answer in fresh.values()]
+            ray.wait(answers, num_returns=len(answers), timeout=STATE_TIMEOUT_S)
+        self._asked_to_rest |= fresh
+        for card_id, (worker, answer) in list(self._asked_to_rest.items()):
             try:
-                rests = ray.get(rests, timeout=STATE_TIMEOUT_S)
-            except (GetTimeoutError, RayActorError):  # the report finds out what it is
+                rests = ray.get(answer, timeout=0)
+            except (
+                GetTimeoutError
+            ):  # asked no second time: once it says yes it takes no work, and only this answer tells
+                continue
+            except RayActorError:  # the report finds out what it is
                 rests = False
+            del self._asked_to_rest[card_id]
+            if self._workers.get(card_id) is not worker:
+                continue
             if not rests:
                 self._rests.stays(card_id, now)
                 continue

@@ -1,5 +1,12 @@
 """Which workers of a PC with many cards may rest."""
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import GetTimeoutError
+
+from node_agent import agent as agent_module
 from node_agent.rest import REST_AFTER_S, Rests
 from node_agent.standing import Standing, WorkerWord
 
@@ -45,3 +52,35 @@ def test_a_card_whose_worker_rests_stays_tested_and_its_spills_count() -> None:
     assert standing.word == WorkerWord(None, tested=True)
     standing.hear(WorkerWord(8, tested=True, spills=1), 1.0)
     assert standing.spills == 2
+
+
+def test_a_worker_that_says_late_that_it_may_rest_is_ended_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy PC its answer came after the agent had ceased to wait. It took no work then, and was "testing" for 5 minutes."""
+    said: dict[str, bool] = {}
+    asked: list[str] = []
+    ended: list[Any] = []
+
+    def get(card: str, timeout: float) -> bool:
+        if card not in said:
+            raise GetTimeoutError
+        return said[card]
+
+    def worker(card: str) -> Any:
+        return SimpleNamespace(rest=SimpleNamespace(remote=lambda: asked.append(card) or card))
+
+    ray = SimpleNamespace(get=get, wait=lambda *_, **__: None, kill=lambda one, no_restart: ended.append(one))
+    monkeypatch.setattr(agent_module, "ray", ray)
+    agent = object.__new__(agent_module.NodeAgent)
+    agent._rests, agent._asked_to_rest, agent._resting = Rests(warm_most=0, rest_after_s=-1.0), {}, set()
+    agent._workers = {card: worker(card) for card in ("slow", "busy")}
+    agent._standings = {"slow": Standing(WorkerWord(7, tested=True))}
+    slow = agent._workers["slow"]
+    idle_for(agent._rests, ["slow", "busy"], 0.0)
+    agent._let_rest()
+    assert (asked, ended) == (["slow", "busy"], [])
+
+    said.update(slow=True, busy=False)
+    agent._rests.hear("slow", 1.0, idle=False)  # its state says by now that it takes no work
+    agent._let_rest()
+    assert asked == ["slow", "busy"], "nobody was asked twice"
+    assert (ended, agent._resting, set(agent._workers)) == ([slow], {"slow"}, {"busy"})
