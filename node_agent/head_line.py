@@ -39,15 +39,16 @@ class HeadLine:
             limits=httpx.Limits(keepalive_expiry=KEEP_S),
         )
 
-    def redeem(self, code: str, name: str, node_id: str | None) -> JoinTicket:
-        """A ticket for a single-use code.
+    def redeem(self, code: str, name: str, node_id: str | None, node_token: str) -> JoinTicket:
+        """A ticket for a single-use code. `node_token` becomes this PC's credential; with the same one it may be asked again.
 
         Raises:
             HeadSilentError: no answer, or not ready.
             SignInError: the code is wrong, used or expired.
             ConfigurationError: this PC's versions are refused.
         """
-        return self._ticket("/join/redeem", {"code": code, "node_id": node_id, **_about(name)}, {})
+        wish = {"code": code, "node_id": node_id, "node_token": node_token, **_about(name)}
+        return self._ticket("/join/redeem", wish, {})
 
     def hello(self, node_token: str, name: str, request: str | None = None) -> JoinTicket:
         """A fresh ticket for a node, with a certificate if it sends a request (PEM) for one. Raises as `redeem` does."""

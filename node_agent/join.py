@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from farm import daemons, ports, supervise
+from farm.auth import new_token
 from farm.build import build
 from farm.daemons import RayPorts
 from farm.errors import ConfigurationError, SignInError
@@ -155,6 +156,8 @@ class Node:
                 "Get a code there with `farm token new --kind join` and give it with --token.",
             )
         name = self._name()
+        # One for all tries: the head may have used the code up for one whose answer came too late.
+        credential = new_token()
         while not bell.stopping:
             try:
                 if stored is not None:
@@ -169,7 +172,7 @@ class Node:
                     member = Membership(head, stored.node_token, ticket.farm_id)
                 else:
                     known = load_identity(home).node_id if has_identity(home) else None
-                    ticket = self._line.redeem(self.options.token, name, known)
+                    ticket = self._line.redeem(self.options.token, name, known, credential)
                     member = Membership(head, ticket.node_token, ticket.farm_id)
                     self._say(f"Joined the farm at {head} as {name}.")
                 # The code may be used up now: the credential must be on the disk before anything else can fail.

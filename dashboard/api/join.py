@@ -51,10 +51,15 @@ class Versions(BaseModel):
 
 
 class Redeem(Versions):
-    """A code for a ticket. `node_id` is what the PC would like to be called; one that is taken gives another."""
+    """A code for a ticket. `node_id` is what the PC would like to be called; one that is taken gives another.
+
+    `node_token` is a secret that the PC made up for its credential. Asked again with it, the head answers again: its first answer may have
+    come too late for the PC.
+    """
 
     code: Annotated[str, Field(max_length=200)]
     node_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = None
+    node_token: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{43,64}$")] = None
 
 
 class Hello(Versions):
@@ -96,19 +101,34 @@ class Repeatable:
 )
 def redeem(farm: Farm, request: Request, wish: Redeem) -> dict[str, Any]:
     """Makes the PC a node. The code is used up only when everything else is right."""
+    try:
+        return _let_in(farm, request, wish)
+    except SignInError:
+        node_id = _let_in_before(farm, wish)
+        if node_id is None:
+            raise
+        return _ticket(farm, node_id, wish.node_token or "", ray_facts(farm))
+
+
+def _let_in(farm: Parts, request: Request, wish: Redeem) -> dict[str, Any]:
     _judge_code(farm, wish.code)
     _same_versions(farm, request, wish)
     ray = ray_facts(farm)
-    now = farm.now()
-    if not farm.registry.use_once(wish.code, now):
-        raise _used()
     # A code lets a PC in; it is no proof of being a PC that is in already, whose name and token another could take that way.
     known = any(node.id == wish.node_id for node in farm.reader.nodes())
     node_id = new_id() if known or wish.node_id is None else wish.node_id
-    token = new_token()
-    _see(farm, request, node_id, wish)
-    farm.registry.add_token(token, TokenKind.NODE, wish.name, now, node_id=node_id)
+    token = wish.node_token or new_token()
+    if _let_in_before(farm, wish) is not None or not farm.registry.let_in(
+        wish.code, _node(request, node_id, wish), token, farm.now()
+    ):
+        raise _used()
     return _ticket(farm, node_id, token, ray)
+
+
+def _let_in_before(farm: Parts, wish: Redeem) -> str | None:
+    """The node that this very PC was made already, as its secret proves."""
+    found = farm.reader.token(wish.node_token) if wish.node_token is not None else None
+    return found.node_id if found is not None and found.revoked_at is None else None
 
 
 @router.post(
@@ -138,7 +158,7 @@ def hello(
         if heard := due(farm, me.node_id):
             write_down(farm, heard)
     else:
-        _see(farm, request, me.node_id, wish)
+        farm.registry.see_node(_node(request, me.node_id, wish), [], farm.now())
         farm.greeted.written(me.node_id, said)
     certificate = ""
     if wish.csr is not None and farm.settings.tls:
@@ -246,10 +266,10 @@ def ray_facts(farm: Parts) -> RayFacts:
         ) from error
 
 
-def _see(farm: Parts, request: Request, node_id: str, wish: Versions) -> None:
+def _node(request: Request, node_id: str, wish: Versions) -> Node:
     versions = {"farm": wish.farm_version, "ray": wish.ray_version, "python": wish.python_version}
     address = request.client.host if request.client else ""
-    farm.registry.see_node(Node(node_id, wish.name, address, versions=versions), [], farm.now())
+    return Node(node_id, wish.name, address, versions=versions)
 
 
 def _ticket(

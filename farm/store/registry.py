@@ -34,54 +34,57 @@ class Registry:
     def see_node(self, node: Node, cards: Sequence[Card], now: float) -> None:
         """Notes what a node says of itself and its cards."""
         with self._engine.begin() as connection:
+            self._see(connection, node, cards, now)
+
+    def _see(self, connection: Connection, node: Node, cards: Sequence[Card], now: float) -> None:
+        self._upsert(
+            connection,
+            schema.nodes,
+            {
+                "id": node.id,
+                "name": node.name,
+                "address": node.address,
+                "versions": node.versions,
+                "joined_at": now,
+                "last_seen": now,
+                "ram_gib": node.ram_gib,
+                "ram_free_gib": node.ram_free_gib,
+                "owner_rules": node.owner_rules,
+                "forgotten_at": None,  # whoever speaks is there
+            },
+            keep=("joined_at",),
+        )
+        for card in cards:
+            capability = card.compute_capability
             self._upsert(
                 connection,
-                schema.nodes,
+                schema.cards,
                 {
-                    "id": node.id,
-                    "name": node.name,
-                    "address": node.address,
-                    "versions": node.versions,
-                    "joined_at": now,
+                    "id": card.id,
+                    "node_id": node.id,
+                    "kind": card.kind,
+                    "name": card.name,
+                    "vram_gib": card.vram_gib,
+                    "usable_gib": card.usable_gib,
+                    "band": card.band,
+                    "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
+                    "models": sorted(card.models),
                     "last_seen": now,
-                    "ram_gib": node.ram_gib,
-                    "ram_free_gib": node.ram_free_gib,
-                    "owner_rules": node.owner_rules,
-                    "forgotten_at": None,  # whoever speaks is there
+                    "trouble": card.trouble,
+                    "driver": card.driver,
+                    "pcie_generation": card.pcie.generation if card.pcie else None,
+                    "pcie_lanes": card.pcie.lanes if card.pcie else None,
+                    "pcie_lanes_most": card.pcie.lanes_most if card.pcie else None,
+                    "bus_gb_s": card.bus_gb_s,
+                    "ram_gib": card.ram_gib,
+                    "notice": card.notice,
+                    "kept": card.kept,
+                    "others_gib": card.others_gib,
+                    "tags": sorted(card.tags),
+                    "facts": asdict(card.facts) if card.facts is not None else None,
+                    "coming": [asdict(one) for one in card.coming] or None,
                 },
-                keep=("joined_at",),
             )
-            for card in cards:
-                capability = card.compute_capability
-                self._upsert(
-                    connection,
-                    schema.cards,
-                    {
-                        "id": card.id,
-                        "node_id": node.id,
-                        "kind": card.kind,
-                        "name": card.name,
-                        "vram_gib": card.vram_gib,
-                        "usable_gib": card.usable_gib,
-                        "band": card.band,
-                        "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
-                        "models": sorted(card.models),
-                        "last_seen": now,
-                        "trouble": card.trouble,
-                        "driver": card.driver,
-                        "pcie_generation": card.pcie.generation if card.pcie else None,
-                        "pcie_lanes": card.pcie.lanes if card.pcie else None,
-                        "pcie_lanes_most": card.pcie.lanes_most if card.pcie else None,
-                        "bus_gb_s": card.bus_gb_s,
-                        "ram_gib": card.ram_gib,
-                        "notice": card.notice,
-                        "kept": card.kept,
-                        "others_gib": card.others_gib,
-                        "tags": sorted(card.tags),
-                        "facts": asdict(card.facts) if card.facts is not None else None,
-                        "coming": [asdict(one) for one in card.coming] or None,
-                    },
-                )
 
     def keep_out(self, node_id: str, why: str | None) -> None:
         """Notes why a PC that asks to be a node cannot be one now, with what helps; None when nothing is in its way."""
@@ -146,7 +149,6 @@ class Registry:
         """
         if kind == TokenKind.ADMIN:
             scope = Scope.ADMIN
-        token_id = new_id()
         with self._engine.begin() as connection:
             user_id = None
             if user is not None:
@@ -160,35 +162,36 @@ class Registry:
                         f"{name.lower()} is an account: a program's token of this name could change its jobs.",
                         f"Say --user {name.lower()} if it is that account's token, or choose another --name.",
                     )
-            connection.execute(
-                sa.insert(schema.tokens).values(
-                    id=token_id,
-                    sha256=hash_token(token),
-                    kind=kind,
-                    name=name,
-                    node_id=node_id,
-                    created_at=now,
-                    expires_at=expires_at,
-                    scope=scope,
-                    user_id=user_id,
-                )
+            return _add(
+                connection,
+                token,
+                kind,
+                name,
+                now,
+                expires_at=expires_at,
+                node_id=node_id,
+                scope=scope,
+                user_id=user_id,
             )
-        return token_id
 
     def token(self, token: str) -> Credential | None:
         """What is known of a token; None for one that was never given out."""
         with self._engine.begin() as connection:
             return find_token(connection, token)
 
-    def use_once(self, token: str, now: float) -> bool:
-        """Marks a single-use token as used; False if it was used before, so that of two racing uses one wins."""
+    def let_in(self, code: str, node: Node, token: str, now: float) -> bool:
+        """Makes a PC a node with `token` for its credential, and uses up its single-use code: all of it or nothing.
+
+        False if the code was used before, so that of two racing uses one wins.
+        """
+        tokens = schema.tokens
         with self._engine.begin() as connection:
-            changed = connection.execute(
-                sa.update(schema.tokens)
-                .where(schema.tokens.c.sha256 == hash_token(token), schema.tokens.c.used_at.is_(None))
-                .values(used_at=now)
-            ).rowcount
-            return bool(changed)
+            unused = tokens.c.sha256 == hash_token(code), tokens.c.used_at.is_(None)
+            if not connection.execute(sa.update(tokens).where(*unused).values(used_at=now)).rowcount:
+                return False
+            self._see(connection, node, [], now)
+            _add(connection, token, TokenKind.NODE, node.name, now, node_id=node.id)
+            return True
 
     def revoke(self, kind: TokenKind, now: float, *, node_id: str | None = None) -> None:
         """Revokes every token of a kind (of one node, where given)."""
@@ -229,6 +232,14 @@ class Registry:
                 set_={key: value for key, value in values.items() if key not in ("id", *keep)},
             )
         )
+
+
+def _add(connection: Connection, token: str, kind: TokenKind, name: str, now: float, **more: object) -> str:
+    """Stores the hash of a token; returns its id."""
+    token_id = new_id()
+    row = {"id": token_id, "sha256": hash_token(token), "kind": kind, "name": name, "created_at": now}
+    connection.execute(sa.insert(schema.tokens).values(**row, **more))
+    return token_id
 
 
 _TOKEN = (

@@ -249,6 +249,6 @@ def test_a_code_is_sent_once() -> None:
     with heads(0) as (address, given):
         line = HeadLine(address)
         with pytest.raises(HeadSilentError):
-            line.redeem("code", "attic", None)
+            line.redeem("code", "attic", None, "a credential")
         line.close()
     assert given == [0]

@@ -17,7 +17,7 @@ from dashboard.joining.lines import linux_line
 from farm.answers.machines import NodeView
 from farm.build import build
 from farm.daemons import RayPorts
-from farm.errors import ConfigurationError
+from farm.errors import ConfigurationError, SignInError
 from farm.model import Node as StoredNode
 from farm.reach import why_unreachable
 from farm.supervise import Bell
@@ -88,6 +88,31 @@ def enrolled(farm: RunningDashboard, home: Path, token: str = "") -> list[str]:
             NodeOptions(farm.base_url, home, token=token, first_port=23000, enroll=True), {}, said.append
         ).run(bell)
     return said
+
+
+def test_a_code_that_was_used_up_for_an_answer_that_came_too_late_is_still_good_for_its_pc(
+    farm: RunningDashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head with a slow disk took more than 5 s: the PC asked again, heard that its code "was used before", and gave up."""
+    asked_again, ticket = threading.Event(), join_api._ticket
+    calls = iter([True])
+
+    def slow_at_first(*about: object) -> dict[str, object]:
+        if next(calls, False):
+            asked_again.wait(3.0)
+        asked_again.set()
+        return ticket(*about)  # type: ignore[arg-type]  # as it was called
+
+    monkeypatch.setattr(join_api, "_ticket", slow_at_first)
+    monkeypatch.setattr(head_line, "CALL_LIMIT_S", 1.0)
+    good = code(farm)["token"]
+    said = enrolled(farm, tmp_path / "node", good)
+    assert "does not answer" in said[0], "it came in time"
+    (node,) = farm.reader.nodes()
+    enrolled(farm, tmp_path / "node")
+    assert farm.reader.nodes()[0].id == node.id
+    with pytest.raises(SignInError, match="used before"):
+        enrolled(farm, tmp_path / "other", good)
 
 
 def test_a_pc_is_in_one_farm_at_a_time(farm: RunningDashboard, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from farm.auth import Role, Scope, TokenKind, judge, new_token
 from farm.errors import ConflictError, NotFoundError, SignInError
 from farm.first_steps import prepare
+from farm.model import Node
 from farm.settings import DataDirectory
 from farm.store.engine import open_engine
 from farm.store.registry import Registry
@@ -96,7 +97,7 @@ def test_of_several_with_one_name_one_is_named_by_its_id_or_all_end(store: Stora
 def test_what_is_over_or_is_a_pc_s_own_cannot_be_ended(store: Storage, users: Users) -> None:
     given(store, TokenKind.JOIN, "old", expires_at=50.0)
     used = given(store, TokenKind.JOIN, "used")
-    store.registry.use_once(used, 2.0)
+    store.registry.let_in(used, Node("n1", "cellar", "10.0.0.7"), new_token(), 2.0)
     given(store, TokenKind.NODE, "attic")
     given(store, TokenKind.SESSION, "browser")
     for name in ("old", "used", "attic", "browser", "nobody", ""):
