@@ -14,6 +14,9 @@ STOP_LEASES = 2
 """A worker has two leases to stop: with the default of 30 s, more than a step takes on the slowest card that is served."""
 ANSWER_LEASES = 10
 """A worker has ten leases to answer: it may be starting on a PC that reads its programs from a slow disk."""
+TEST_S = 330.0
+"""And so much more where it answers and tests its card: the test has a limit of its own (`node_agent.selftest.LIMIT_S`), and then says what
+hangs. Replaced before that, a card with a driver that hangs was "starting" for ever, as was one whose PC started its worker slowly."""
 ENDED = "its worker ended"
 SILENT = "its worker does not answer yet"
 TESTING = "its worker is starting and tests it"
@@ -90,7 +93,8 @@ class Doubts:
         before = self._doubts.get(card_id)
         since = now if before is None or before.since is None else before.since
         doubt = self._doubts[card_id] = Doubt(why, since)
-        if now - since > self._lease_s() * (STOP_LEASES if stray else ANSWER_LEASES):
+        grace_s = self._lease_s() * (STOP_LEASES if stray else ANSWER_LEASES)
+        if now - since > grace_s + (TEST_S if why == TESTING else 0.0):
             self._doubts[card_id] = replace(doubt, since=None)  # the new worker has a grace of its own
             return Remedy(card_id, "replace")
         return Remedy(card_id, "stop", stray) if stray else None

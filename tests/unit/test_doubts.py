@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.model import CardKind
 from farm.wire import CardReport
-from scheduler.doubts import ANSWER_LEASES, ENDED, STOP_LEASES, TESTING, Doubts, Remedy
+from node_agent import apart, selftest, tryout
+from scheduler.doubts import ANSWER_LEASES, ENDED, STOP_LEASES, TEST_S, TESTING, Doubts, Remedy
 
 LEASE_S = 30.0
 AT = st.sampled_from([None, "ours", "stray", "other"])
@@ -83,7 +85,20 @@ def test_a_worker_that_has_not_tested_its_card_yet_is_doubted_and_one_that_never
     doubt = doubts.about("C")
     assert doubt is not None
     assert doubt.why == TESTING
-    assert hear(doubts, testing, ANSWER_LEASES * LEASE_S) is None
-    assert hear(doubts, testing, ANSWER_LEASES * LEASE_S + 1) == Remedy("C", "replace")
-    assert hear(doubts, said(True, None), ANSWER_LEASES * LEASE_S + 2) is None
+    grace_s = ANSWER_LEASES * LEASE_S + TEST_S
+    assert hear(doubts, testing, grace_s) is None
+    assert hear(doubts, testing, grace_s + 1) == Remedy("C", "replace")
+    assert hear(doubts, said(True, None), grace_s + 2) is None
+    assert doubts.about("C") is None
+
+
+@pytest.mark.parametrize("lease_s", [10.0, LEASE_S])
+def test_a_worker_that_started_slowly_may_end_the_test_of_its_card(lease_s: float) -> None:
+    """It was replaced before the test's own limit, and so were its successors: a card whose driver hangs was "starting" for ever."""
+    doubts, silent_s = Doubts(lambda: lease_s), ANSWER_LEASES * lease_s
+    longest_s = max(selftest.LIMIT_S, tryout.LIMIT_S) + apart.END_S
+    assert hear(doubts, said(False, None), 0.0) is None
+    assert hear(doubts, said(False, None), silent_s) is None
+    assert hear(doubts, replace(said(True, None), tested=False), silent_s + longest_s) is None
+    assert hear(doubts, replace(said(True, None), trouble="It hangs."), silent_s + longest_s + 1) is None
     assert doubts.about("C") is None
