@@ -18,6 +18,7 @@ SYSTEM_UNIT = Path("/etc/systemd/system") / UNIT
 MADE_USER = "made-user"
 """Names, in the programs' folder, the user that the script made."""
 MARK = "made-by-the-join-line"
+LIMIT_S = 60.0
 
 Say = Callable[[str], None]
 
@@ -56,12 +57,23 @@ def remove_programs(place: Path, say: Say) -> None:
     say(f"Removed the farm's programs in {place}.")
     userdel = shutil.which("userdel")
     if user and userdel is not None:
-        subprocess.run([userdel, "--remove", user], capture_output=True, check=False, timeout=60)
-        say(f"Removed the user {user}.")
+        if _asked([userdel, "--remove", user]):
+            say(f"Removed the user {user}.")
+        else:
+            say(f"The user {user} is not removed yet: see to it with `sudo userdel --remove {user}`.")
 
 
 def _systemctl(*words: str) -> None:
-    """Asks systemd. Where it does not answer, there is nothing of ours that it runs."""
+    """Asks systemd. Where it does not answer, there is nothing of ours that it runs, or it goes on with it by itself."""
     program = shutil.which("systemctl")
     if program is not None:
-        subprocess.run([program, *words], capture_output=True, check=False, timeout=60)
+        _asked([program, *words])
+
+
+def _asked(command: list[str]) -> bool:
+    """Whether a command of the system ended within `LIMIT_S`: on a busy PC it may not, and the rest must be removed all the same."""
+    try:
+        subprocess.run(command, capture_output=True, check=False, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

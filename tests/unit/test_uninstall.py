@@ -36,6 +36,21 @@ def test_the_service_is_stopped_disabled_and_forgotten(asked: Path) -> None:
     assert len(said) == 1, "where there is none, nothing is asked"
 
 
+def test_a_service_that_stops_slowly_is_removed_all_the_same(
+    asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`farm leave` ended with a trace: the unit stayed, its farm was not told, and the PC was paused for good."""
+    monkeypatch.setattr("node_agent.uninstall.LIMIT_S", 0.2)
+    with (tmp_path / "bin/systemctl").open("a") as script:
+        script.write("exec sleep 20 >/dev/null 2>&1\n")
+    unit_file().parent.mkdir(parents=True)
+    unit_file().write_text("[Unit]\n")
+    said: list[str] = []
+    remove_service(said.append)
+    assert not unit_file().exists()
+    assert said == [f"Removed the service {UNIT}."]
+
+
 def test_the_unit_lies_where_the_script_puts_it(asked: Path) -> None:
     text = SCRIPT.decode()
     assert 'units="${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user"' in text
