@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from farm.errors import EncodingFailedError, RenderFailedError
@@ -29,8 +31,9 @@ _PRESET = "veryfast"
 """On 16 frames of 512x512 "medium" takes half as long again for a file that is 1 % smaller; "ultrafast" is 4 times larger."""
 
 _THUMBNAIL_WIDTH = 320
-_LAST_BYTES_S = 60.0
-"""How long ffmpeg may take from the last frame to the finished file."""
+_IDLE_S = 60.0
+"""How long ffmpeg, after the last frame, may do nothing before its file is finished. A busy old PC has a minute's work then."""
+_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +200,24 @@ def _finish(process: "subprocess.Popen[bytes]") -> None:
     assert process.stdin is not None  # noqa: S101 - opened as a pipe above
     try:
         process.stdin.close()
-        if process.wait(_LAST_BYTES_S) != 0:
+        if _wait_at_work(process) != 0:
             raise _FfmpegFault
     except (BrokenPipeError, subprocess.TimeoutExpired) as error:
         raise _FfmpegFault from error
+
+
+def _wait_at_work(process: "subprocess.Popen[bytes]") -> int:
+    """Its exit code, waited for as long as it computes. Raises TimeoutExpired where it does not."""
+    spent, since = 0.0, time.monotonic()
+    while True:
+        try:
+            return process.wait(_LOOK_EVERY_S)
+        except subprocess.TimeoutExpired:
+            now, times = time.monotonic(), psutil.Process(process.pid).cpu_times()
+            if times.user + times.system > spent:
+                spent, since = times.user + times.system, now
+            elif now - since > _IDLE_S:
+                raise
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from farm.errors import ConfigurationError, EncodingFailedError, RenderFailedError
 from farm.video import ffmpeg_path, is_mp4, read_metadata, verify
+from node_agent import encode as encode_module
 from node_agent.encode import EncodedClip, encode
 from node_agent.pipelines.base import Frame
 from tests.pictures import noise, product
@@ -527,3 +528,25 @@ def test_verify_refuses_what_browsers_cannot_play_well(tmp_path: Path, clip: Enc
 def test_index_comes_before_the_pictures(clip: EncodedClip) -> None:
     data = clip.video.read_bytes()
     assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize(
+    ("last", "fault"),
+    [("while time.process_time() < 1.5: pass", None), ("time.sleep(60)", "it ended with -9")],
+)
+def test_an_ffmpeg_that_is_still_at_work_is_waited_for_and_one_that_hangs_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, fault: str | None
+) -> None:
+    """On an old PC that was busy the last frames took more than a minute: the finished render was thrown away for "a disk without room"."""
+    program = tmp_path / "ffmpeg"
+    file = "open(sys.argv[-1].removeprefix('file:'), 'wb').write(b'clip')"
+    program.write_text(f"#!{sys.executable}\nimport sys, time\nsys.stdin.buffer.read()\n{last}\n{file}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(encode_module, "ffmpeg_path", lambda: str(program))
+    monkeypatch.setattr(encode_module, "_IDLE_S", 0.6)
+    monkeypatch.setattr(encode_module, "_LOOK_EVERY_S", 0.2)
+    if fault is None:
+        assert make(tmp_path / "clip.mp4").video_size == len(b"clip")
+    else:
+        with pytest.raises(EncodingFailedError, match=fault):
+            make(tmp_path / "clip.mp4")
