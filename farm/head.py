@@ -25,7 +25,9 @@ from farm.supervise import Backoff, Bell, Child, Program
 from farm.tls import TlsFiles, trust
 
 RAY_START_LIMIT_S = 90.0
-"""Ray starts in 3 s on two idle cores; an old PC that is busy may take far longer."""
+"""Ray starts in 3 s on two idle cores; an old PC that is busy may take far longer. After each start that did not end in time the next has
+twice as long: killed in the midst of it again and again, it would never start."""
+RAY_START_MOST_S = 360.0
 FIRST_START_TRIES = 3
 """A part that ended so often before the farm was ever ready will not do better: `farm up` gives up and says why. Enough for Ray to fail
 once with a broken state, and to start without."""
@@ -182,6 +184,7 @@ class Head:
         self.dashboard = self._part("dashboard", web, quiet, grace_s=3.0)
         self._epoch = Epoch("", inherited=False)  # of the Ray that is starting or running
         self._published = False
+        self._patience_s = RAY_START_LIMIT_S
         self.ready = False
 
     def _part(
@@ -272,8 +275,9 @@ class Head:
             return False
         if child.has_dead("gcs_server"):
             how = "did not start: its GCS ended at once"  # `ray start` itself waits another 40 s for it
-        elif child.age_s >= RAY_START_LIMIT_S:
-            how = f"was not ready after {RAY_START_LIMIT_S:.0f} s"
+        elif child.age_s >= self._patience_s:
+            how = f"was not ready after {self._patience_s:.0f} s"
+            self._patience_s = min(2 * self._patience_s, RAY_START_MOST_S)
         else:
             return False
         child.end(grace_s=0.5)

@@ -34,6 +34,9 @@ HELLO_EVERY_S = 10.0
 SILENT_EVERY_S = 5.0
 """One that is silent may be starting anew, and is asked sooner."""
 RAY_START_LIMIT_S = 60.0
+"""How long Ray has to join before it counts as hung. Each time that it did not, it has twice as long the next time: an old PC that is busy
+may take some minutes, and killed in the midst of it again and again it would never join."""
+RAY_START_MOST_S = 480.0
 _LOOK_EVERY_S = 0.25
 
 Say = Callable[[str], None]
@@ -93,6 +96,7 @@ class Node:
         self._ray_token = options.home / "ray-token"
         self._traces = options.home / "pids.json"
         self._said = ""
+        self._patience_s = RAY_START_LIMIT_S
 
     def run(self, bell: Bell) -> None:
         """Joins, and stays joined.
@@ -252,8 +256,10 @@ class Node:
                 return None
             if child.exit_code is not None:
                 return f"Ray did not join: {daemons.why_it_failed(said)} (log: {child.program.log})"
-            if child.age_s > RAY_START_LIMIT_S:
-                return f"Ray did not join within {RAY_START_LIMIT_S:.0f} s (log: {child.program.log})"
+            if child.age_s > self._patience_s:
+                why = f"Ray did not join within {self._patience_s:.0f} s (log: {child.program.log})"
+                self._patience_s = min(2 * self._patience_s, RAY_START_MOST_S)
+                return why
         return ""
 
     def _stay(self, child: Child, ticket: JoinTicket, address: str, bell: Bell) -> str:

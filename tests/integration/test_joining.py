@@ -1,6 +1,7 @@
 """What a PC that joins asks the head, over real HTTP: the script and all behind it, other versions, other farms, and being dialled back."""
 
 import hashlib
+import os
 import re
 import socket
 import threading
@@ -16,11 +17,11 @@ from dashboard.api import join as join_api
 from dashboard.joining.lines import linux_line
 from farm.answers.machines import NodeView
 from farm.build import build
-from farm.daemons import RayPorts
+from farm.daemons import READY_MARK, RayPorts
 from farm.errors import ConfigurationError, SignInError
 from farm.model import Node as StoredNode
 from farm.reach import why_unreachable
-from farm.supervise import Bell
+from farm.supervise import Bell, Program
 from farm.wire import Reach
 from node_agent import head_line, join
 from node_agent.doorbells import Doorbells
@@ -268,6 +269,31 @@ def test_a_node_that_cannot_be_dialled_says_so_within_seconds_and_goes_on_when_i
         assert not thread.is_alive()
     assert [one.kept_out for one in nodes_of(farm)] == [None]
     assert "cannot connect" not in page(farm)
+
+
+def test_a_pc_on_which_ray_starts_slowly_joins_all_the_same(
+    farm: RunningDashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old PC that was busy took more than a minute: its Ray was killed in the midst of each start, for ever."""
+
+    def slow_ray(_node: Node, *_about: object) -> Program:
+        line = f"sleep 1; echo '{READY_MARK}'; exec sleep 60"
+        return Program("ray", ("sh", "-c", line), os.environ, tmp_path / "ray.log", grace_s=0.5)
+
+    monkeypatch.setattr(Node, "_program", slow_ray)
+    monkeypatch.setattr(join, "RAY_START_LIMIT_S", 0.6)
+    said: list[str] = []
+    options = NodeOptions(farm.base_url, tmp_path / "node", token=code(farm)["token"], first_port=23800)
+    node = Node(options, {}, said.append)
+    with Bell() as bell:
+        thread = threading.Thread(target=node.run, args=(bell,), daemon=True)
+        thread.start()
+        try:
+            wait_until(lambda: any("Connected" in line for line in said), 20, "the node to join")
+        finally:
+            bell.stopping = True
+            thread.join(10)
+    assert any("did not join within 1 s" in line for line in said), "it was not slow"
 
 
 def nodes_of(farm: RunningDashboard) -> list[NodeView]:

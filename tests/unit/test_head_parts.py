@@ -5,13 +5,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from farm import ports
 from farm.auth import TokenKind, judge
+from farm.daemons import RayPorts
 from farm.errors import ConfigurationError, SignInError
 from farm.first_steps import SIGN_IN_DAYS, prepare
+from farm.head import Head, HeadOptions
 from farm.ports import Wanted
 from farm.ray_storage import RayStorage
 from farm.secret_files import keep_secret, write_secret
@@ -153,3 +156,18 @@ def test_a_lost_database_does_not_lock_this_pc_s_own_client_out(tmp_path):
     assert found is not None
     assert found.kind == TokenKind.ADMIN
     assert found.name == "this PC"
+
+
+def test_a_ray_that_was_killed_for_starting_slowly_has_longer_the_next_time(tmp_path):
+    """On an old PC that was busy each start was killed after 90 s, and after three of them `farm up` gave up."""
+    options = HeadOptions(DataDirectory(tmp_path), "127.0.0.1", 8000, RayPorts(27000), 400, None)
+    said = []
+    head = Head(options, {}, said.append)
+    for limit in (90, 180, 360, 360):
+        head.ray.child = child = SimpleNamespace(
+            age_s=limit - 1, has_dead=lambda _name: False, end=lambda **_: 0
+        )
+        assert not head._ray_stuck()
+        child.age_s = limit
+        assert head._ray_stuck()
+        assert f"ray was not ready after {limit} s" in said[-1]
