@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STILL_S = 60.0
+"""So often an attempt says again that it loads, or renders, while weights come in. From a slow disk that is busy they take longer than the
+head waits for a word, and it ended the worker in the midst of each try."""
+
 
 class Attempt:
     """One attempt under way; also the `Report` that its model speaks to."""
@@ -70,6 +74,8 @@ class Attempt:
         # A later stage works on the PC's processor, whatever the card: no memory plan, no spill, no peak of the card's memory.
         self._on_gpu = device.startswith("cuda") and order.stage is StageKind.GENERATE
         self._seq = 0
+        self._phase: type[events.Loading | events.Rendering] | None = None
+        self._said_at = time.perf_counter()
         self._last_step: tuple[float, int] | None = None
         self._checkpoint = checkpoint
         self._checkpoint_of = order.resumes
@@ -85,17 +91,22 @@ class Attempt:
     # --- Report ---
     def part(self, name: str) -> AbstractContextManager[None]:
         """Times a part of the work; see `Report`."""
-        self.check()
+        self._heed()
         return self._watch.part(name)
 
     def check(self) -> None:
         """Ends the render where it was asked to stop, or the card's owner wants it; see `Report`."""
+        self._heed()
+        if self._phase is not None and time.perf_counter() - self._said_at >= STILL_S:
+            self._enter(self._phase)
+
+    def _heed(self) -> None:
         if self.stop.is_set() or self.yield_to is not None:
             raise CancelledRenderError("The render was asked to stop.")
 
     def step(self, done: int, total: int) -> None:
         """Spools how far the render is, with its pace; see `Report`."""
-        self.check()
+        self._heed()
         now = time.perf_counter()
         pace = None
         if (
@@ -114,7 +125,7 @@ class Attempt:
 
     def preview(self, jpeg: bytes) -> None:
         """Spools a small picture; see `Report`. Where it cannot be written the render goes on, and says so once."""
-        self.check()
+        self._heed()
         try:
             self._put("preview.jpg", jpeg)
         except (DiskFullError, OSError) as error:
@@ -145,7 +156,7 @@ class Attempt:
     def checkpoint(self, step: int, state: bytes) -> None:
         """Spools what another card, or the next try here, needs to go on; see `Report`. Also for an attempt that leaves its card."""
         if not self.leaving():
-            self.check()
+            self._heed()
         self._checkpoint, self._checkpoint_of = state, None
         self._put("checkpoint.safetensors", state)
         seq, at = self._next()
@@ -169,6 +180,12 @@ class Attempt:
     def _say(self, event: events.Event) -> None:
         with _unless_forgotten():
             self._spool.append(event)
+        self._said_at = time.perf_counter()
+
+    def _enter(self, phase: type[events.Loading | events.Rendering]) -> None:
+        self._phase = phase
+        seq, at = self._next()
+        self._say(phase(self.order.attempt_id, seq, at))
 
     def _next(self) -> tuple[int, float]:
         self._seq += 1
@@ -219,7 +236,7 @@ class Attempt:
                 spent = self._watch.seconds.get(EARLIER_TRIES, 0.0) + time.perf_counter() - began
                 self._watch.seconds = {EARLIER_TRIES: spent}
                 self._last_step, self._paces = None, []
-                self.check()
+                self._heed()
                 self._retrying(plan, after.reason)
         except CancelledRenderError:
             seq, at = self._next()
@@ -341,8 +358,7 @@ class Attempt:
     def _render_from(self, plan: MemoryPlan, checkpoint: bytes | None) -> events.Event:
         self._peak.reset()
         order = self.order
-        seq, at = self._next()
-        self._say(events.Loading(order.attempt_id, seq, at))
+        self._enter(events.Loading)
         image = self._open_picture()
         model = self._runner.model_for(order, plan, self)
         self._rendering()
@@ -365,8 +381,7 @@ class Attempt:
         return self._deliver(interpolate(request, self))
 
     def _rendering(self) -> None:
-        seq, at = self._next()
-        self._say(events.Rendering(self.order.attempt_id, seq, at))
+        self._enter(events.Rendering)
         self._last_step = (time.perf_counter(), 0)
 
     def _deliver(self, frames: Iterator[Frame]) -> events.Event:

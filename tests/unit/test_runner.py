@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -586,6 +586,32 @@ def test_a_worker_that_loads_a_model_is_stopped_between_two_weights(
     last = ended(workshop.spool)[-1]
     assert isinstance(last, events.Yielded if owner else events.Cancelled)
     assert workshop.opened[0].done == ["load"]
+
+
+def test_weights_that_come_in_slowly_are_told_of_and_a_disk_that_hangs_is_not(
+    workshop: Workshop, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 GB took more than 15 minutes from a busy disk: no word came meanwhile, and the head took the render for one that stands still."""
+    now = [0.0]
+    monkeypatch.setattr(attempt_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    still = attempt_module.STILL_S
+
+    def read_on(report: Report) -> None:
+        for seconds in (still / 2, still / 2, still / 2, 20 * still):
+            now[0] += seconds
+            report.check()
+
+    def bring_more(_request: RenderRequest, report: Report) -> None:
+        now[0] += still
+        report.check()
+        now[0] += still
+        with report.part("denoise"):  # what waits for another program comes by here too
+            pass
+
+    workshop.on_load, workshop.script = read_on, bring_more
+    workshop.runner.start(order(picture, model="one", frames=2), picture)
+    kinds = [event.kind for event in ended(workshop.spool) if event.kind != "preview"]
+    assert kinds == ["loading", "loading", "loading", "rendering", *["rendering", "step"] * 2, "done"]
 
 
 def test_a_job_that_was_cancelled_stays_cancelled_though_the_owner_came(
