@@ -72,7 +72,8 @@ class RayCluster:
             if known is not None and appeared:
                 self._silent.add(known)
             spoke = [one for one in ray_ids if one not in self._silent]
-            ray_id = known if known in spoke else (appeared or spoke or ray_ids)[-1]
+            # Where none has answered yet, the one that is asked is the newer, whose agent takes its time to start.
+            ray_id = known if known in (spoke or ray_ids) else (appeared or spoke or ray_ids)[-1]
             if self._ray_ids.get(node_id) != ray_id:
                 self._agents.pop(node_id, None)
             self._ray_ids[node_id] = ray_id

@@ -74,6 +74,18 @@ def test_the_newer_life_is_asked_at_once_in_whatever_order_they_are_listed(
         assert ray_s.round("new") == "new"
 
 
+def test_a_newer_life_whose_agent_starts_slowly_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The former one was asked in its stead, for as long as Ray listed it: a minute after a cut cable."""
+    for lives in (("old", "new"), ("new", "old")):
+        ray_s = Agents(monkeypatch)
+        ray_s.alive = {"old"}
+        assert ray_s.round("old") == "old"
+        ray_s.alive = set()
+        assert [ray_s.round(*lives) for _ in range(3)] == ["new"] * 3
+        ray_s.alive = {"new"}
+        assert ray_s.round(*lives) == "new"
+
+
 def test_a_scheduler_that_has_just_begun_finds_the_life_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     for lives in (("old", "new"), ("new", "old")):
         ray_s = Agents(monkeypatch)
