@@ -24,6 +24,7 @@ from farm.clock import Clock
 from farm.errors import ConfigurationError
 from farm.events import Yielded
 from farm.vitals import Vitals
+from node_agent.apart import end_children
 from node_agent.ladder import TOLERANCE_GIB
 from node_agent.owner import Kept, OwnerRules, Signs, kept_by_rule, kept_while_in_use
 from node_agent.pause import pause_reason
@@ -299,7 +300,8 @@ def _runs(pid: int) -> bool:
 
 
 def _kill(pid: int) -> None:
-    """Ends a process of ours and waits until it has: its memory is free then."""
+    """Ends a process of ours with all that it started, and waits until it has: its memory is free then."""
+    end_children(pid)
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -20,6 +20,7 @@ from farm.events import to_dict
 from farm.model import CardKind
 from farm.settings import FarmSettings
 from farm.wire import order_from_dict
+from node_agent.apart import end_children
 from node_agent.hostram import room_for_weights_gib
 from node_agent.look import other_programs
 from node_agent.runner import Busy, Runner
@@ -50,6 +51,7 @@ def node_home() -> Path:
 
 def _end() -> None:
     """Ends this process at once: a broken CUDA may hang in the clean-up of an ordinary exit. What was said is on the disk."""
+    end_children()
     os._exit(1)
 
 

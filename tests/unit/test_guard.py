@@ -3,14 +3,15 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 from farm.events import Event, Yielded
-from node_agent.guard import CALM_S, GRACE_S, QUIET_S, WATCHFUL_S, Guard, Senses, WorkerSeen
+from node_agent.guard import CALM_S, GRACE_S, QUIET_S, WATCHFUL_S, Guard, Senses, WorkerSeen, _kill
 from node_agent.look import readings
 from node_agent.owner import Kept, OwnerRules
 from node_agent.pause import pause, resume
@@ -271,3 +272,38 @@ def test_rules_that_cannot_be_read_keep_every_card(tmp_path: Path, monkeypatch: 
         kept = guard.kept(CARD)
         assert kept is not None
         assert "farm join" in kept.why
+
+
+def is_over(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize("how", ["it leaves", "it is killed"])
+def test_the_test_of_a_card_ends_with_the_worker_that_asked_for_it(how: str) -> None:
+    """It went on without it: on a slow PC a game had to do without half a gigabyte of its card for another minute."""
+    ends = "import node_agent.worker; sys.stdin.read(); node_agent.worker._end()"
+    child = "subprocess.Popen(['sleep', '600'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)"
+    worker = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess, sys; print({child}.pid, flush=True); {ends}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    test = psutil.Process(int(worker.stdout.readline()))
+    try:
+        if how == "it is killed":
+            _kill(worker.pid)
+        worker.stdin.close()
+        worker.wait(LIMIT_S)
+        wait_until(lambda: is_over(test), 5, "the test to end")
+    finally:
+        worker.kill()
+        with suppress(psutil.NoSuchProcess):
+            test.kill()
+        worker.stdout.close()
