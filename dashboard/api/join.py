@@ -118,7 +118,7 @@ def _let_in(farm: Parts, request: Request, wish: Redeem) -> dict[str, Any]:
     known = any(node.id == wish.node_id for node in farm.reader.nodes())
     node_id = new_id() if known or wish.node_id is None else wish.node_id
     token = wish.node_token or new_token()
-    if _let_in_before(farm, wish) is not None or not farm.registry.let_in(
+    if farm.reader.token(token) is not None or not farm.registry.let_in(
         wish.code, _node(request, node_id, wish), token, farm.now()
     ):
         raise _used()
