@@ -225,7 +225,7 @@ def test_the_clip_of_a_job_that_nobody_waited_for_is_saved_later(
     job_id = submitted(farm, picture)
     target = tmp_path / "late.mp4"
     told = run(farm, "show", job_id, "--output", target, code=1).stderr
-    assert f"Job {job_id} has no video: it is queued." in told
+    assert f"Job {job_id} has no video: it is queued.\n      Ask again when it is finished." in told
     assert not target.exists()
     finish(farm, job_id)
     assert run(farm, "show", job_id, "--output", target).stdout == f"Saved as {target}.\n"
@@ -404,6 +404,8 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
         (["jobs", "--head", "nonsense"], 2, ["no address of a head"]),
         (["jobs", "--token", "wrong"], 1, ["not one of this farm's", "farm token"]),
         (["jobs", "--status", "sleeping"], 2, ["status"]),
+        # The name was wrong, and the jobs were blamed.
+        (["simulate", "atic"], 2, ["no file atic", "no built-in fleet", "attic, campus"]),
         (["dance"], 2, ["dance"]),
     ],
 )
