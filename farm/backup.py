@@ -103,6 +103,11 @@ def restore(data: DataDirectory, file: Path, now: float) -> Path | None:
                 database.chmod(0o600)
                 database.replace(data.database)
                 return aside
+        except tarfile.ReadError as error:  # its own words are a line for each way to pack that it tried
+            raise FarmError(
+                f"{file} is not a farm's backup, or is damaged: it is no tar file, or cut off.",
+                "Take another one.",
+            ) from error
         except (tarfile.TarError, EOFError, sqlite3.DatabaseError, SQLAlchemyError) as error:
             raise FarmError(
                 f"{file} is not a farm's backup, or is damaged: {error}.", "Take another one."

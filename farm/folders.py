@@ -19,7 +19,8 @@ class FolderBatch:
     """The pictures of `folder` as jobs of one batch, their clips in `out` (None: they stay on the head).
 
     A picture is sent under a key made of the batch, the settings and its bytes: sent again, by this run or the next, it gives the same
-    job, so that a batch that was broken off goes on. `refused` holds what the head said of pictures that it cannot use.
+    job, so that a batch that was broken off goes on. `refused` holds what the head said of pictures that it cannot use, `stuck` why no card
+    can make a picture's clip, and `in_the_way` the pictures whose clip was not fetched: another file has its name.
     """
 
     farm: Farm
@@ -30,6 +31,8 @@ class FolderBatch:
     jobs: dict[Path, str] = field(default_factory=dict)
     refused: dict[Path, BadInputError] = field(default_factory=dict)
     ended: dict[Path, JobView] = field(default_factory=dict)
+    stuck: dict[Path, str] = field(default_factory=dict)
+    in_the_way: set[Path] = field(default_factory=set)
     _sizes: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def send_new(self, *, settled: bool = False) -> list[Path]:
@@ -40,9 +43,14 @@ class FolderBatch:
         """
         sent = []
         for path in sorted(self.folder.iterdir()):
-            if path.suffix.lower() not in PICTURES or path in self.jobs or path in self.refused:
+            if path.suffix.lower() not in PICTURES or path in self.jobs or not path.is_file():
                 continue
-            if not path.is_file() or (settled and not self._has_settled(path)):
+            same = self._has_settled(path)
+            if path in self.refused:
+                if not same:  # saved anew, as the refusal asks for: sent once it has settled
+                    del self.refused[path]
+                continue
+            if settled and not same:
                 continue
             try:
                 data = path.read_bytes()
@@ -63,14 +71,28 @@ class FolderBatch:
             if path in self.ended:
                 continue
             job = self.farm.job(job_id)
+            self.stuck.pop(path, None)
             if not job.ended:
+                if job.unplaceable is not None:
+                    self.stuck[path] = job.unplaceable
                 continue
-            if job.status == "finished" and self.out is not None and not self.clip_of(path).exists():
-                self.out.mkdir(parents=True, exist_ok=True)
-                self.farm.video(job_id, self.clip_of(path))
+            if job.status == "finished" and self.out is not None:
+                self._fetch(path, job)
             self.ended[path] = job
             news.append(path)
         return news
+
+    def _fetch(self, picture: Path, job: JobView) -> None:
+        """Saves a picture's clip, once. A file of its name is kept: of other settings, or none of the farm's, like a telephone's video."""
+        clip = self.clip_of(picture)
+        if not clip.exists():
+            clip.parent.mkdir(parents=True, exist_ok=True)
+            self.farm.video(job.id, clip)
+            return
+        with clip.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != job.stages[-1].sha256:
+            self.in_the_way.add(picture)
 
     def clip_of(self, picture: Path) -> Path:
         """Where a picture's clip lies once it is fetched. Two pictures of one name and different kinds keep their kinds."""

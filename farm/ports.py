@@ -20,6 +20,19 @@ class Wanted:
     option: str
 
 
+TAKEN = "End that program or choose another port with {option}."
+OTHER = "Choose another port with {option}."
+ADDRESS = "Give one of this PC's IPv4 addresses with --host, or 0.0.0.0 for all of them."
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Why a port cannot be had, and what helps."""
+
+    said: str
+    remedy: str
+
+
 def check(wanted: Iterable[Wanted]) -> None:
     """Passes if every port can be had.
 
@@ -30,8 +43,8 @@ def check(wanted: Iterable[Wanted]) -> None:
         problem = _problem(one)
         if problem is not None:
             raise ConfigurationError(
-                f"Port {one.port}, wanted for {one.use}, {problem}.",
-                f"End that program or choose another port with {one.option}.",
+                f"Port {one.port}, wanted for {one.use}, {problem.said}.",
+                problem.remedy.format(option=one.option),
             )
 
 
@@ -55,7 +68,7 @@ def holder(port: int) -> str | None:
     return None
 
 
-def _problem(one: Wanted) -> str | None:
+def _problem(one: Wanted) -> _Problem | None:
     try:
         family = socket.getaddrinfo(one.host, one.port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as sock:
@@ -64,14 +77,14 @@ def _problem(one: Wanted) -> str | None:
             sock.bind((one.host, one.port))
             sock.listen()  # only this finds one that listens with the same option
     except socket.gaierror:
-        return f"cannot be opened: {one.host} is not an address"
+        return _Problem(f"cannot be opened: {one.host} is not an address", ADDRESS)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             who = holder(one.port)
-            return f"is taken by {who}" if who else "is taken by another program"
+            return _Problem(f"is taken by {who}" if who else "is taken by another program", TAKEN)
         if error.errno == errno.EADDRNOTAVAIL:
-            return f"cannot be opened: {one.host} is not an address of this PC"
+            return _Problem(f"cannot be opened: {one.host} is not an address of this PC", ADDRESS)
         if error.errno == errno.EACCES:
-            return "may be opened by root only"
-        return f"cannot be opened: {error.strerror}"
+            return _Problem("may be opened by root only", OTHER)
+        return _Problem(f"cannot be opened: {error.strerror}", OTHER)
     return None

@@ -15,7 +15,7 @@ from dashboard.problems import documented
 from dashboard.views import preview_path
 from farm.animation import MOST_LOOPS, ClipFormat
 from farm.errors import BadInputError, NotFoundError
-from farm.model import Attempt, Job
+from farm.model import Attempt, Job, JobStatus
 from farm.stages import clip_fps
 from farm.store.reader import StoryLine
 
@@ -86,7 +86,9 @@ async def video(
     job = await to_thread.run_sync(farm.reader.job, job_id)
     _there(job)
     if job.video_sha256 is None:
-        raise NotFoundError(f"Job {job_id} has no video: it is {job.status}.")
+        waits = job.status in (JobStatus.QUEUED, JobStatus.RUNNING)
+        remedy = "Ask again when it is finished." if waits else f"`farm retry {job_id}` tries again."
+        raise NotFoundError(f"Job {job_id} has no video: it is {job.status}.", remedy)
     name = f"{job.id}{'-draft' if job.draft else ''}.{format}" if download else None
     if format is ClipFormat.MP4:
         if loop:

@@ -95,7 +95,7 @@ def batch(
             )
             raise typer.Exit(130) from None
         failed = [path for path, job in work.ended.items() if job.status != "finished"]
-    if failed or work.refused:
+    if failed or work.refused or work.in_the_way:
         raise typer.Exit(1)
 
 
@@ -107,6 +107,7 @@ def _named(folder: Path) -> str:
 def _go(work: Any, *, wait: bool, watch: bool) -> None:
     """Sends, and while there is something to wait for fetches; each picture is a line."""
     settled = False
+    told: set[str] = set()
     while True:
         refused = set(work.refused)
         for path in work.send_new(settled=settled):
@@ -123,8 +124,19 @@ def _go(work: Any, *, wait: bool, watch: bool) -> None:
         if wait or watch:
             for path in work.fetch_ended():
                 job = work.ended[path]
+                if path in work.in_the_way:
+                    typer.echo(
+                        f"{path.name}: finished, but not fetched: {work.clip_of(path)} is there already and is another file. "
+                        "Take it away, or name another folder with --out, and run the same line again.",
+                        err=True,
+                    )
+                    continue
                 said = f"in {work.clip_of(path)}" if job.status == "finished" and wait else job.failure or ""
                 typer.echo(f"{path.name}: {job.status} {said}".rstrip(), err=job.status != "finished")
+            for why in sorted(set(work.stuck.values()) - told):
+                told.add(why)
+                many = sum(each == why for each in work.stuck.values())
+                typer.echo(f"No card yet for {many} of the pictures. {why}", err=True)
         if not watch and (not wait or work.done):
             return
         time.sleep(LOOK_S)

@@ -190,8 +190,17 @@ def _wait(farm: "Farm", job: "JobView") -> "JobView":
     try:
         with Progress(*columns, console=console(err=True), transient=True) as progress:
             task = progress.add_task("queued", total=None, left="")
+            told: set[str] = set()
 
             def follow(now: "JobView") -> None:
+                if now.unplaceable is not None and not now.ended and now.unplaceable not in told:
+                    # In full, and into a pipe too: beside the bar there is room for its begin only, and the wait may have no end.
+                    told.add(now.unplaceable)
+                    progress.console.print(
+                        f"Job {now.id} waits for a card that does not exist yet. {now.unplaceable}",
+                        markup=False,
+                        soft_wrap=True,
+                    )
                 live = now.progress
                 progress.update(
                     task,
@@ -323,7 +332,7 @@ def show(
         "Job": job.id,
         "State": _state(job),
         "Done": _expected(job),
-        "Waits": job.why_pending,
+        "Waits": None if job.unplaceable else job.why_pending,
         "No card": job.unplaceable,
         "Failed": job.failure,
         "Prompt": job.prompt or None,

@@ -57,7 +57,8 @@ def join(
         ),
     ] = None,
     card: Annotated[
-        list[str] | None, typer.Option(help="Only this card (its UUID); may be given several times.")
+        list[str] | None,
+        typer.Option(help="Only this card (its UUID); may be given several times. 'all' lifts it."),
     ] = None,
     pin: Annotated[
         str,
@@ -145,7 +146,7 @@ def _rules(
     if max_temperature is not None:
         rules = replace(rules, max_temperature_c=max_temperature or None)
     if cards:
-        rules = replace(rules, cards=tuple(cards))
+        rules = replace(rules, cards=() if cards == ["all"] else tuple(cards))
     return rules
 
 

@@ -82,6 +82,12 @@ def _report(
     if not fleet.exists() and str(fleet) in builtin_fleets():
         fleet, its_jobs = builtin_fleet(str(fleet))
         jobs = its_jobs if jobs is None and rate is None else jobs
+    elif not fleet.exists():
+        raise BadInputError(
+            "fleet",
+            f"There is no file {fleet}, and no built-in fleet of that name.",
+            f"Name a file, or one of {', '.join(builtin_fleets())}.",
+        )
     if (jobs is None) == (rate is None):
         raise BadInputError(
             "jobs",

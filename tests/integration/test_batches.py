@@ -15,6 +15,7 @@ from farm.errors import BadInputError, NotFoundError
 from farm.folders import FolderBatch
 from tests import plain_http
 from tests.browser.farm_in_use import picture
+from tests.farm_verbs import run_here
 from tests.integration.dashboard_server import RunningDashboard, running_dashboard
 from tests.integration.test_client import VIDEO, finish
 from tests.waiting import wait_until
@@ -163,6 +164,78 @@ def test_a_file_that_still_grows_waits_for_the_next_look(farm: RunningDashboard,
         assert work.send_new(settled=True) == [late]
     job = farm.reader.job(work.jobs[late])
     assert farm.data.artifacts.joinpath(job.input_sha256[:2], job.input_sha256).read_bytes() == whole
+
+
+def test_a_refused_picture_that_is_saved_anew_is_sent(farm: RunningDashboard, folder: Path) -> None:
+    """A watched folder never looked again at a picture that it had refused, though the refusal asks for it to be saved again."""
+    with Farm(farm.base_url, farm.admin_token) as client:
+        work = FolderBatch(client, folder, "one", {"preset": "draft"})
+        late = folder / "late.jpg"
+        late.write_bytes(picture("person", 256)[:500])
+        work.send_new()
+        assert set(work.refused) == {late}
+        assert work.send_new(settled=True) == []
+        late.write_bytes(picture("person", 256))
+        assert work.send_new(settled=True) == []
+        assert work.send_new(settled=True) == [late]
+    assert work.refused == {}
+
+
+def test_another_file_of_a_clip_s_name_is_kept_and_told(
+    farm: RunningDashboard, folder: Path, tmp_path: Path
+) -> None:
+    """With other settings into the same folder the clips of the first run were called those of the second, which were not fetched."""
+    out = tmp_path / "clips"
+    command = ["batch", str(folder), "--out", str(out), "--preset", "draft"]
+    environment = {"FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token}
+    with Farm(farm.base_url, farm.admin_token) as client:
+        work = FolderBatch(client, folder, "Ann-s pictures", {"preset": "draft"})
+        work.send_new()
+    for job_id in work.jobs.values():
+        finish(farm, job_id)
+    out.mkdir()
+    (out / "person.mp4").write_bytes(b"a telephone's own")
+    (out / "street.mp4").write_bytes(VIDEO)
+    done = run_here(command, environment)
+    assert done.returncode == 1
+    (told,) = done.stderr.splitlines()
+    assert told.startswith(f"person.jpg: finished, but not fetched: {out / 'person.mp4'} is there already")
+    assert "person.jpg: finished" not in done.stdout
+    assert (out / "person.mp4").read_bytes() == b"a telephone's own"
+    assert (out / "product.mp4").read_bytes() == VIDEO
+    (out / "person.mp4").unlink()
+    assert run_here(command, environment).returncode == 0
+    assert (out / "person.mp4").read_bytes() == VIDEO
+
+
+def test_pictures_that_no_card_can_take_are_told_of_once(
+    farm: RunningDashboard, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`farm batch --out` waited for ever and said nothing."""
+    with Farm(farm.base_url, farm.admin_token) as client:
+        work = FolderBatch(client, folder, "Ann-s pictures", {"preset": "draft"})
+        work.send_new()
+    person, product, street = work.jobs.values()
+    farm.writer.mark_unplaceable(dict.fromkeys((person, street), "No card can run it."))
+    finish(farm, product)
+    looks: list[float] = []
+
+    def between_two_looks(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            for job_id in (person, street):
+                farm.writer.cancel_queued(job_id, 9.0)
+
+    monkeypatch.setattr("farm.cli.batch.time.sleep", between_two_looks)
+    done = run_here(
+        ["batch", str(folder), "--out", str(tmp_path / "clips"), "--preset", "draft"],
+        {"FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token},
+    )
+    assert done.stderr.splitlines() == [
+        "No card yet for 2 of the pictures. No card can run it.",
+        "person.jpg: cancelled",
+        "street.jpg: cancelled",
+    ]
 
 
 def test_the_command_fetches_the_clips_and_tells_of_a_failure(

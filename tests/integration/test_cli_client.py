@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 from farm.again import describe
+from farm.answers.jobs import JobView
+from farm.client import Farm
 from farm.feed import JobChanged, LiveJob
 from farm.model import Artifact, Card, CardKind, MemoryPlan, Node, RenderSettings, StageKind
 from farm.store.claims import Assignment
@@ -223,7 +225,7 @@ def test_the_clip_of_a_job_that_nobody_waited_for_is_saved_later(
     job_id = submitted(farm, picture)
     target = tmp_path / "late.mp4"
     told = run(farm, "show", job_id, "--output", target, code=1).stderr
-    assert f"Job {job_id} has no video: it is queued." in told
+    assert f"Job {job_id} has no video: it is queued.\n      Ask again when it is finished." in told
     assert not target.exists()
     finish(farm, job_id)
     assert run(farm, "show", job_id, "--output", target).stdout == f"Saved as {target}.\n"
@@ -297,6 +299,27 @@ def test_waiting_for_a_job_that_fails_is_a_failure(farm: RunningDashboard, pictu
     assert json.loads(out)["failure"] == "No card of this farm can run it."
     assert "No card of this farm can run it." in err
     assert f"farm retry {job.id}" in err
+
+
+def test_a_wait_for_a_card_that_does_not_exist_says_so_in_full(
+    farm: RunningDashboard, picture: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Into a pipe nothing was said of it, in a terminal half a line; and `farm show` said it twice."""
+    why = f"No card can run it. {'The nearest is too small. ' * 9}Add a PC with an NVIDIA card."
+    job_id = submitted(farm, picture)
+    farm.writer.mark_unplaceable({job_id: why})
+    assert run(farm, "show", job_id).stdout.count("Add a PC") == 1
+
+    def wait(client: Farm, waiting: str, follow: Callable[[JobView], None]) -> JobView:
+        farm.writer.mark_unplaceable({waiting: why})
+        follow(client.job(waiting))
+        follow(client.job(waiting))
+        farm.writer.cancel_queued(waiting, 9.0)
+        return client.job(waiting)
+
+    monkeypatch.setattr(Farm, "wait", wait)
+    done = run(farm, "submit", picture, "--preset", "draft", "--wait", code=1)
+    assert done.stderr.count(f"waits for a card that does not exist yet. {why}\n") == 1
 
 
 def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDashboard, picture: Path):
@@ -381,6 +404,8 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone_and_says_so(farm: RunningDash
         (["jobs", "--head", "nonsense"], 2, ["no address of a head"]),
         (["jobs", "--token", "wrong"], 1, ["not one of this farm's", "farm token"]),
         (["jobs", "--status", "sleeping"], 2, ["status"]),
+        # The name was wrong, and the jobs were blamed.
+        (["simulate", "atic"], 2, ["no file atic", "no built-in fleet", "attic, campus"]),
         (["dance"], 2, ["dance"]),
     ],
 )

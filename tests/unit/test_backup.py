@@ -166,9 +166,17 @@ def test_a_backup_that_was_cut_off_or_is_of_a_newer_farm_is_refused(farm: Farm, 
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
         connection.execute("INSERT INTO alembic_version VALUES ('9999')")
     newer = a_tar(tmp_path / "newer.tar", **{"farm.sqlite3": (tmp_path / "newer.sqlite3").read_bytes()})
-    for bad, word in ((cut, "damaged"), (newer, "newer farm"), (tmp_path / "none.tar", "No such file")):
-        with pytest.raises(FarmError, match=word):
+    picture = tmp_path / "cat.png"  # told in five lines, of which four were of ways to pack
+    picture.write_bytes(b"\x89PNG" * 200)
+    for bad, word in (
+        (cut, "damaged"),
+        (picture, "it is no tar file"),
+        (newer, "newer farm"),
+        (tmp_path / "none.tar", "No such file"),
+    ):
+        with pytest.raises(FarmError, match=word) as refused:
             restore(farm.data, bad, NOW)
+        assert "\n" not in str(refused.value)
     assert jobs_of(farm.data) == {job: b"picture" * 10_000}
 
 

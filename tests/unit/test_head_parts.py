@@ -49,8 +49,11 @@ def test_a_port_is_taken_also_by_one_who_would_share_it():
     ("host", "words"), [("203.0.113.7", "not an address of this PC"), ("no such host", "is not an address")]
 )
 def test_a_host_that_is_not_ours_is_said_so(host, words):
-    with pytest.raises(ConfigurationError, match=words):
+    """And what helps: it was to end a program that there is none of, or to choose another port."""
+    with pytest.raises(ConfigurationError, match=words) as refused:
         ports.check([Wanted(host, 18000, "the dashboard", "--port")])
+    assert "--host" in refused.value.remedy
+    assert "--port" not in refused.value.remedy
 
 
 def test_a_second_process_on_a_directory_is_refused(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from farm.cli.join import _rules
 from farm.errors import ConfigurationError
 from node_agent.owner import Kept, OwnerRules, Signs, kept_by_rule, kept_while_in_use
 from node_agent.readings import CardProgram
@@ -84,3 +85,10 @@ def test_rules_that_cannot_be_read_are_no_leave_to_work(tmp_path: Path, text: st
     (tmp_path / OwnerRules.FILE).write_text(text)
     with pytest.raises(ConfigurationError, match=r"farm join"):
         OwnerRules.load(tmp_path)
+
+
+def test_a_choice_of_cards_can_be_lifted(tmp_path: Path) -> None:
+    """It is kept like the owner's other rules, and was the one that no option took back."""
+    OwnerRules(cards=("GPU-1",)).save(tmp_path)
+    assert _rules(tmp_path, None, None, None, None).cards == ("GPU-1",)
+    assert _rules(tmp_path, None, None, None, ["all"]).cards == ()
