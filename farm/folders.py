@@ -9,7 +9,7 @@ from typing import Any
 
 from farm.answers.jobs import JobView
 from farm.client import Farm
-from farm.errors import BadInputError
+from farm.errors import BadInputError, NotFoundError
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
@@ -20,7 +20,7 @@ class FolderBatch:
 
     A picture is sent under a key made of the batch, the settings and its bytes: sent again, by this run or the next, it gives the same
     job, so that a batch that was broken off goes on. `refused` holds what the head said of pictures that it cannot use, `stuck` why no card
-    can make a picture's clip, and `in_the_way` the pictures whose clip was not fetched: another file has its name.
+    can make a picture's clip, and `unfetched` why a clip that was made did not come.
     """
 
     farm: Farm
@@ -32,7 +32,7 @@ class FolderBatch:
     refused: dict[Path, BadInputError] = field(default_factory=dict)
     ended: dict[Path, JobView] = field(default_factory=dict)
     stuck: dict[Path, str] = field(default_factory=dict)
-    in_the_way: set[Path] = field(default_factory=set)
+    unfetched: dict[Path, str] = field(default_factory=dict)
     _sizes: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def send_new(self, *, settled: bool = False) -> list[Path]:
@@ -87,12 +87,18 @@ class FolderBatch:
         clip = self.clip_of(picture)
         if not clip.exists():
             clip.parent.mkdir(parents=True, exist_ok=True)
-            self.farm.video(job.id, clip)
+            try:
+                self.farm.video(job.id, clip)
+            except NotFoundError as error:  # the farm keeps clips for a while only
+                self.unfetched[picture] = f"{error.message} {error.remedy}".rstrip()
             return
         with clip.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != job.stages[-1].sha256:
-            self.in_the_way.add(picture)
+        if job.stages and job.stages[-1].sha256 not in (None, found):
+            self.unfetched[picture] = (
+                f"{clip} is there already and is another file. Take it away, or name another folder with --out, and run the same "
+                "line again."
+            )
 
     def clip_of(self, picture: Path) -> Path:
         """Where a picture's clip lies once it is fetched. Two pictures of one name and different kinds keep their kinds."""

@@ -95,7 +95,7 @@ def batch(
             )
             raise typer.Exit(130) from None
         failed = [path for path, job in work.ended.items() if job.status != "finished"]
-    if failed or work.refused or work.in_the_way:
+    if failed or work.refused or work.unfetched:
         raise typer.Exit(1)
 
 
@@ -105,41 +105,60 @@ def _named(folder: Path) -> str:
 
 
 def _go(work: Any, *, wait: bool, watch: bool) -> None:
-    """Sends, and while there is something to wait for fetches; each picture is a line."""
-    settled = False
+    """Sends, and while there is something to wait for fetches; bears a head that restarts meanwhile."""
+    from farm.client import ABSENCE_S
+    from farm.errors import HeadUnreachableError
+
     told: set[str] = set()
+    heard: float | None = None
+    silent = False
     while True:
-        refused = set(work.refused)
-        for path in work.send_new(settled=settled):
-            typer.echo(f"{path.name}: job {work.jobs[path]}")
-        for path in work.refused.keys() - refused:
-            typer.echo(
-                f"{path.name}: {work.refused[path].message} {work.refused[path].remedy}".rstrip(), err=True
-            )
-        if not settled:
-            typer.echo(
-                f"Batch {work.name}: {len(work.jobs)} jobs, {work.farm.head}/jobs?batch={_quoted(work.name)}"
-            )
-        settled = True  # from now on a file that appears may still be growing
-        if wait or watch:
-            for path in work.fetch_ended():
-                job = work.ended[path]
-                if path in work.in_the_way:
-                    typer.echo(
-                        f"{path.name}: finished, but not fetched: {work.clip_of(path)} is there already and is another file. "
-                        "Take it away, or name another folder with --out, and run the same line again.",
-                        err=True,
-                    )
-                    continue
-                said = f"in {work.clip_of(path)}" if job.status == "finished" and wait else job.failure or ""
-                typer.echo(f"{path.name}: {job.status} {said}".rstrip(), err=job.status != "finished")
-            for why in sorted(set(work.stuck.values()) - told):
-                told.add(why)
-                many = sum(each == why for each in work.stuck.values())
-                typer.echo(f"No card yet for {many} of the pictures. {why}", err=True)
-        if not watch and (not wait or work.done):
+        try:
+            _send(
+                work, settled=heard is not None
+            )  # from the second look on a file that appears may still be growing
+            if heard is None:
+                typer.echo(
+                    f"Batch {work.name}: {len(work.jobs)} jobs, {work.farm.head}/jobs?batch={_quoted(work.name)}"
+                )
+            if wait or watch:
+                _fetch(work, told, wait=wait)
+            heard, silent = time.monotonic(), False
+        except HeadUnreachableError as error:
+            if heard is None or time.monotonic() - heard > ABSENCE_S:
+                raise
+            if not silent:
+                typer.echo(f"{error.message} Its renders go on; asking again.", err=True)
+            silent = True
+        if not silent and not watch and (not wait or work.done):
             return
         time.sleep(LOOK_S)
+
+
+def _send(work: Any, *, settled: bool) -> None:
+    """Sends what is new; each picture is a line."""
+    refused = set(work.refused)
+    for path in work.send_new(settled=settled):
+        typer.echo(f"{path.name}: job {work.jobs[path]}")
+    for path in work.refused.keys() - refused:
+        typer.echo(
+            f"{path.name}: {work.refused[path].message} {work.refused[path].remedy}".rstrip(), err=True
+        )
+
+
+def _fetch(work: Any, told: set[str], *, wait: bool) -> None:
+    """Fetches what has ended; `told` are the reasons why no card takes a picture that were said already."""
+    for path in work.fetch_ended():
+        job = work.ended[path]
+        if path in work.unfetched:
+            typer.echo(f"{path.name}: finished, but not fetched: {work.unfetched[path]}", err=True)
+            continue
+        said = f"in {work.clip_of(path)}" if job.status == "finished" and wait else job.failure or ""
+        typer.echo(f"{path.name}: {job.status} {said}".rstrip(), err=job.status != "finished")
+    for why in sorted(set(work.stuck.values()) - told):
+        told.add(why)
+        many = sum(each == why for each in work.stuck.values())
+        typer.echo(f"No card yet for {many} of the pictures. {why}", err=True)
 
 
 def _quoted(name: str) -> str:

@@ -4,8 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -208,6 +211,42 @@ def test_another_file_of_a_clip_s_name_is_kept_and_told(
     assert (out / "person.mp4").read_bytes() == VIDEO
 
 
+def test_a_batch_bears_a_head_that_starts_anew_and_a_clip_that_the_farm_has_no_more(
+    farm: RunningDashboard, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`farm batch --out` ended at the first look that the head did not answer, and at a clip that was deleted to make room."""
+    with Farm(farm.base_url, farm.admin_token) as client:
+        work = FolderBatch(client, folder, "Ann-s pictures", {"preset": "draft"})
+        work.send_new()
+    port, looks = int(farm.base_url.rsplit(":", 1)[1]), iter(range(9))
+    with ExitStack() as again:
+
+        def between_two_looks(_seconds: float) -> None:
+            match next(looks):
+                case 0:
+                    farm.server.should_exit = True
+                    wait_until(lambda: not any(one.is_serving() for one in farm.server.servers))
+                case 1:
+                    for job_id in work.jobs.values():
+                        finish(farm, job_id)
+                    farm.writer.remove_files([work.jobs[folder / "street.jpg"]], 2000.0)
+                    again.enter_context(running_dashboard(tmp_path, port=port, admin_token=farm.admin_token))
+
+        monkeypatch.setattr(
+            "farm.cli.batch.time", SimpleNamespace(sleep=between_two_looks, monotonic=time.monotonic)
+        )
+        done = run_here(
+            ["batch", str(folder), "--out", str(tmp_path / "clips"), "--preset", "draft"],
+            {"FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token},
+        )
+    assert done.returncode == 1
+    silent, gone = done.stderr.splitlines()
+    assert silent.startswith(f"The head at {farm.base_url} does not answer")
+    assert silent.endswith("Its renders go on; asking again.")
+    assert gone.startswith("street.jpg: finished, but not fetched: Picture and clip of job")
+    assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == ["person.mp4", "product.mp4"]
+
+
 def test_pictures_that_no_card_can_take_are_told_of_once(
     farm: RunningDashboard, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +265,9 @@ def test_pictures_that_no_card_can_take_are_told_of_once(
             for job_id in (person, street):
                 farm.writer.cancel_queued(job_id, 9.0)
 
-    monkeypatch.setattr("farm.cli.batch.time.sleep", between_two_looks)
+    monkeypatch.setattr(
+        "farm.cli.batch.time", SimpleNamespace(sleep=between_two_looks, monotonic=time.monotonic)
+    )
     done = run_here(
         ["batch", str(folder), "--out", str(tmp_path / "clips"), "--preset", "draft"],
         {"FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token},
