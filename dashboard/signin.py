@@ -94,7 +94,9 @@ class SignedIn:
                 check, parts_of(connection), sent_token(connection), accepts
             )
             if credential.kind == TokenKind.SESSION and sent is not None:
-                raise SignInError("A browser's session is not a bearer token.", "Make one with `farm token`.")
+                raise SignInError(
+                    "A browser's session is not a bearer token.", "Make one with `farm token new`."
+                )
         except SignInError as error:
             if sent is None and _navigates(scope, headers):
                 where = scope["path"] + (

@@ -111,18 +111,19 @@ def judge(credential: Credential | None, accepts: frozenset[TokenKind], now: flo
     if credential is None:
         raise SignInError(
             "The token is not one of this farm's.",
-            "Use the link that `farm up` prints, or make a token with `farm token`.",
+            "Use the link that `farm up` prints, or make a token with `farm token new`.",
         )
     if credential.revoked_at is not None:
-        raise SignInError("The token was revoked.", "Make a new one with `farm token`.")
+        raise SignInError("The token was revoked.", "Make a new one with `farm token new`.")
     if credential.expires_at is not None and credential.expires_at <= now:
         raise SignInError(
-            "The token has expired.", "Use a fresh link from `farm up`, or make a token with `farm token`."
+            "The token has expired.",
+            "Use a fresh link from `farm up`, or make a token with `farm token new`.",
         )
     if credential.kind not in accepts:
         kinds = " or ".join(sorted(accepts))
         raise SignInError(
             f"The token is of the kind {credential.kind}; one of the kind {kinds} is needed here.",
-            "Make one with `farm token`.",
+            "Make one with `farm token new`.",
         )
     return credential

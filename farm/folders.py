@@ -43,7 +43,9 @@ class FolderBatch:
         """
         sent = []
         for path in sorted(self.folder.iterdir()):
-            if path.suffix.lower() not in PICTURES or path in self.jobs or not path.is_file():
+            if path.suffix.lower() not in PICTURES or path.name.startswith("."):
+                continue  # a Mac keeps what it knows of a.jpg in ._a.jpg
+            if path in self.jobs or not path.is_file():
                 continue
             same = self._has_settled(path)
             if path in self.refused:

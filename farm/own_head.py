@@ -26,7 +26,7 @@ def own_token(head: str, own: str, settings: FarmSettings) -> str:
     if host_of(head) not in ("127.0.0.1", "localhost", "::1") and head.rstrip("/") != own:
         raise SignInError(
             f"No token is given for the head at {head}.",
-            "Make one there with `farm token`, and name it with --token or FARM_TOKEN.",
+            "Make one there with `farm token new`, and name it with --token or FARM_TOKEN.",
         )
     path = DataDirectory(settings.data).admin_token
     try:

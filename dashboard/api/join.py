@@ -36,7 +36,7 @@ NOTE_EVERY_S = 15.0
 _JOINS = frozenset({TokenKind.JOIN})
 OURS = build()
 """What runs here, not what may lie in its place later."""
-_NEW_CODE = "Make a new one on the dashboard's Cards page or with `farm token`."
+_NEW_CODE = "Make a new one on the dashboard's Cards page or with `farm token new --kind join`."
 
 
 class Versions(BaseModel):

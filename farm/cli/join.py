@@ -85,13 +85,14 @@ def join(
     from farm.supervise import Bell
     from farm.unprivileged import step_down
     from node_agent.identity import default_home
-    from node_agent.join import Node, NodeOptions
+    from node_agent.join import Membership, Node, NodeOptions
 
     settings = FarmSettings()
     console = Console(highlight=False, soft_wrap=True, markup=False)
     check_models(settings)
     step_down(as_user or settings.as_user, console.print)
     place = (home or settings.node_home or default_home()).expanduser().absolute()
+    _check_cards(card or [])
     rules = _rules(place, only_idle, hours, max_temperature, card)
     rules = _marked(rules, tag, tier)
     node = Node(
@@ -121,7 +122,10 @@ def join(
         node.run(bell)
         if enroll:
             return
-        console.print("This PC has left the farm for now; `farm join` without a token brings it back.")
+        if Membership.load(place) is None:
+            console.print("This PC has not joined; its code is still good, if it has not run out.")
+        else:
+            console.print("This PC has left the farm for now; `farm join` without a token brings it back.")
 
 
 def _rules(
@@ -148,6 +152,29 @@ def _rules(
     if cards:
         rules = replace(rules, cards=() if cards == ["all"] else tuple(cards))
     return rules
+
+
+def _check_cards(wanted: list[str]) -> None:
+    """Before it joins: with a card that is not there it would be a PC without any.
+
+    Raises:
+        BadInputError: field "card": this PC has none of that id.
+    """
+    from farm.errors import BadInputError
+    from farm.model import CardKind
+    from node_agent.probe import cards
+
+    if not wanted or wanted == ["all"]:
+        return
+    found = {card.id: card.name for card in cards("", {}) if card.kind is CardKind.CUDA}
+    wrong = [card for card in wanted if card not in found and not card.startswith("CPU-")]
+    if wrong:
+        names = ", ".join(f"{card} ({name})" for card, name in found.items())
+        raise BadInputError(
+            "card",
+            f"This PC has no card {wrong[0]}.",
+            f"It has {names}." if found else "No NVIDIA card answers here; `farm doctor` says why.",
+        )
 
 
 def _marked(rules: "OwnerRules", tags: list[str] | None, tier: str | None) -> "OwnerRules":

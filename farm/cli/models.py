@@ -155,8 +155,9 @@ def _token(place: "DataDirectory", file: Path | None, told: str) -> str:
             return given
         return place.hf_token.read_text().strip() if place.hf_token.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or "it is no text"
         raise ConfigurationError(
-            f"The Hugging Face token cannot be read or kept ({type(error).__name__}).",
+            f"The Hugging Face token cannot be read or kept ({why}).",
             f"Look at {file or place.hf_token}.",
         ) from error
 

@@ -385,7 +385,7 @@ def _what_helps_later(job: Job, card: Card, view: FarmView) -> str:
 def _what_fits(job: Job, row: ModelRow, room: Room) -> str:
     """What to ask for instead, so that it fits."""
     frames = _frames_that_fit(job, row, room)
-    if frames:
+    if frames > 1:  # one would be no clip
         return f"ask for {frames} frames at {job.settings.width} x {job.settings.height}"
     side = row.limits.min_side
     smallest = replace(job.settings, frames=1, width=side, height=side)

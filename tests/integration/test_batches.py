@@ -35,12 +35,13 @@ def farm(tmp_path: Path) -> Iterator[RunningDashboard]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three pictures, and a file that is none of the farm's business."""
+    """Three pictures, and two files that are none of the farm's business."""
     made = tmp_path / "Ann's pictures"
     made.mkdir()
     for name in ("person", "product", "street"):
         (made / f"{name}.jpg").write_bytes(picture(name, 128))
     (made / "notes.txt").write_text("later")
+    (made / "._person.jpg").write_bytes(b"Mac OS X")
     return made
 
 

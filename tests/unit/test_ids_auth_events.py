@@ -98,7 +98,7 @@ def test_an_expired_or_revoked_token_says_so(
         return
     with pytest.raises(SignInError, match=said) as caught:
         judge(credential, frozenset({TokenKind.ADMIN}), NOW)
-    assert "`farm token`" in caught.value.remedy
+    assert "`farm token new`" in caught.value.remedy
 
 
 def test_an_unknown_token_is_nobody_s() -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from farm.cli.join import _rules
-from farm.errors import ConfigurationError
+from farm.cli.join import _check_cards, _rules
+from farm.errors import BadInputError, ConfigurationError
 from node_agent.owner import Kept, OwnerRules, Signs, kept_by_rule, kept_while_in_use
 from node_agent.readings import CardProgram
+from tests.fake_nvml import FakeGpu, FakeNvml
 
 NOON = datetime(2026, 11, 24, 12, 0)
 QUIET = Signs(NOON, programs=())
@@ -92,3 +93,17 @@ def test_a_choice_of_cards_can_be_lifted(tmp_path: Path) -> None:
     OwnerRules(cards=("GPU-1",)).save(tmp_path)
     assert _rules(tmp_path, None, None, None, None).cards == ("GPU-1",)
     assert _rules(tmp_path, None, None, None, ["all"]).cards == ()
+
+
+def test_a_card_that_the_pc_does_not_have_is_refused_before_it_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The PC joined without any card, and no word said so."""
+    FakeNvml([FakeGpu("NVIDIA GeForce RTX 2060", "GPU-aaaa", 6144)]).install(monkeypatch)
+    for right in ([], ["all"], ["GPU-aaaa"]):
+        _check_cards(right)
+    with pytest.raises(BadInputError, match="no card GPU-bbbb") as caught:
+        _check_cards(["GPU-aaaa", "GPU-bbbb"])
+    assert caught.value.remedy == "It has GPU-aaaa (RTX 2060)."
+    FakeNvml([]).install(monkeypatch)
+    with pytest.raises(BadInputError) as caught:
+        _check_cards(["GPU-aaaa"])
+    assert "`farm doctor`" in caught.value.remedy
