@@ -14,7 +14,7 @@ from farm.catalogue.cards import find_card
 from farm.catalogue.models import ModelRow
 from farm.catalogue.rules import bus_gb_s
 from farm.model import CardKind, Coming, PcieLink
-from farm.planning.rules import usable_gib
+from farm.planning.memory import CONTEXT_GIB
 from farm.vitals import CardFacts
 from farm.wire import CardReport
 from node_agent import hostram
@@ -182,7 +182,7 @@ def _gpu(
         kind=CardKind.CUDA,
         name=name,
         vram_gib=_nominal_gb(name, total) if total is not None else None,
-        usable_gib=usable_gib(name, total) if total is not None else None,
+        usable_gib=round(max(0.0, total - CONTEXT_GIB), 2) if total is not None else None,
         compute_capability=tuple(capability) if capability is not None else None,
         models=runs,
         driver=driver,

@@ -19,8 +19,7 @@ class CardRow:
 
     `vram_gb` is the nominal size; rates are dense TFLOPS: `fp32_tflops` of the shaders, `fp16_tflops` of the
     tensor cores with 32-bit sums (what PyTorch uses) or, without tensor cores, of the shaders. `cores`,
-    `boost_mhz`, `bus_bits` and `memory_gbps` (of one pin) are what the figures come from, where it is known. Of a card with a slow
-    segment of memory `fast_gib` (GiB) is without it, and the bandwidth too.
+    `boost_mhz`, `bus_bits` and `memory_gbps` (of one pin) are what the figures come from, where it is known.
     """
 
     name: str
@@ -34,7 +33,6 @@ class CardRow:
     boost_mhz: int | None = None
     bus_bits: int | None = None
     memory_gbps: float | None = None
-    fast_gib: float | None = None
 
     @property
     def title(self) -> str:

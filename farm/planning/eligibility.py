@@ -16,9 +16,9 @@ from farm.model import Card, CardKind, Coming, Job, MemoryPlan, StageKind, Tier
 from farm.planning.estimate import room_of, steps_and_rest
 from farm.planning.interpolation import interpolation_seconds
 from farm.planning.learned import UNLEARNED, Learned, learned_for
-from farm.planning.memory import Room, peak_gib
+from farm.planning.memory import CONTEXT_GIB, Room, peak_gib
 from farm.planning.plans import best_plan, smallest_peak_gib
-from farm.planning.rules import precision_for, usable_gib
+from farm.planning.rules import precision_for
 from farm.planning.tiers import tier_now
 
 TiersMode = Literal["soft", "strict", "off"]
@@ -330,7 +330,7 @@ def without_its_owner(card: Card) -> Card:
     usable = card.usable_gib
     if usable is not None and card.others_gib:
         # Of a full card others may hold more than a render could ever have.
-        whole = math.inf if usable or card.vram_gib is None else usable_gib(card.name, card.vram_gib)
+        whole = math.inf if usable or card.vram_gib is None else max(0.0, card.vram_gib - CONTEXT_GIB)
         usable = round(min(usable + card.others_gib, whole), 2)
     return replace(card, usable_gib=usable, others_gib=None, kept=None)
 

@@ -18,9 +18,9 @@ from farm.model import Card, CardKind, Job, JobStatus, MemoryPlan, RenderSetting
 from farm.planning.eligibility import FarmView, Verdict, check, what_helps
 from farm.planning.estimate import room_of, steps_and_rest
 from farm.planning.learned import UNLEARNED, Learned
-from farm.planning.memory import BUS_GB_S, peak_gib, peak_range_gib
+from farm.planning.memory import BUS_GB_S, CONTEXT_GIB, peak_gib, peak_range_gib
 from farm.planning.plans import best_plan, leanest
-from farm.planning.rules import precision_for, usable_gib
+from farm.planning.rules import precision_for
 from farm.planning.tiers import band_of, tier_of
 from farm.planning.wording import how
 
@@ -46,7 +46,7 @@ def imagined_card(name: str, vram_gb: float | None = None, models: Iterable[str]
         kind=CardKind.CUDA,
         name=f"{row.title} {size:g} GB",
         vram_gib=size,
-        usable_gib=usable_gib(row.name, size),
+        usable_gib=round(max(0.0, size - CONTEXT_GIB), 2),
         band=band_of(size, CardKind.CUDA),
         compute_capability=row.compute_capability,
         models=frozenset(models),

@@ -16,7 +16,6 @@ from farm.catalogue.rules import (
     runs_on,
 )
 from farm.model import Card, CardKind
-from farm.planning.memory import CONTEXT_GIB
 
 
 def precision_for(card: Card) -> Precision:
@@ -32,13 +31,6 @@ def precision_for(card: Card) -> Precision:
     if capability is None:
         return "fp32"
     return compute_precision(capability, row.name if row is not None else card.name)
-
-
-def usable_gib(name: str, total_gib: float) -> float:
-    """What the farm plans with of a card that has `total_gib` of memory, GiB: what of it is fast, without the CUDA context."""
-    row = find_card(name, total_gib)
-    fast = total_gib if row is None or row.fast_gib is None else min(total_gib, row.fast_gib)
-    return round(max(0.0, fast - CONTEXT_GIB), 2)
 
 
 def sm(capability: Capability) -> str:

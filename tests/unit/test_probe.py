@@ -12,8 +12,6 @@ import pytest
 
 from farm.catalogue.models import builtin_models
 from farm.model import CardKind, PcieLink, Tier
-from farm.planning.eligibility import without_its_owner
-from farm.planning.foresee import imagined_card
 from farm.planning.tiers import band_of
 from farm.wire import CardReport
 from node_agent import probe
@@ -105,16 +103,6 @@ def test_memory_that_is_checked_makes_no_card_of_a_lower_band(
     assert card.vram_gib == nominal
     assert card.usable_gib == pytest.approx(memory_mib / 1024 - 0.6, abs=0.005)
     assert band_of(card.vram_gib, card.kind) is band
-
-
-def test_the_slow_half_gigabyte_of_a_gtx_970_is_not_planned_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The card was filled to its brim, whose last half GiB is read at an eighth of the rate and holds up the rest meanwhile."""
-    (card,) = probed(monkeypatch, replace(RTX_2060, name="NVIDIA GeForce GTX 970", memory_mib=4096))
-    assert (card.vram_gib, card.usable_gib) == (4.0, 2.9)
-    other = imagined_card("GTX 970")
-    assert (other.vram_gib, other.usable_gib) == (4.0, 2.9)
-    held = replace(other, usable_gib=0.0, others_gib=3.4)
-    assert without_its_owner(held).usable_gib == 2.9
 
 
 def test_a_tiny_card_has_nothing_usable_rather_than_less_than_nothing(
