@@ -250,6 +250,7 @@ def jobs(
     model: Annotated[str | None, typer.Option(help="Of this model.")] = None,
     card: Annotated[str | None, typer.Option(help="Tried on this card (its id).")] = None,
     q: Annotated[str | None, typer.Option("--q", help="With these words in the prompt.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Of this batch.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
     cursor: Annotated[int | None, typer.Option(help="Go on from where the last list ended.")] = None,
     head: Head = None,
@@ -260,12 +261,12 @@ def jobs(
     from farm.client import Farm
 
     with Farm.local(head, token) as farm:
-        page = farm.jobs(status=status, model=model, card=card, q=q, cursor=cursor, limit=limit)
+        page = farm.jobs(status=status, model=model, card=card, q=q, batch=batch, cursor=cursor, limit=limit)
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
         return
     if not page.jobs:
-        asked = any((status, model, card, q, cursor))
+        asked = any((status, model, card, q, batch, cursor))
         typer.echo("No job matches." if asked else "No jobs yet. `farm submit IMAGE` makes the first one.")
         return
     rows = [

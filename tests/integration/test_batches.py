@@ -134,6 +134,14 @@ def test_a_folder_is_sent_once_however_often_it_is_begun_again(farm: RunningDash
         again.send_new()
         assert again.jobs == first.jobs
         assert client.batch("one").jobs == 3
+        listed = run_here(
+            ["jobs", "--batch", "one"], {"FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token}
+        )
+        assert all(job_id in listed.stdout for job_id in first.jobs.values())
+        none = run_here(
+            ["jobs", "--batch", "two"], {"FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token}
+        )
+        assert none.stdout == "No job matches.\n"
         other = FolderBatch(client, folder, "one", settings | {"prompt": "zoom out"})
         other.send_new()
         assert not set(other.jobs.values()) & set(first.jobs.values())

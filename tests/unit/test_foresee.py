@@ -113,6 +113,14 @@ def test_a_clip_that_is_too_large_is_answered_with_frames_that_fit() -> None:
         assert again.fits is fits
 
 
+def test_where_one_frame_alone_would_fit_another_size_is_advised() -> None:
+    """It said "Ask for 1 frames", which would be no clip."""
+    square = replace(preset("svd"), model="svd-xt", width=896, height=896, frames=25)
+    (told,) = foresee(square, [at("GTX 970")], view(at("GTX 970")))
+    assert not told.fits
+    assert told.advice == "Ask for a smaller size or a smaller model."
+
+
 def test_too_little_memory_of_the_pc_is_said_as_that() -> None:
     """The reason said that the card lacks memory, of which it had more than the need."""
     card = at("RTX 2060", usable_gib=2.0, ram_gib=4.0)
