@@ -246,9 +246,8 @@ class NodeAgent:
         for card_id, (worker, answer) in list(self._asked_to_rest.items()):
             try:
                 rests = ray.get(answer, timeout=0)
-            except (
-                GetTimeoutError
-            ):  # asked no second time: once it says yes it takes no work, and only this answer tells
+            except GetTimeoutError:
+                # Asked no second time: once it says yes it takes no work, and only this answer tells.
                 continue
             except RayActorError:  # the report finds out what it is
                 rests = False

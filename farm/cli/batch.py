@@ -114,9 +114,8 @@ def _go(work: Any, *, wait: bool, watch: bool) -> None:
     silent = False
     while True:
         try:
-            _send(
-                work, settled=heard is not None
-            )  # from the second look on a file that appears may still be growing
+            # From the second look on a file that appears may still be growing.
+            _send(work, settled=heard is not None)
             if heard is None:
                 typer.echo(
                     f"Batch {work.name}: {len(work.jobs)} jobs, {work.farm.head}/jobs?batch={_quoted(work.name)}"

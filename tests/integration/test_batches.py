@@ -193,22 +193,34 @@ def test_a_refused_picture_that_is_saved_anew_is_sent(farm: RunningDashboard, fo
     assert work.refused == {}
 
 
+def sent(farm: RunningDashboard, folder: Path) -> dict[Path, str]:
+    """The jobs that `fetched` will find, by their pictures."""
+    with Farm(farm.base_url, farm.admin_token) as client:
+        work = FolderBatch(client, folder, "Ann-s pictures", {"preset": "draft"})
+        work.send_new()
+    return work.jobs
+
+
+def fetched(farm: RunningDashboard, folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """`farm batch --out`, run here."""
+    return run_here(
+        ["batch", str(folder), "--out", str(out), "--preset", "draft"],
+        {"FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token},
+    )
+
+
 def test_another_file_of_a_clip_s_name_is_kept_and_told(
     farm: RunningDashboard, folder: Path, tmp_path: Path
 ) -> None:
     """With other settings into the same folder the clips of the first run were called those of the second, which were not fetched."""
     out = tmp_path / "clips"
-    command = ["batch", str(folder), "--out", str(out), "--preset", "draft"]
-    environment = {"FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token}
-    with Farm(farm.base_url, farm.admin_token) as client:
-        work = FolderBatch(client, folder, "Ann-s pictures", {"preset": "draft"})
-        work.send_new()
-    for job_id in work.jobs.values():
+    jobs = sent(farm, folder)
+    for job_id in jobs.values():
         finish(farm, job_id)
     out.mkdir()
     (out / "person.mp4").write_bytes(b"a telephone's own")
     (out / "street.mp4").write_bytes(VIDEO)
-    done = run_here(command, environment)
+    done = fetched(farm, folder, out)
     assert done.returncode == 1
     (told,) = done.stderr.splitlines()
     assert told.startswith(f"person.jpg: finished, but not fetched: {out / 'person.mp4'} is there already")
@@ -216,7 +228,7 @@ def test_another_file_of_a_clip_s_name_is_kept_and_told(
     assert (out / "person.mp4").read_bytes() == b"a telephone's own"
     assert (out / "product.mp4").read_bytes() == VIDEO
     (out / "person.mp4").unlink()
-    assert run_here(command, environment).returncode == 0
+    assert fetched(farm, folder, out).returncode == 0
     assert (out / "person.mp4").read_bytes() == VIDEO
 
 
@@ -224,9 +236,7 @@ def test_a_batch_bears_a_head_that_starts_anew_and_a_clip_that_the_farm_has_no_m
     farm: RunningDashboard, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`farm batch --out` ended at the first look that the head did not answer, and at a clip that was deleted to make room."""
-    with Farm(farm.base_url, farm.admin_token) as client:
-        work = FolderBatch(client, folder, "Ann-s pictures", {"preset": "draft"})
-        work.send_new()
+    jobs = sent(farm, folder)
     port, looks = int(farm.base_url.rsplit(":", 1)[1]), iter(range(9))
     with ExitStack() as again:
 
@@ -236,18 +246,15 @@ def test_a_batch_bears_a_head_that_starts_anew_and_a_clip_that_the_farm_has_no_m
                     farm.server.should_exit = True
                     wait_until(lambda: not any(one.is_serving() for one in farm.server.servers))
                 case 1:
-                    for job_id in work.jobs.values():
+                    for job_id in jobs.values():
                         finish(farm, job_id)
-                    farm.writer.remove_files([work.jobs[folder / "street.jpg"]], 2000.0)
+                    farm.writer.remove_files([jobs[folder / "street.jpg"]], 2000.0)
                     again.enter_context(running_dashboard(tmp_path, port=port, admin_token=farm.admin_token))
 
         monkeypatch.setattr(
             "farm.cli.batch.time", SimpleNamespace(sleep=between_two_looks, monotonic=time.monotonic)
         )
-        done = run_here(
-            ["batch", str(folder), "--out", str(tmp_path / "clips"), "--preset", "draft"],
-            {"FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token},
-        )
+        done = fetched(farm, folder, tmp_path / "clips")
     assert done.returncode == 1
     silent, gone = done.stderr.splitlines()
     assert silent.startswith(f"The head at {farm.base_url} does not answer")
@@ -260,10 +267,7 @@ def test_pictures_that_no_card_can_take_are_told_of_once(
     farm: RunningDashboard, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`farm batch --out` waited for ever and said nothing."""
-    with Farm(farm.base_url, farm.admin_token) as client:
-        work = FolderBatch(client, folder, "Ann-s pictures", {"preset": "draft"})
-        work.send_new()
-    person, product, street = work.jobs.values()
+    person, product, street = sent(farm, folder).values()
     farm.writer.mark_unplaceable(dict.fromkeys((person, street), "No card can run it."))
     finish(farm, product)
     looks: list[float] = []
@@ -277,10 +281,7 @@ def test_pictures_that_no_card_can_take_are_told_of_once(
     monkeypatch.setattr(
         "farm.cli.batch.time", SimpleNamespace(sleep=between_two_looks, monotonic=time.monotonic)
     )
-    done = run_here(
-        ["batch", str(folder), "--out", str(tmp_path / "clips"), "--preset", "draft"],
-        {"FARM_HEAD": farm.base_url, "FARM_TOKEN": farm.admin_token},
-    )
+    done = fetched(farm, folder, tmp_path / "clips")
     assert done.stderr.splitlines() == [
         "No card yet for 2 of the pictures. No card can run it.",
         "person.jpg: cancelled",
